@@ -1,0 +1,77 @@
+# neon_comm: PostgreSQL whose table pages live on page servers.
+#
+# Ordinary targets: all install installcheck unit check bench lint format clean.
+# PG_CONFIG chooses the server; see README.md for the two commands that do everything.
+
+PG_CONFIG ?= pg_config
+PG_MAJOR := $(shell $(PG_CONFIG) --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
+
+EXTENSION = neon_comm
+DATA = sql/neon_comm--1.0.sql
+SCRIPTS = src/bin/neon_dev
+
+# ---- the core: no server header on its include path
+CORE_DIRS = base wire shard lsn ring cache io net engine
+CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))
+CORE_OBJS = $(CORE_SRCS:.c=.core.o)
+CORE_CC ?= cc
+PQ_INCLUDE := $(shell pkg-config --cflags-only-I libpq 2>/dev/null || echo -I/usr/include/postgresql)
+CORE_CFLAGS = -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wmissing-prototypes \
+	-Wno-unused-parameter -D_GNU_SOURCE -Iinclude $(PQ_INCLUDE) $(CORE_EXTRA_CFLAGS)
+
+# ---- the extension
+SERVER_DIRS = obs smgr client worker feed ext
+SERVER_SRCS = $(sort $(filter-out src/smgr/abi_%.c,$(foreach d,$(SERVER_DIRS),$(wildcard src/$(d)/*.c)))) \
+	src/smgr/abi_$(PG_MAJOR).c
+MODULE_big = neon_comm
+OBJS = $(SERVER_SRCS:.c=.o)
+PG_CPPFLAGS = -Iinclude -D_GNU_SOURCE -I$(shell $(PG_CONFIG) --includedir)
+PG_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-declaration-after-statement -Wno-missing-field-initializers -Werror $(EXTRA_CFLAGS)
+SHLIB_LINK = libnc_core.a -luring -lpq
+EXTRA_CLEAN = libnc_core.a $(CORE_OBJS) build tmp_check tmp_regress
+
+# no bitcode: nothing here is inlined into queries
+override with_llvm = no
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+all: libnc_core.a
+neon_comm.so: libnc_core.a
+$(OBJS): $(wildcard include/nc/*/*.h include/nc/*/*.def)
+
+libnc_core.a: $(CORE_OBJS)
+	rm -f $@
+	$(AR) crs $@ $^
+
+%.core.o: %.c $(wildcard include/nc/*/*.h include/nc/*/*.def)
+	$(CORE_CC) $(CORE_CFLAGS) -c -o $@ $<
+
+# ---- the page service: a second library with its own small Makefile
+PAGE_SERVICE = $(MAKE) -C src/page_service PG_CONFIG=$(PG_CONFIG) EXTRA_CFLAGS="$(EXTRA_CFLAGS)"
+all: page-service
+page-service: libnc_core.a
+	$(PAGE_SERVICE) all
+install: install-page-service
+install-page-service: page-service
+	$(PAGE_SERVICE) install
+clean: clean-page-service
+clean-page-service:
+	$(PAGE_SERVICE) clean
+
+# ---- tests that need no server
+UNIT_SRCS = $(sort $(wildcard test/unit/test_*.c))
+FUZZ_SRCS = $(sort $(wildcard test/fuzz/fuzz_*.c))
+FUZZ_SECONDS ?= 60
+
+unit:
+	$(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/unit run
+unit-sanitize:
+	$(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/asan \
+		SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" run
+fuzz:
+	$(MAKE) -f test/unit.mk BUILD=build/fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz
+model:
+	$(MAKE) --no-print-directory -C test/model run
+
+.PHONY: page-service install-page-service clean-page-service unit unit-sanitize fuzz model

@@ -1,0 +1,35 @@
+/*
+ * nc/client/client.h
+ *	  A process's side of its ring: submit, wait, collect, abandon.
+ */
+#ifndef NC_CLIENT_CLIENT_H
+#define NC_CLIENT_CLIENT_H
+
+#include "nc/compat/pg.h"
+
+#include "access/xlogdefs.h"
+
+/* A read of contiguous blocks; all with the same LSNs. */
+typedef struct NcRead
+{
+	NcRelKey	rel;
+	BlockNumber block;
+	int			nblocks;		/* 1..NC_SLOT_BLOCKS_MAX */
+	char	  **pages;			/* shared buffers or private memory */
+	const XLogRecPtr *exact;	/* LSN each answer must reach, 0 unknown */
+	XLogRecPtr	request_lsn;
+	XLogRecPtr	not_modified_since;
+} NcRead;
+
+/*
+ * Reads the pages or raises ERROR. Waits for its answer, at most
+ * neon_comm.request_timeout; heeds interrupts wherever they are not held.
+ * Never leaves a request behind that could write to the pages.
+ */
+extern void nc_client_read(const NcRead *read);
+
+/* Does the page server know the relation fork? Raises ERROR when it cannot tell. */
+extern bool nc_client_exists(const NcRelKey *rel, XLogRecPtr request_lsn,
+							 XLogRecPtr not_modified_since);
+
+#endif							/* NC_CLIENT_CLIENT_H */

@@ -1,0 +1,72 @@
+/*
+ * nc/compat/pg.h
+ *	  Names that differ between the server versions we know, and key conversion.
+ *
+ * Version differences live here and in src/smgr/abi_NN.c, never in bodies.
+ */
+#ifndef NC_COMPAT_PG_H
+#define NC_COMPAT_PG_H
+
+#include "postgres.h"
+
+#include "storage/fd.h"
+#include "storage/smgr.h"
+
+#include "nc/base/key.h"
+#include "nc/base/units.h"
+
+#if PG_VERSION_NUM >= 160000
+#include "storage/relfilelocator.h"
+#define NC_RELN_SPC(reln) ((reln)->smgr_rlocator.locator.spcOid)
+#define NC_RELN_DB(reln) ((reln)->smgr_rlocator.locator.dbOid)
+#define NC_RELN_REL(reln) ((reln)->smgr_rlocator.locator.relNumber)
+#define NC_RELN_BACKEND(reln) ((reln)->smgr_rlocator.backend)
+typedef RelFileLocator NcPgRel;
+typedef RelFileLocatorBackend NcPgRelBackend;
+#define NC_PGREL_BACKEND_KEY(r, f) \
+	((NcRelKey) {(r).locator.spcOid, (r).locator.dbOid, (r).locator.relNumber, (uint32_t) (f)})
+#define NC_PGREL_BACKEND_IS_TEMP(r) ((r).backend != INVALID_PROC_NUMBER)
+#define NC_PGREL_MAKE(k) ((NcPgRel) {.spcOid = (k)->spc, .dbOid = (k)->db, .relNumber = (k)->rel})
+#else
+#include "storage/relfilenode.h"
+#define NC_RELN_SPC(reln) ((reln)->smgr_rnode.node.spcNode)
+#define NC_RELN_DB(reln) ((reln)->smgr_rnode.node.dbNode)
+#define NC_RELN_REL(reln) ((reln)->smgr_rnode.node.relNode)
+#define NC_RELN_BACKEND(reln) ((reln)->smgr_rnode.backend)
+typedef RelFileNode NcPgRel;
+typedef RelFileNodeBackend NcPgRelBackend;
+#define NC_PGREL_BACKEND_KEY(r, f) \
+	((NcRelKey) {(r).node.spcNode, (r).node.dbNode, (r).node.relNode, (uint32_t) (f)})
+#define NC_PGREL_BACKEND_IS_TEMP(r) ((r).backend != InvalidBackendId)
+#define NC_PGREL_MAKE(k) ((NcPgRel) {.spcNode = (k)->spc, .dbNode = (k)->db, .relNode = (k)->rel})
+#endif
+
+/* Private to md.c in every version we know; the same two fields since 1996. */
+typedef struct NcMdfdVec
+{
+	File		vfd;
+	BlockNumber segno;
+} NcMdfdVec;
+
+/* The open segments of a fork, as md.c keeps them. */
+#define NC_MD_SEG(reln, fork, seg) (((NcMdfdVec *) (reln)->md_seg_fds[fork])[seg].vfd)
+
+static inline NcRelKey
+nc_reln_key(SMgrRelation reln, ForkNumber fork)
+{
+	return (NcRelKey) {NC_RELN_SPC(reln), NC_RELN_DB(reln), NC_RELN_REL(reln), (uint32_t) fork};
+}
+
+/* Index of the calling process among all PGPROCs. */
+#if PG_VERSION_NUM >= 170000
+#define NC_MY_PROC_INDEX() ((uint32) MyProcNumber)
+#define NC_PROC_INDEX(proc) ((uint32) GetNumberFromPGProc(proc))
+#else
+#define NC_MY_PROC_INDEX() ((uint32) MyProc->pgprocno)
+#define NC_PROC_INDEX(proc) ((uint32) (proc)->pgprocno)
+#endif
+
+/* Processes that can own a ring: backends and auxiliary ones, not prepared transactions. */
+#define NC_PROC_COUNT() ((uint32) (MaxBackends + NUM_AUXILIARY_PROCS))
+
+#endif							/* NC_COMPAT_PG_H */

@@ -1,0 +1,41 @@
+/*
+ * nc/ext/guc.h
+ *	  Settings that more than one module reads. Documented in docs/reference.md.
+ */
+#ifndef NC_EXT_GUC_H
+#define NC_EXT_GUC_H
+
+#include "postgres.h"
+
+#include "nc/engine/engine.h"
+
+extern char *nc_guc_page_servers;
+extern int	nc_guc_stripe_size;	/* blocks */
+extern char *nc_guc_tenant_id;
+extern char *nc_guc_timeline_id;
+extern int	nc_guc_protocol_version;
+extern int	nc_guc_connections_per_shard;
+extern int	nc_guc_connection_depth;
+extern int	nc_guc_connect_timeout;	/* ms */
+extern int	nc_guc_silence_timeout; /* ms */
+extern int	nc_guc_idle_timeout;	/* ms */
+extern int	nc_guc_request_timeout; /* ms */
+extern int	nc_guc_wait_log_period; /* ms */
+extern int	nc_guc_io_method;		/* NcIoMethod */
+extern char *nc_guc_password_file;
+extern int	nc_guc_lwlsn_entries;
+extern int	nc_guc_local_chunks;
+extern int	nc_guc_sweep_interval;	/* ms */
+extern bool nc_guc_allow_unsafe;
+extern bool nc_guc_allow_unknown_server;
+
+/* True when this server's tables live on page servers: page_servers was set at start. */
+extern bool nc_enabled;
+
+/* Defines all settings; called by _PG_init. */
+extern void nc_guc_init(void);
+
+/* The engine's part of the settings. */
+extern void nc_guc_engine_config(NcEngineConfig *config);
+
+#endif							/* NC_EXT_GUC_H */

@@ -1,0 +1,55 @@
+/*
+ * nc/ext/shmem.h
+ *	  The shared memory of the extension: one struct of small things, the ring
+ *	  area, and the modules' own areas.
+ */
+#ifndef NC_EXT_SHMEM_H
+#define NC_EXT_SHMEM_H
+
+#include "postgres.h"
+
+#include "nc/engine/engine.h"
+#include "nc/obs/counters.h"
+#include "nc/ring/ring.h"
+
+/* Pages for reads into private memory, shared by all processes: such reads are rare. */
+#define NC_BOUNCE_PAGES 64
+
+typedef struct NcShared
+{
+	NcCounters	counters;
+
+	/* Written by the communicator's engine, read by views. */
+	NcConnRow	conns[NC_CONN_ROWS];
+
+	/* Communicator: its pid (0 when none runs), how it waits; set by it. */
+	_Atomic uint32_t communicator_pid;
+	_Atomic uint32_t io_uring_in_use;
+
+	/* Set by neon_comm.restart_communicator(); taken by the communicator. */
+	_Atomic uint32_t restart_requested;
+
+	/* Where this start of the server began: redo pointer of its control file. */
+	uint64_t	start_lsn;
+
+	/* 1 once the floor of the last-written LSNs has been set after recovery. */
+	_Atomic uint32_t lwlsn_ready;
+
+	/* Bit i: bounce page i is taken. */
+	_Atomic uint64_t bounce_taken;
+} NcShared;
+
+extern NcShared *nc_shared;
+extern NcRingArea nc_rings;
+extern char *nc_bounce;			/* NC_BOUNCE_PAGES pages, I/O aligned */
+
+/* Installs the request and startup hooks; called once by _PG_init. */
+extern void nc_shmem_init(void);
+
+static inline void
+nc_stat(NcCounter id, uint64 n)
+{
+	nc_count(&nc_shared->counters, id, n);
+}
+
+#endif							/* NC_EXT_SHMEM_H */

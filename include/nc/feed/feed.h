@@ -1,0 +1,62 @@
+/*
+ * nc/feed/feed.h
+ *	  The WAL feed: a background worker of the compute that streams its WAL to
+ *	  the page servers, in every phase of the compute's life.
+ *
+ * It speaks the server side of physical replication to stock walreceivers,
+ * reads pg_wal, and never a catalog: an ordinary walsender must read pg_authid
+ * for the login, and that page may be the one a page server waits for.
+ */
+#ifndef NC_FEED_FEED_H
+#define NC_FEED_FEED_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+
+#define NC_FEED_ADDRESS_BYTES 64
+#define NC_FEED_STATE_BYTES 16
+
+/* A registered page server, as the view neon_comm.page_servers shows it. */
+typedef struct NcFeedPeer
+{
+	char		name[NAMEDATALEN];	/* its replication slot, from neon_comm.wal_feed_slots */
+	char		address[NC_FEED_ADDRESS_BYTES]; /* "" when it is not connected */
+
+	/*
+	 * "absent": not connected.  "waiting": has more WAL than recovery has
+	 * replayed so far.  "catchup": behind.  "streaming": has been sent
+	 * everything.  "closing": its connection is being ended.
+	 */
+	char		state[NC_FEED_STATE_BYTES];
+
+	/* Invalid when not known. While absent, the last ones reported. */
+	XLogRecPtr	sent;
+	XLogRecPtr	write;
+	XLogRecPtr	flush;
+	XLogRecPtr	apply;
+	XLogRecPtr	retained_from;	/* WAL from here on is kept for it */
+	TimestampTz reply_time;		/* of the last status update, by our clock; 0 = none */
+	TimestampTz connected_since;	/* 0 when absent */
+} NcFeedPeer;
+
+/* From _PG_init: settings, their checks, the doorbell and the worker. */
+extern void nc_feed_init(void);
+
+/* From the shared memory hooks; the startup function runs with AddinShmemInitLock held. */
+extern Size nc_feed_shmem_bytes(void);
+extern void nc_feed_shmem_startup(void);
+
+/*
+ * Any process: somebody waits until page servers have the WAL up to lsn, which
+ * has been flushed (in recovery: replayed) before the call.  Costs two shared
+ * reads when it was sent already or when the feed is awake.  Never blocks,
+ * never fails, may be called in a critical section.
+ */
+extern void nc_feed_ring(XLogRecPtr lsn);
+
+/* Copies up to max rows, one for each registered page server; returns how many. */
+extern int	nc_feed_peers(NcFeedPeer *rows, int max);
+
+#endif							/* NC_FEED_FEED_H */

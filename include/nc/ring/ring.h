@@ -1,0 +1,108 @@
+/*
+ * nc/ring/ring.h
+ *	  One request ring per process in one shared area, and the doorbell.
+ *
+ * The area is carved from memory that the host gives (shared memory in the
+ * server, malloc in tests).  Ring i belongs to the process with index i
+ * (PGPROC number in the server); slots 0..31 are reserved for demand reads,
+ * 32..63 for everything else.
+ *
+ * Doorbell.  A client that has submitted sets its bit in the pending bitmap
+ * (state, not an event: it cannot be lost or overflow), then, after a full
+ * barrier, looks at `asleep`; only when that is set does it write to the
+ * eventfd.  The communicator sets `asleep`, then, after a full barrier, looks
+ * at the bitmap once more before it sleeps.  Each side stores first and looks
+ * second, so at least one of them sees the other.
+ *
+ * Completion.  The communicator moves the slot to DONE, then, after a full
+ * barrier, looks at `client_asleep` of the ring; a client sets it, then, after
+ * a full barrier, looks at its slot before it sleeps on its latch.
+ */
+#ifndef NC_RING_RING_H
+#define NC_RING_RING_H
+
+#include "nc/ring/slot.h"
+
+#define NC_RING_SLOTS 64
+#define NC_RING_DEMAND_SLOTS 32
+#define NC_RING_DESTS 64
+#define NC_RING_ERROR_BYTES 384
+
+/* A destination: high bit set = bounce page index, clear = shared buffer index (from 0). */
+#define NC_DEST_BOUNCE 0x80000000u
+#define NC_DEST_NONE 0xffffffffu	/* prefetch: no buffer waits */
+
+typedef struct NcRing
+{
+	/* Set by the client before it sleeps, cleared after; read by the communicator after DONE. */
+	_Atomic uint32_t client_asleep;
+
+	/* Slot index + 1 that the text below belongs to; the communicator writes it in COPYING. */
+	uint32_t	error_slot;
+	char		error[NC_RING_ERROR_BYTES];
+
+	/* Written by the client in FILLING; read by the communicator before TAKEN. */
+	uint32_t	dests[NC_RING_DESTS];
+
+	_Alignas(NC_CACHE_LINE_BYTES) NcSlot slots[NC_RING_SLOTS];
+} NcRing;
+
+/* Shared words that all rings use. */
+typedef struct NcDoorbell
+{
+	/* 1 while the communicator is about to sleep or sleeps; it alone writes it. */
+	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint32_t asleep;
+
+	/* Advanced by each communicator that attaches: lets views and tests see a restart. */
+	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t epoch;
+
+	/* CLOCK_MONOTONIC microseconds of the communicator's last tick. */
+	_Atomic uint64_t heartbeat_us;
+
+	/* Bit i of word i / 64: ring i has something to take. Clients OR, the communicator takes whole words. */
+	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t pending[];
+} NcDoorbell;
+
+/* A view of the area: pointers of this process. */
+typedef struct NcRingArea
+{
+	uint32_t	nrings;
+	NcDoorbell *doorbell;
+	NcRing	   *rings;			/* [nrings] */
+	int			eventfd;		/* made once by the postmaster, inherited; -1 in a process that only reads */
+} NcRingArea;
+
+/* Bytes of the area for nrings rings. */
+extern size_t nc_ring_area_bytes(uint32_t nrings);
+
+/* Makes pointers into an area; `init` also clears it (all slots FREE, generation 1). */
+extern void nc_ring_area_attach(NcRingArea *area, void *memory, uint32_t nrings, int eventfd,
+								bool init);
+
+/* Client: after SUBMITTED. Rings the doorbell; returns true when a wake-up was sent. */
+extern bool nc_ring_notify(NcRingArea *area, uint32_t ring);
+
+/* Wakes the communicator's loop for another reason (config change, signal). Async-signal-safe. */
+extern void nc_ring_kick(NcRingArea *area);
+
+/*
+ * Communicator: declares itself asleep; returns false, still awake, when a bit is pending.
+ * nc_doorbell_awake() ends it and drains the eventfd is left to the loop.
+ */
+NC_MUST_USE extern bool nc_doorbell_sleep(NcRingArea *area);
+extern void nc_doorbell_awake(NcRingArea *area);
+
+/* Communicator: takes the pending word with this index (exchange with 0). */
+extern uint64_t nc_doorbell_take(NcRingArea *area, uint32_t word_index);
+
+/* Number of 64-bit words of the pending bitmap. */
+static inline uint32_t
+nc_doorbell_words(const NcRingArea *area)
+{
+	return (area->nrings + 63) / 64;
+}
+
+/* Communicator: after DONE. True when the client sleeps and must be woken. */
+extern bool nc_ring_client_needs_wake(NcRing *ring);
+
+#endif							/* NC_RING_RING_H */

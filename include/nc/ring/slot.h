@@ -1,0 +1,154 @@
+/*
+ * nc/ring/slot.h
+ *	  NcSlot: one request from a process to the communicator, in shared memory.
+ *
+ * The word of a slot holds {generation, state} and is the whole interface
+ * between the two sides.  Every change of it is one compare-and-swap made by
+ * nc_slot_move(); nothing else stores it.
+ *
+ *	state      owner         valid fields         successors (by whom)
+ *	FREE       client        none                 FILLING (client)
+ *	FILLING    client        being written        SUBMITTED (client), FREE (client)
+ *	SUBMITTED  shared        request, dests       TAKEN (communicator), FREE+1 (client cancels)
+ *	TAKEN      shared        request, dests       COPYING (communicator), FREE+1 (client cancels),
+ *	                                              SUBMITTED (a new communicator re-queues)
+ *	COPYING    communicator  dests, result        DONE (communicator)
+ *	DONE       client        result, error text   FREE+1 (client)
+ *
+ * "FREE+1" is FREE with the generation advanced: every life of a slot ends by
+ * advancing it, so a late answer for an earlier life finds another word and
+ * its compare-and-swap fails.
+ *
+ * Take: the communicator copies the request first and only then moves
+ * SUBMITTED -> TAKEN on the generation it read before; success proves that the
+ * copy is of this life.  Deliver: pages wait in the communicator's own staging
+ * memory; TAKEN -> COPYING; memcpy; DONE.  Cancel: the client moves
+ * SUBMITTED|TAKEN -> FREE+1; if it wins nobody will write to its buffers any
+ * more, if it loses the state is COPYING or DONE and it waits one memcpy.
+ *
+ * SUBMITTED and TAKEN order memory by acquire/release on the word.  A
+ * self-completing slot (NC_SLOT_CLASS_AIO, for PostgreSQL 18) will use the
+ * same states, with the communicator doing DONE -> FREE+1 itself.
+ *
+ * The model in test/model/ explores this table exhaustively.
+ */
+#ifndef NC_RING_SLOT_H
+#define NC_RING_SLOT_H
+
+#include <stdatomic.h>
+
+#include "nc/base/check.h"
+#include "nc/base/key.h"
+#include "nc/base/units.h"
+
+typedef enum NcSlotState
+{
+	NC_SLOT_FREE = 0,
+	NC_SLOT_FILLING,
+	NC_SLOT_SUBMITTED,
+	NC_SLOT_TAKEN,
+	NC_SLOT_COPYING,
+	NC_SLOT_DONE
+} NcSlotState;
+
+#define NC_SLOT_STATES 6
+
+/* What is asked. */
+typedef enum NcSlotKind
+{
+	NC_SLOT_KIND_GETPAGE = 0,	/* nblocks pages from `block`; dests say where they go */
+	NC_SLOT_KIND_EXISTS,		/* answer: value 0 or 1 */
+	NC_SLOT_KIND_NBLOCKS,		/* answer: value */
+	NC_SLOT_KIND_DBSIZE			/* answer: value in bytes; rel.db names the database */
+} NcSlotKind;
+
+/* Who waits: chooses the connection pool and what happens when a connection is lost. */
+typedef enum NcSlotClass
+{
+	NC_SLOT_CLASS_DEMAND = 0,	/* a process sleeps on it; re-sent after a lost connection */
+	NC_SLOT_CLASS_PREFETCH,		/* nobody waits; dropped with its connection */
+	NC_SLOT_CLASS_BULK,
+	NC_SLOT_CLASS_AIO			/* reserved: completed by the communicator itself */
+} NcSlotClass;
+
+/* How it ended, valid in DONE. */
+typedef enum NcSlotResult
+{
+	NC_SLOT_RESULT_OK = 0,
+	NC_SLOT_RESULT_PS_ERROR,	/* the page server answered with an error; its text is in the ring */
+	NC_SLOT_RESULT_BAD_REQUEST,	/* the communicator refused the slot's fields or destinations */
+	NC_SLOT_RESULT_NO_SERVER	/* no page server is configured */
+} NcSlotResult;
+
+/* The longest contiguous range of one slot. */
+#define NC_SLOT_BLOCKS_MAX 32
+
+typedef struct NcSlot
+{
+	/* generation << 8 | state; see the table above for who may change it */
+	_Atomic uint64_t word;
+
+	/* The request: written by the client in FILLING, read by the communicator before TAKEN. */
+	uint32_t	spc;
+	uint32_t	db;
+	uint32_t	rel;
+	uint8_t		fork;
+	uint8_t		kind;			/* NcSlotKind */
+	uint8_t		class;			/* NcSlotClass */
+	uint8_t		nblocks;		/* 1..NC_SLOT_BLOCKS_MAX for GETPAGE */
+	uint32_t	block;
+	uint16_t	dest_first;		/* index of the first of nblocks entries in the ring's dests */
+
+	/* Written by the communicator in COPYING, read by the client in DONE. */
+	uint16_t	result;			/* NcSlotResult */
+
+	NcLsn		request_lsn;
+	NcLsn		not_modified_since;
+	uint64_t	submit_us;		/* CLOCK_MONOTONIC, for views */
+
+	/* EXISTS, NBLOCKS, DBSIZE: the answer, by the communicator in COPYING. */
+	uint64_t	value;
+} NcSlot;
+
+NC_STATIC_ASSERT(sizeof(NcSlot) == NC_CACHE_LINE_BYTES, "a slot is one cache line");
+
+static inline NcSlotState
+nc_slot_word_state(uint64_t word)
+{
+	return (NcSlotState) (word & 0xff);
+}
+
+static inline uint64_t
+nc_slot_word_generation(uint64_t word)
+{
+	return word >> 8;
+}
+
+static inline uint64_t
+nc_slot_word(uint64_t generation, NcSlotState state)
+{
+	return generation << 8 | (uint64_t) state;
+}
+
+/* The word now, ordered before later reads of the slot's fields. */
+static inline uint64_t
+nc_slot_load(const NcSlot *slot)
+{
+	return atomic_load_explicit(&slot->word, memory_order_acquire);
+}
+
+/* May a slot go from one state to the other?  The table of the head comment. */
+extern bool nc_slot_move_allowed(NcSlotState from, NcSlotState to);
+
+/*
+ * The only function that changes a slot's word: compare-and-swap from `seen`
+ * to {generation, to}, where the generation advances exactly when `to` is FREE
+ * (except FILLING -> FREE, which nobody else has seen).  Returns false when
+ * the word was no longer `seen`.  Any process; never blocks.
+ */
+NC_MUST_USE extern bool nc_slot_move(NcSlot *slot, uint64_t seen, NcSlotState to);
+
+/* "free", "submitted", ...: a static text. */
+extern const char *nc_slot_state_name(NcSlotState state);
+
+#endif							/* NC_RING_SLOT_H */

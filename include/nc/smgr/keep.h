@@ -1,0 +1,29 @@
+/*
+ * nc/smgr/keep.h
+ *	  Decides whether a page must be kept locally, from its bytes and a horizon.
+ */
+#ifndef NC_SMGR_KEEP_H
+#define NC_SMGR_KEEP_H
+
+#include "nc/smgr/local.h"
+
+/*
+ * Why this page of a permanent main fork must be kept, or NC_KEEP_NOT.
+ * *keep_until is set when it must.  Any process; takes XidGenLock for a moment
+ * when the page has tuples with command ids.
+ */
+extern NcKeep nc_keep_page(const char *page, BlockNumber block, FullTransactionId *keep_until);
+
+/* All transactions before this have ended; conservative. Not in recovery. */
+extern FullTransactionId nc_keep_horizon(void);
+
+/* Does any VACUUM (lazy, autovacuum or a parallel worker of one) run now? */
+extern bool nc_keep_vacuum_running(void);
+
+/* The page is a sequence's. */
+extern bool nc_page_is_sequence(const char *page, BlockNumber block);
+
+/* All bytes are zero. */
+extern bool nc_page_is_zero(const char *page);
+
+#endif							/* NC_SMGR_KEEP_H */

@@ -1,0 +1,114 @@
+/*
+ * nc/smgr/local.h
+ *	  The index of local blocks and the persistence of relations, in shared memory.
+ *
+ * A local block is a page of a permanent main fork whose content is kept in
+ * the skeleton file because WAL cannot rebuild it as it is now (design 3.2).
+ * The index is the truth: bytes in the file that the index does not name are
+ * leftovers without meaning.
+ *
+ * An entry is a chunk of NC_LOCAL_CHUNK_BLOCKS blocks with one bit a block.
+ * Whoever reads a local block holds the chunk's lock shared, whoever writes or
+ * punches one holds it exclusive, so that nobody sees halves.
+ *
+ * Lock order: chunk lock, then relation lock. No other lock is taken under
+ * either, except those that md and the WAL pointers need (leaf locks).
+ */
+#ifndef NC_SMGR_LOCAL_H
+#define NC_SMGR_LOCAL_H
+
+#include "nc/compat/pg.h"
+
+#include "access/transam.h"
+#include "storage/lwlock.h"
+
+#define NC_LOCAL_CHUNK_BLOCKS 64
+
+/* Why a page is kept. */
+typedef enum NcKeep
+{
+	NC_KEEP_NOT = 0,			/* page servers can rebuild it */
+	NC_KEEP_LOW_LSN,			/* changed without WAL so far */
+	NC_KEEP_SEQUENCE,
+	NC_KEEP_COMMAND_ID,			/* command id, combo cid or speculative token of a live xid */
+	NC_KEEP_CYCLE_ID			/* btree page of a running VACUUM */
+} NcKeep;
+
+typedef struct NcLocalKey
+{
+	Oid			spc;
+	Oid			db;
+	Oid			rel;
+	uint32		chunk;
+} NcLocalKey;
+
+typedef struct NcLocalChunk
+{
+	NcLocalKey	key;			/* hash key */
+	uint64		local;			/* bit per block: its content is in the file */
+	uint64		sequence;		/* subset of local, by reason */
+	uint64		low_lsn;
+	uint64		command_id;
+	uint64		cycle_id;
+
+	/* No live transaction below this needs any of the blocks. */
+	FullTransactionId keep_until;
+} NcLocalChunk;
+
+/* A locked place in the index. */
+typedef struct NcLocalRef
+{
+	LWLock	   *lock;
+	uint32		hash;
+	NcLocalKey	key;
+	NcLocalChunk *chunk;		/* NULL when the index has no entry */
+	uint64		bit;
+} NcLocalRef;
+
+extern Size nc_local_shmem_bytes(void);
+extern void nc_local_shmem_startup(void);
+
+/* Is the relation unlogged (a local INIT fork exists)? Any process; may look at the directory. */
+extern bool nc_local_unlogged(SMgrRelation reln);
+
+/* smgrcreate of an INIT fork; smgrunlink of INIT. */
+extern void nc_local_set_unlogged(const NcRelKey *rel);
+extern void nc_local_forget_persistence(const NcRelKey *rel);
+
+/* Drops all entries of a relation with blocks >= from; punches nothing. Cannot fail. */
+extern void nc_local_forget_blocks(const NcRelKey *rel, BlockNumber from);
+
+/* True, with the chunk's lock held shared, when the block is local; else false, no lock. */
+extern bool nc_local_begin_read(const NcRelKey *rel, BlockNumber block, NcLocalRef *ref);
+
+/* Takes the chunk's lock exclusive; ref->chunk may be NULL. */
+extern void nc_local_begin_change(const NcRelKey *rel, BlockNumber block, NcLocalRef *ref);
+
+/* Makes sure that ref->chunk exists; ERROR (lock released) when the index is full. */
+extern void nc_local_ensure(NcLocalRef *ref);
+
+/* Marks the block as local for this reason. ref->chunk exists. */
+extern void nc_local_mark(NcLocalRef *ref, NcKeep why, FullTransactionId keep_until);
+
+/* The block is not local any more; drops an empty chunk. */
+extern void nc_local_clear(NcLocalRef *ref);
+
+extern void nc_local_end(NcLocalRef *ref);
+
+/*
+ * Copies all chunks for which want() says true into palloc'd memory. Locks the
+ * whole index shared while it looks.
+ */
+extern NcLocalChunk *nc_local_collect(bool (*want) (const NcLocalChunk *c, void *arg), void *arg,
+									  int *n);
+
+/* Drops everything keyed by a database whose directory in that tablespace is gone, or by db if valid. */
+extern void nc_local_forget_database(Oid db);
+
+/* Locks the chunk with this key exclusive, as nc_local_begin_change. */
+extern void nc_local_begin_change_key(const NcLocalKey *key, NcLocalRef *ref);
+
+/* Number of chunks now, for views. */
+extern long nc_local_chunks_used(void);
+
+#endif							/* NC_SMGR_LOCAL_H */

@@ -1,0 +1,36 @@
+/*
+ * nc/smgr/lwlsn.h
+ *	  Last-written LSNs as storage operations see them: the shared map with its
+ *	  locks, and "where WAL is now".
+ */
+#ifndef NC_SMGR_LWLSN_H
+#define NC_SMGR_LWLSN_H
+
+#include "nc/compat/pg.h"
+
+#include "access/xlogdefs.h"
+
+extern Size nc_lwlsn_shmem_bytes(void);
+extern void nc_lwlsn_shmem_startup(void);
+
+/*
+ * Where WAL is now: the insert position, moved before a page header, or the
+ * replay position in recovery. Every change made so far is at or before it.
+ */
+extern XLogRecPtr nc_lsn_now(void);
+
+/* A page was dropped with this page LSN; nms >= it. */
+extern void nc_lwlsn_set_page(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms,
+							  XLogRecPtr exact);
+
+/* The relation as a whole changed (created, truncated, dropped). Cannot fail. */
+extern void nc_lwlsn_set_relation(const NcRelKey *rel, XLogRecPtr nms);
+
+/* Whole databases changed: every later request asks for at least this. */
+extern void nc_lwlsn_raise_all(XLogRecPtr nms);
+
+/* What to ask with for this block, and the LSN its answer must reach (0 unknown). */
+extern void nc_lwlsn_query(const NcRelKey *rel, BlockNumber block, XLogRecPtr *nms,
+						   XLogRecPtr *exact);
+
+#endif							/* NC_SMGR_LWLSN_H */

@@ -1,0 +1,23 @@
+/*
+ * nc/smgr/sweeper.h
+ *	  Gives local blocks back once no live transaction needs them.
+ */
+#ifndef NC_SMGR_SWEEPER_H
+#define NC_SMGR_SWEEPER_H
+
+#include "postgres.h"
+
+/*
+ * One round over the index: every block that nobody needs any more is dropped,
+ * its last-written LSN restored, its space punched.  Returns the number of
+ * blocks given back.  Any process outside recovery; heeds interrupts between
+ * chunks; takes no sync request and keeps no descriptor.
+ */
+extern uint64 nc_sweep(void);
+
+/* Registers the background worker that sweeps every neon_comm.sweep_interval. */
+extern void nc_sweeper_register(void);
+
+extern PGDLLEXPORT void nc_sweeper_main(Datum arg);
+
+#endif							/* NC_SMGR_SWEEPER_H */

@@ -1,0 +1,70 @@
+/* neon_comm--1.0.sql: views and functions of neon_comm; see docs/reference.md */
+
+\echo Use "CREATE EXTENSION neon_comm" to load this file. \quit
+
+-- ---- views; each function behind one reads shared memory and asks nobody ----
+
+CREATE FUNCTION neon_comm.get_counters(OUT name text, OUT value bigint, OUT description text)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_counters' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.counters AS SELECT name, value FROM neon_comm.get_counters();
+COMMENT ON VIEW neon_comm.counters IS 'counters since server start; neon_comm.get_counters() has their meaning';
+
+CREATE FUNCTION neon_comm.get_connections(OUT shard int, OUT address text, OUT state text,
+	OUT in_flight int, OUT age interval, OUT requests bigint, OUT last_error text)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_connections' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.connections AS SELECT * FROM neon_comm.get_connections();
+COMMENT ON VIEW neon_comm.connections IS 'one row per pooled page-server connection';
+
+CREATE FUNCTION neon_comm.get_slots(OUT pid int, OUT slot int, OUT state text, OUT kind text,
+	OUT spc oid, OUT db oid, OUT relfilenode oid, OUT fork int, OUT block bigint, OUT nblocks int,
+	OUT not_modified_since pg_lsn, OUT age interval)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_slots' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.slots AS SELECT * FROM neon_comm.get_slots();
+COMMENT ON VIEW neon_comm.slots IS 'one row per busy request slot';
+
+CREATE FUNCTION neon_comm.get_page_servers(OUT name text, OUT address text, OUT state text,
+	OUT sent_lsn pg_lsn, OUT write_lsn pg_lsn, OUT flush_lsn pg_lsn, OUT apply_lsn pg_lsn,
+	OUT retained_from pg_lsn, OUT lag_bytes bigint, OUT reply_time timestamptz,
+	OUT connected_since timestamptz)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_page_servers' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.page_servers AS SELECT * FROM neon_comm.get_page_servers();
+COMMENT ON VIEW neon_comm.page_servers IS 'registered page servers as the WAL feed knows them';
+
+-- ---- functions ----
+
+CREATE FUNCTION neon_comm.status(OUT enabled bool, OUT communicator_pid int, OUT io_method text,
+	OUT epoch bigint, OUT heartbeat_age interval)
+RETURNS record AS 'MODULE_PATHNAME', 'nc_status' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.status() IS 'the communicator: pid, event loop, how often it was started, time since its last turn';
+
+CREATE FUNCTION neon_comm.local_bytes(OUT allocated bigint, OUT sequences bigint,
+	OUT apparent bigint, OUT files bigint)
+RETURNS record AS 'MODULE_PATHNAME', 'nc_local_bytes' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.local_bytes() IS 'disk space held by permanent main forks on this server, measured by allocated blocks';
+
+CREATE FUNCTION neon_comm.local_blocks(OUT spc oid, OUT db oid, OUT relfilenode oid,
+	OUT block bigint, OUT reason text)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_local_blocks' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.local_blocks() IS 'pages of permanent main forks that are kept on this server, and why';
+
+CREATE FUNCTION neon_comm.sweep() RETURNS bigint
+AS 'MODULE_PATHNAME', 'nc_sweep_now' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.sweep() IS 'gives back local blocks that nobody needs any more; returns their number';
+
+CREATE FUNCTION neon_comm.restart_communicator() RETURNS void
+AS 'MODULE_PATHNAME', 'nc_restart_communicator' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.restart_communicator() IS 'ends the communicator between two turns; the postmaster starts it again and requests go on';
+
+-- ---- who may use them ----
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA neon_comm FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA neon_comm FROM PUBLIC;
+GRANT USAGE ON SCHEMA neon_comm TO pg_monitor;
+GRANT SELECT ON ALL TABLES IN SCHEMA neon_comm TO pg_monitor;
+GRANT EXECUTE ON FUNCTION neon_comm.get_counters(), neon_comm.get_connections(),
+	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.status(),
+	neon_comm.local_bytes(), neon_comm.local_blocks() TO pg_monitor;

@@ -1,0 +1,472 @@
+/*
+ * client.c
+ *	  A process's side of its ring: fill a slot, ring the doorbell, wait, check
+ *	  the answer, give the slot back.
+ *
+ * Runs in every process of the compute.  The slot is given back on every way
+ * out, ERROR and FATAL included, before the buffer whose page it asks for can
+ * be reused; a late answer then finds another generation.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "portability/instr_time.h"
+#include "postmaster/startup.h"
+#include "storage/buf_internals.h"
+#include "storage/bufmgr.h"
+#include "storage/bufpage.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/wait_event.h"
+
+#include "nc/base/clock.h"
+#include "nc/client/client.h"
+#include "nc/ext/guc.h"
+#include "nc/ext/shmem.h"
+#include "nc/feed/feed.h"
+#include "nc/lsn/request_lsn.h"
+
+/* How often a waiter looks at its deadline and at interrupts without being woken. */
+#define WAIT_SLICE_MS 1000
+
+/* Pause between attempts to get one of the few bounce pages. */
+#define BOUNCE_RETRY_US 1000
+
+/* A request of this process: its slot and the bounce pages it uses. */
+typedef struct Request
+{
+	NcSlot	   *slot;
+	uint64		word;			/* as submitted; changes of the communicator keep its generation */
+	uint64		bounce;			/* bit per bounce page held */
+	const NcRead *read;			/* NULL for questions without pages */
+	NcRelKey	rel;
+	BlockNumber block;
+	uint64		started_us;
+	uint64		logged_us;
+} Request;
+
+static NcRing *my_ring = NULL;
+
+/* ---- slots ---- */
+
+/* Ends a slot's life whatever its state. Waits out one memcpy when the communicator is at it. */
+static void
+withdraw(NcSlot *slot)
+{
+	for (;;)
+	{
+		uint64		word = nc_slot_load(slot);
+
+		switch (nc_slot_word_state(word))
+		{
+			case NC_SLOT_FREE:
+				return;
+			case NC_SLOT_COPYING:
+				pg_usleep(10);
+				break;
+			case NC_SLOT_FILLING:
+			case NC_SLOT_SUBMITTED:
+			case NC_SLOT_TAKEN:
+			case NC_SLOT_DONE:
+				if (nc_slot_move(slot, word, NC_SLOT_FREE))
+					return;
+				break;
+		}
+	}
+}
+
+static void
+attach_ring(void)
+{
+	if (my_ring != NULL)
+		return;
+	if (MyProc == NULL || NC_MY_PROC_INDEX() >= nc_rings.nrings)
+		elog(ERROR, "neon_comm: this process has no request ring");
+
+	/* Nothing of an earlier owner may remain; its exit callbacks have seen to that. */
+	my_ring = &nc_rings.rings[NC_MY_PROC_INDEX()];
+	for (int i = 0; i < NC_RING_SLOTS; i++)
+		withdraw(&my_ring->slots[i]);
+	atomic_store(&my_ring->client_asleep, 0);
+}
+
+/* A free slot for a demand request; there are more than a process ever waits for at once. */
+static int
+free_slot(void)
+{
+	for (int i = 0; i < NC_RING_DEMAND_SLOTS; i++)
+		if (nc_slot_word_state(nc_slot_load(&my_ring->slots[i])) == NC_SLOT_FREE)
+			return i;
+	elog(ERROR, "neon_comm: all request slots of this process are in use");
+}
+
+/* ---- bounce pages ---- */
+
+static int
+take_bounce(Request *req)
+{
+	for (;;)
+	{
+		uint64		taken = atomic_load(&nc_shared->bounce_taken);
+		int			page = taken == ~UINT64CONST(0) ? -1 : __builtin_ctzll(~taken);
+
+		if (page >= 0 &&
+			atomic_compare_exchange_strong(&nc_shared->bounce_taken, &taken,
+										   taken | UINT64CONST(1) << page))
+		{
+			req->bounce |= UINT64CONST(1) << page;
+			return page;
+		}
+		if (page < 0)
+		{
+			CHECK_FOR_INTERRUPTS();
+			pg_usleep(BOUNCE_RETRY_US);
+		}
+	}
+}
+
+static void
+release(Request *req)
+{
+	if (req->slot != NULL)
+		withdraw(req->slot);
+	req->slot = NULL;
+	if (req->bounce != 0)
+		atomic_fetch_and(&nc_shared->bounce_taken, ~req->bounce);
+	req->bounce = 0;
+}
+
+static void
+release_on_exit(int code, Datum arg)
+{
+	nc_stat(NC_COUNTER_REQUEST_CANCELS, 1);
+	release((Request *) DatumGetPointer(arg));
+}
+
+static bool
+is_shared_buffer(const char *page)
+{
+	return page >= BufferBlocks && page < BufferBlocks + (Size) NBuffers * BLCKSZ;
+}
+
+/* ---- waiting ---- */
+
+static const char *
+describe(const Request *req)
+{
+	static char text[160];
+
+	snprintf(text, sizeof(text), "block %u of relation %u/%u/%u", req->block, req->rel.spc,
+			 req->rel.db, req->rel.rel);
+	return text;
+}
+
+static void
+process_interrupts(void)
+{
+	if (AmStartupProcess())
+		HandleStartupProcInterrupts();
+	else
+		CHECK_FOR_INTERRUPTS();
+}
+
+/* Raises an error when the deadline has passed, wherever an error may be raised. */
+static void
+check_deadline(Request *req)
+{
+	uint64		waited_us = nc_clock_us() - req->started_us;
+
+	if (waited_us - req->logged_us >= (uint64) nc_guc_wait_log_period * 1000)
+	{
+		req->logged_us = waited_us;
+		ereport(LOG,
+				(errmsg("still waiting for page servers: %s", describe(req)),
+				 errdetail("Waited %d s for not_modified_since %X/%X; slot %d of process %d is %s.",
+						   (int) (waited_us / 1000000),
+						   LSN_FORMAT_ARGS(req->slot->not_modified_since),
+						   (int) (req->slot - my_ring->slots), MyProcPid,
+						   nc_slot_state_name(nc_slot_word_state(nc_slot_load(req->slot)))),
+				 errhint("See the views neon_comm.connections and neon_comm.page_servers."),
+				 errhidestmt(true)));
+	}
+
+	/* Recovery has nobody to report to: it waits until it is told to stop. */
+	if (CritSectionCount > 0 || AmStartupProcess() ||
+		waited_us < (uint64) nc_guc_request_timeout * 1000)
+		return;
+	nc_stat(NC_COUNTER_REQUEST_TIMEOUTS, 1);
+	ereport(ERROR,
+			(errcode(ERRCODE_IO_ERROR),
+			 errmsg("no answer from page servers for %s", describe(req)),
+			 errdetail("Waited %d s (neon_comm.request_timeout) for not_modified_since %X/%X.",
+					   (int) (waited_us / 1000000),
+					   LSN_FORMAT_ARGS(req->slot->not_modified_since)),
+			 errhint("See the views neon_comm.connections and neon_comm.page_servers, and the page server's log.")));
+}
+
+static bool
+is_done(const Request *req)
+{
+	return nc_slot_word_state(nc_slot_load(req->slot)) == NC_SLOT_DONE;
+}
+
+/* One sleep on the latch; returns whether it consumed a set of the latch. */
+static bool
+sleep_once(Request *req)
+{
+	int			events = 0;
+
+	/* pairs with nc_ring_client_needs_wake(): say "asleep", full barrier, look at the slot */
+	atomic_store_explicit(&my_ring->client_asleep, 1, memory_order_seq_cst);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!is_done(req))
+	{
+		nc_stat(NC_COUNTER_CLIENT_SLEEPS, 1);
+		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						   Min(WAIT_SLICE_MS, Min(nc_guc_request_timeout, nc_guc_wait_log_period)),
+						   WAIT_EVENT_DATA_FILE_READ);
+	}
+	atomic_store_explicit(&my_ring->client_asleep, 0, memory_order_seq_cst);
+	if ((events & WL_LATCH_SET) != 0)
+		ResetLatch(MyLatch);
+	return (events & WL_LATCH_SET) != 0;
+}
+
+static void
+wait_done(Request *req)
+{
+	bool		consumed = false;
+
+	req->started_us = nc_clock_us();
+	req->logged_us = 0;
+	while (!is_done(req))
+	{
+		consumed |= sleep_once(req);
+		if (is_done(req))
+			break;
+		process_interrupts();
+		check_deadline(req);
+	}
+	/* Others wait on the same latch for their own reasons: pass on what was taken. */
+	if (consumed)
+		SetLatch(MyLatch);
+	nc_stat(NC_COUNTER_WAIT_US, nc_clock_us() - req->started_us);
+}
+
+/* ---- a request from start to end ---- */
+
+/* WAL up to the LSN we ask for must be durable, and on its way. */
+static void
+make_lsn_available(XLogRecPtr nms)
+{
+	if (RecoveryInProgress())
+	{
+		nc_feed_ring(nms);
+		return;
+	}
+	if (XLogNeedsFlush(nms))
+	{
+		nc_stat(NC_COUNTER_LSN_FLUSHES, 1);
+		XLogFlush(nms);
+	}
+	nc_feed_ring(nms);
+}
+
+static void
+fill_slot(Request *req, int index, NcSlotKind kind, XLogRecPtr request_lsn, XLogRecPtr nms)
+{
+	NcSlot	   *slot = req->slot;
+
+	slot->spc = req->rel.spc;
+	slot->db = req->rel.db;
+	slot->rel = req->rel.rel;
+	slot->fork = req->rel.fork;
+	slot->kind = kind;
+	slot->class = NC_SLOT_CLASS_DEMAND;
+	slot->nblocks = req->read != NULL ? req->read->nblocks : 1;
+	slot->block = req->block;
+	slot->dest_first = 0;
+	slot->result = NC_SLOT_RESULT_OK;
+	slot->request_lsn = request_lsn;
+	slot->not_modified_since = nms;
+	slot->submit_us = nc_clock_us();
+	slot->value = 0;
+	if (req->read == NULL)
+		return;
+	for (int i = 0; i < req->read->nblocks; i++)
+	{
+		char	   *page = req->read->pages[i];
+
+		my_ring->dests[i] = is_shared_buffer(page) ? (page - BufferBlocks) / BLCKSZ
+			: NC_DEST_BOUNCE | take_bounce(req);
+	}
+}
+
+static void
+submit_and_wait(Request *req, NcSlotKind kind, XLogRecPtr request_lsn, XLogRecPtr nms)
+{
+	int			index = free_slot();
+	uint64		word;
+
+	req->slot = &my_ring->slots[index];
+	word = nc_slot_load(req->slot);
+	if (!nc_slot_move(req->slot, word, NC_SLOT_FILLING))
+		elog(ERROR, "neon_comm: a request slot of this process changed by itself");
+	fill_slot(req, index, kind, request_lsn, nms);
+	word = nc_slot_load(req->slot);
+	if (!nc_slot_move(req->slot, word, NC_SLOT_SUBMITTED))
+		elog(ERROR, "neon_comm: a request slot of this process changed by itself");
+	(void) nc_ring_notify(&nc_rings, NC_MY_PROC_INDEX());
+	wait_done(req);
+}
+
+/* The error of a finished request, with what the page server said. */
+static void
+report_failure(Request *req)
+{
+	char		text[NC_RING_ERROR_BYTES] = "";
+	NcSlotResult result = req->slot->result;
+	XLogRecPtr	nms = req->slot->not_modified_since;
+
+	if (my_ring->error_slot == (uint32) (req->slot - my_ring->slots) + 1)
+		strlcpy(text, my_ring->error, sizeof(text));
+	switch (result)
+	{
+		case NC_SLOT_RESULT_NO_SERVER:
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_DOES_NOT_EXIST),
+					 errmsg("could not read %s: no page server is configured", describe(req)),
+					 errhint("Set neon_comm.page_servers and reload the configuration.")));
+			break;
+		case NC_SLOT_RESULT_OK:
+		case NC_SLOT_RESULT_PS_ERROR:
+		case NC_SLOT_RESULT_BAD_REQUEST:
+			ereport(ERROR,
+					(errcode(ERRCODE_IO_ERROR),
+					 errmsg("could not read %s from its page server: %s", describe(req),
+							text[0] != '\0' ? text : "the request was refused"),
+					 errdetail("Asked for not_modified_since %X/%X.", LSN_FORMAT_ARGS(nms))));
+			break;
+	}
+}
+
+static void
+check_page(const NcRead *read, int i, XLogRecPtr flush)
+{
+	XLogRecPtr	lsn = PageIsNew(read->pages[i]) ? 0 : PageGetLSN(read->pages[i]);
+
+	switch (nc_answer_verdict(lsn, read->exact[i], flush))
+	{
+		case NC_ANSWER_OK:
+			return;
+		case NC_ANSWER_STALE:
+			nc_stat(NC_COUNTER_STALE_ANSWERS, 1);
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("page server gave an old version of block %u of relation %u/%u/%u",
+							read->block + i, read->rel.spc, read->rel.db, read->rel.rel),
+					 errdetail("The page has LSN %X/%X, but %X/%X was written here; asked for not_modified_since %X/%X.",
+							   LSN_FORMAT_ARGS(lsn), LSN_FORMAT_ARGS(read->exact[i]),
+							   LSN_FORMAT_ARGS(read->not_modified_since)),
+					 errhint("The page was not used. The page server has lost or not applied WAL; see its log.")));
+			break;
+		case NC_ANSWER_FUTURE:
+			nc_stat(NC_COUNTER_FUTURE_ANSWERS, 1);
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("page server gave a version of block %u of relation %u/%u/%u from the future",
+							read->block + i, read->rel.spc, read->rel.db, read->rel.rel),
+					 errdetail("The page has LSN %X/%X, but this server's WAL ends at %X/%X.",
+							   LSN_FORMAT_ARGS(lsn), LSN_FORMAT_ARGS(flush)),
+					 errhint("The page was not used. That page server has WAL which this server does not have; it must be rebuilt from this timeline.")));
+			break;
+	}
+}
+
+/* Moves bounced pages to where they belong, then checks every page. */
+static void
+collect(Request *req)
+{
+	const NcRead *read = req->read;
+	XLogRecPtr	flush = RecoveryInProgress() ? InvalidXLogRecPtr : GetFlushRecPtr(NULL);
+
+	for (int i = 0; i < read->nblocks; i++)
+	{
+		uint32		dest = my_ring->dests[i];
+
+		if ((dest & NC_DEST_BOUNCE) != 0)
+		{
+			memcpy(read->pages[i], nc_bounce + (Size) (dest & ~NC_DEST_BOUNCE) * BLCKSZ, BLCKSZ);
+			nc_stat(NC_COUNTER_READS_BOUNCE, 1);
+		}
+		else
+			nc_stat(NC_COUNTER_READS_SHARED_BUFFER, 1);
+		check_page(read, i, flush);
+	}
+	nc_stat(NC_COUNTER_READS_REMOTE, read->nblocks);
+}
+
+/*
+ * Redo of a relation that a later record drops asks for pages the page server
+ * does not have any more; zeroes let the redo routine do the right thing.
+ */
+static bool
+unknown_in_recovery(const NcRead *read)
+{
+	if (!RecoveryInProgress())
+		return false;
+	if (nc_client_exists(&read->rel, read->request_lsn, read->not_modified_since))
+		return false;
+	for (int i = 0; i < read->nblocks; i++)
+		memset(read->pages[i], 0, BLCKSZ);
+	nc_stat(NC_COUNTER_READS_ZERO_RECOVERY, read->nblocks);
+	return true;
+}
+
+void
+nc_client_read(const NcRead *read)
+{
+	Request		req = {.read = read, .rel = read->rel, .block = read->block};
+	volatile bool failed = false;
+
+	Assert(read->nblocks >= 1 && read->nblocks <= NC_SLOT_BLOCKS_MAX);
+	attach_ring();
+	make_lsn_available(read->not_modified_since);
+	PG_ENSURE_ERROR_CLEANUP(release_on_exit, PointerGetDatum(&req));
+	{
+		submit_and_wait(&req, NC_SLOT_KIND_GETPAGE, read->request_lsn, read->not_modified_since);
+		if (req.slot->result == NC_SLOT_RESULT_OK)
+			collect(&req);
+		else if (req.slot->result == NC_SLOT_RESULT_PS_ERROR && RecoveryInProgress())
+			failed = true;
+		else
+			report_failure(&req);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(release_on_exit, PointerGetDatum(&req));
+	if (failed && !unknown_in_recovery(read))
+		report_failure(&req);
+	release(&req);
+}
+
+bool
+nc_client_exists(const NcRelKey *rel, XLogRecPtr request_lsn, XLogRecPtr not_modified_since)
+{
+	Request		req = {.rel = *rel};
+	bool		exists = false;
+
+	attach_ring();
+	make_lsn_available(not_modified_since);
+	PG_ENSURE_ERROR_CLEANUP(release_on_exit, PointerGetDatum(&req));
+	{
+		submit_and_wait(&req, NC_SLOT_KIND_EXISTS, request_lsn, not_modified_since);
+		if (req.slot->result != NC_SLOT_RESULT_OK)
+			report_failure(&req);
+		exists = req.slot->value != 0;
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(release_on_exit, PointerGetDatum(&req));
+	release(&req);
+	return exists;
+}

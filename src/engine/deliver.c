@@ -1,0 +1,277 @@
+/*
+ * deliver.c
+ *	  From a verified answer to a completed slot, and the wakes.
+ *
+ * Runs in the communicator.  A slot's buffers are written only between
+ * TAKEN -> COPYING, which fails when the client withdrew, and COPYING -> DONE.
+ * A single page is copied straight from the receive buffer; pages of a range wait
+ * in staging pages until all are here, so that COPYING lasts one run of memcpy.
+ */
+#include "engine_int.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- the end of jobs ---- */
+
+/* Gives back pages; the slot is completed or not ours. */
+static void
+finish(NcEngine *e, NcJob *job)
+{
+	NC_ASSERT(!job->finished);
+	job->finished = true;
+	e->unfinished--;
+	nc_store_unreserve(&e->pages, job->reserved);
+	job->reserved = 0;
+	for (uint32_t i = 0; i < job->nblocks; i++)
+	{
+		if (job->pages[i] != NULL)
+			nc_store_give(&e->pages, job->pages[i]);
+		job->pages[i] = NULL;
+	}
+	e->freed = true;
+}
+
+void
+nc_job_free(NcEngine *e, NcJob *job)
+{
+	NC_ASSERT(job->finished && job->outstanding == 0);
+	nc_store_give(&e->jobs, job);
+	e->freed = true;
+}
+
+void
+nc_part_free(NcEngine *e, NcPart *part)
+{
+	NcJob	   *job = part->job;
+
+	nc_store_give(&e->parts, part);
+	e->freed = true;
+	if (job != NULL && --job->outstanding == 0)
+		nc_job_free(e, job);
+}
+
+static void
+withdrawn(NcEngine *e, NcJob *job)
+{
+	job->cancelled = true;
+	finish(e, job);
+}
+
+/* ---- completing slots ---- */
+
+static void
+mark_wake(NcEngine *e, uint32_t ring)
+{
+	if (e->wake_marked[ring])
+		return;
+	e->wake_marked[ring] = true;
+	e->wake_list[e->nwake++] = ring;
+}
+
+/* TAKEN -> COPYING. False when the client withdrew; then nothing of the slot may be touched. */
+static bool
+begin_copying(NcEngine *e, NcJob *job)
+{
+	if (nc_slot_move(nc_job_slot(e, job), job->word, NC_SLOT_COPYING))
+		return true;
+	withdrawn(e, job);
+	return false;
+}
+
+/* COPYING -> DONE. */
+static void
+end_copying(NcEngine *e, NcJob *job, NcSlotResult result)
+{
+	NcSlot	   *slot = nc_job_slot(e, job);
+	uint64_t	word = nc_slot_word(nc_slot_word_generation(job->word), NC_SLOT_COPYING);
+	bool		moved;
+
+	slot->result = (uint16_t) result;
+	moved = nc_slot_move(slot, word, NC_SLOT_DONE);
+	NC_ASSERT(moved);
+	(void) moved;
+	mark_wake(e, job->ring);
+	finish(e, job);
+}
+
+void
+nc_deliver_result(NcEngine *e, NcJob *job, NcSlotResult result, const char *text)
+{
+	NcRing	   *ring = &e->area.rings[job->ring];
+
+	if (!begin_copying(e, job))
+		return;
+	if (text != NULL)
+	{
+		nc_text_one_line(ring->error, sizeof(ring->error), text, strlen(text));
+		ring->error_slot = job->slot + 1;
+	}
+	end_copying(e, job, result);
+}
+
+/* Copies pages to where the client waits for them and completes the slot. */
+static void
+deliver_pages(NcEngine *e, NcJob *job, const uint8_t *const *pages)
+{
+	NcSlotResult result = NC_SLOT_RESULT_OK;
+
+	if (!begin_copying(e, job))
+	{
+		nc_count(e->counters, NC_COUNTER_LATE_ANSWERS, 1);
+		return;
+	}
+	for (uint32_t i = 0; i < job->nblocks; i++)
+	{
+		uint8_t    *dest;
+
+		if (job->dests[i] == NC_DEST_NONE)
+			continue;
+		dest = e->host.dest_page(e->host.ctx, job->ring, job->dests[i]);
+		if (dest != NULL)
+			memcpy(dest, pages[i], NC_PAGE_BYTES);
+		else
+			result = NC_SLOT_RESULT_BAD_REQUEST;
+	}
+	end_copying(e, job, result);
+}
+
+static void
+deliver_value(NcEngine *e, NcJob *job, uint64_t value)
+{
+	if (!begin_copying(e, job))
+	{
+		nc_count(e->counters, NC_COUNTER_LATE_ANSWERS, 1);
+		return;
+	}
+	nc_job_slot(e, job)->value = value;
+	end_copying(e, job, NC_SLOT_RESULT_OK);
+}
+
+/* ---- answers ---- */
+
+static void
+answer_page(NcEngine *e, NcJob *job, uint32_t index, const uint8_t *page)
+{
+	if (job->nblocks == 1)
+	{
+		deliver_pages(e, job, &page);
+		return;
+	}
+	NC_ASSERT(index < job->nblocks && job->pages[index] == NULL && job->reserved > 0);
+	job->pages[index] = nc_store_take_reserved(&e->pages);
+	job->reserved--;
+	memcpy(job->pages[index], page, NC_PAGE_BYTES);
+	if (--job->missing == 0)
+		deliver_pages(e, job, (const uint8_t *const *) job->pages);
+}
+
+static void
+answer_error(NcEngine *e, NcJob *job, const NcConn *conn, const NcPsResponse *resp)
+{
+	char		text[NC_RING_ERROR_BYTES];
+	int			bytes = resp->message_bytes < sizeof(text) ? (int) resp->message_bytes :
+		(int) sizeof(text);
+
+	snprintf(text, sizeof(text), "shard %u (%s): %.*s", conn->shard, conn->address, bytes,
+			 resp->message);
+	nc_deliver_result(e, job, NC_SLOT_RESULT_PS_ERROR, text);
+}
+
+static void
+answer_job(NcEngine *e, NcJob *job, uint32_t index, const NcConn *conn,
+		   const NcPsResponse *resp)
+{
+	switch (resp->tag)
+	{
+		case NC_RESP_GETPAGE:
+			answer_page(e, job, index, resp->page);
+			break;
+		case NC_RESP_EXISTS:
+			deliver_value(e, job, resp->exists ? 1 : 0);
+			break;
+		case NC_RESP_NBLOCKS:
+			deliver_value(e, job, resp->nblocks);
+			break;
+		case NC_RESP_DBSIZE:
+			deliver_value(e, job, (uint64_t) resp->db_bytes);
+			break;
+		case NC_RESP_ERROR:
+			answer_error(e, job, conn, resp);
+			break;
+		case NC_RESP_SLRU:
+			/* never asked, so never matched */
+			break;
+	}
+}
+
+void
+nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight, const NcPsResponse *resp)
+{
+	NcEngine   *e = ctx;
+	NcPart	   *part = nc_part_of(flight);
+	NcJob	   *job = part->job;
+
+	if (job != NULL)
+	{
+		if (nc_deliver_keep(e, flight))
+			answer_job(e, job, part->index, conn, resp);
+		else if (job->cancelled)
+			nc_count(e->counters, NC_COUNTER_LATE_ANSWERS, 1);
+	}
+	nc_part_free(e, part);
+}
+
+bool
+nc_deliver_keep(void *ctx, const NcFlight *flight)
+{
+	NcEngine   *e = ctx;
+	NcJob	   *job = ((const NcPart *) flight)->job;
+
+	if (job == NULL || job->finished)
+		return false;
+	if (nc_slot_load(nc_job_slot(e, job)) == job->word)
+		return true;
+	withdrawn(e, job);
+	return false;
+}
+
+void
+nc_deliver_unwanted(void *ctx, NcFlight *flight)
+{
+	nc_part_free(ctx, nc_part_of(flight));
+}
+
+void
+nc_deliver_dropped(void *ctx, NcFlight *flight, const char *reason)
+{
+	NcEngine   *e = ctx;
+	NcPart	   *part = nc_part_of(flight);
+	char		text[NC_RING_ERROR_BYTES];
+	uint32_t	shard;
+
+	if (part->job != NULL && !part->job->finished && e->map.shard_count > 0)
+	{
+		shard = nc_route(e, &flight->msg);
+		snprintf(text, sizeof(text), "shard %u (%s): connection lost: %s", shard,
+				 nc_net_address(e->net, shard), reason);
+		nc_deliver_result(e, part->job, NC_SLOT_RESULT_PS_ERROR, text);
+	}
+	nc_part_free(e, part);
+}
+
+void
+nc_deliver_wakes(NcEngine *e)
+{
+	for (uint32_t i = 0; i < e->nwake; i++)
+	{
+		uint32_t	ring = e->wake_list[i];
+
+		e->wake_marked[ring] = false;
+		if (!nc_ring_client_needs_wake(&e->area.rings[ring]))
+			continue;
+		nc_count(e->counters, NC_COUNTER_WAKES, 1);
+		e->host.wake(e->host.ctx, ring);
+	}
+	e->nwake = 0;
+}

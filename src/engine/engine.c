@@ -1,0 +1,370 @@
+/*
+ * engine.c
+ *	  The engine as its process sees it: create, turn, destroy.
+ *
+ * Runs in the communicator, one thread.  Guarantees: a slot taken is completed,
+ * left TAKEN for a successor, or was withdrawn by its client; nothing outside
+ * COPYING writes to a client's memory; no call blocks except the wait of
+ * nc_engine_tick().  Never throws, never reads a clock but its host's, holds no
+ * lock.  Its siblings are listed in engine_int.h.
+ */
+#include "engine_int.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+NC_STATIC_ASSERT(NC_CONN_ROWS == NC_CONNS_MAX, "one row for each connection");
+NC_STATIC_ASSERT(NC_SHARDS_MAX == NC_NET_POOLS_MAX, "one pool for each shard");
+
+#define JOBS_PER_CHUNK 64
+#define PARTS_PER_CHUNK 256
+#define PAGES_PER_CHUNK 64
+
+/* How long destroy waits for the kernel to let go of buffers: it cancels at once, this is for the worst day. */
+#define DESTROY_ROUNDS 200
+#define DESTROY_ROUND_US 10000
+
+/* ---- callbacks ---- */
+
+static void
+engine_log(void *ctx, NcNetLevel level, const char *message)
+{
+	NcEngine   *e = ctx;
+
+	e->host.log(e->host.ctx, level == NC_NET_WARNING ? NC_LOG_WARNING : NC_LOG_INFO, message);
+}
+
+static void
+bell_ready(NcOp *op)
+{
+	NcEngine   *e = op->owner;
+	uint64_t	count;
+
+	/* readable, and nobody else reads it: does not block */
+	if (op->result > 0 && read(e->area.eventfd, &count, sizeof(count)) < 0)
+		errno = 0;
+}
+
+static void
+extra_ready(NcOp *op)
+{
+	NcExtraFd  *x = op->owner;
+
+	if (op->result > 0)
+		x->engine->extra_ready |= x->bit;
+}
+
+/* ---- create ---- */
+
+static NcNetSettings
+settings_of(const NcEngineConfig *config)
+{
+	NcNetSettings s = {
+		.version = config->protocol_version,
+		.conns_max = config->connections_per_shard_max,
+		.depth = config->depth_max,
+		.connect_timeout_us = (uint64_t) config->connect_timeout_ms * 1000,
+		.silence_timeout_us = (uint64_t) config->silence_timeout_ms * 1000,
+		.idle_timeout_us = (uint64_t) config->idle_timeout_ms * 1000
+	};
+
+	snprintf(s.tenant_id, sizeof(s.tenant_id), "%s", config->tenant_id);
+	snprintf(s.timeline_id, sizeof(s.timeline_id), "%s", config->timeline_id);
+	snprintf(s.password_file, sizeof(s.password_file), "%s", config->password_file);
+	return s;
+}
+
+static bool
+take_memory(NcEngine *e)
+{
+	uint32_t	nrings = e->area.nrings;
+
+	nc_store_init(&e->jobs, sizeof(NcJob), JOBS_PER_CHUNK, nrings * NC_RING_SLOTS + NC_JOBS_EXTRA);
+	nc_store_init(&e->parts, sizeof(NcPart), PARTS_PER_CHUNK, NC_PARTS_MAX);
+	nc_store_init(&e->pages, NC_PAGE_BYTES, PAGES_PER_CHUNK, NC_STAGING_PAGES_MAX);
+	e->deferred = calloc(nc_doorbell_words(&e->area), sizeof(*e->deferred));
+	e->wake_list = calloc(nrings, sizeof(*e->wake_list));
+	e->wake_marked = calloc(nrings, sizeof(*e->wake_marked));
+	e->seen = calloc((size_t) nrings * NC_RING_SLOTS, sizeof(*e->seen));
+	return e->deferred != NULL && e->wake_list != NULL && e->wake_marked != NULL &&
+		e->seen != NULL;
+}
+
+static void
+free_engine(NcEngine *e)
+{
+	if (e->net != NULL)
+		nc_net_free(e->net);
+	if (e->loop != NULL)
+		nc_loop_destroy(e->loop);
+	nc_store_destroy(&e->jobs);
+	nc_store_destroy(&e->parts);
+	nc_store_destroy(&e->pages);
+	free(e->deferred);
+	free(e->wake_list);
+	free(e->wake_marked);
+	free(e->seen);
+	free(e);
+}
+
+static bool
+make_loop(NcEngine *e, NcIoMethod io, char *err, size_t err_bytes)
+{
+	char		line[256];
+
+	if (io != NC_IO_EPOLL)
+		e->loop = nc_loop_create(NC_LOOP_URING, err, err_bytes);
+	if (e->loop == NULL && io == NC_IO_AUTO)
+	{
+		snprintf(line, sizeof(line), "using epoll: %s", err);
+		e->host.log(e->host.ctx, NC_LOG_INFO, line);
+	}
+	if (e->loop == NULL && io != NC_IO_URING)
+		e->loop = nc_loop_create(NC_LOOP_EPOLL, err, err_bytes);
+	return e->loop != NULL;
+}
+
+static bool
+make_net(NcEngine *e, uint64_t epoch)
+{
+	NcNetSettings settings = settings_of(&e->config);
+	NcNetHost	host = {
+		.ctx = e,
+		.answer = nc_deliver_answer,
+		.keep = nc_deliver_keep,
+		.unwanted = nc_deliver_unwanted,
+		.dropped = nc_deliver_dropped,
+		.rerouted = nc_route_again,
+		.log = engine_log
+	};
+
+	e->net = nc_net_create(e->loop, &settings, &host, e->counters, e->area.eventfd, epoch);
+	return e->net != NULL;
+}
+
+static void
+watch_fds(NcEngine *e, const int *extra_fds, int nextra_fds)
+{
+	e->bell_op.complete = bell_ready;
+	e->bell_op.owner = e;
+	e->nextra = nextra_fds;
+	for (int i = 0; i < nextra_fds; i++)
+	{
+		NcExtraFd  *x = &e->extra[i];
+
+		x->engine = e;
+		x->fd = extra_fds[i];
+		x->bit = UINT32_C(1) << i;
+		x->op.complete = extra_ready;
+		x->op.owner = x;
+	}
+}
+
+NcEngine *
+nc_engine_create(const NcEngineConfig *config, NcIoMethod io, NcRingArea *area,
+				 NcCounters *counters, NcConnRow *rows, const NcHost *host,
+				 const int *extra_fds, int nextra_fds, char *err, size_t err_bytes)
+{
+	NcEngine   *e;
+	uint64_t	epoch;
+
+	if (nextra_fds < 0 || nextra_fds > NC_EXTRA_FDS_MAX)
+	{
+		snprintf(err, err_bytes, "too many descriptors to watch");
+		return NULL;
+	}
+	e = calloc(1, sizeof(*e));
+	if (e == NULL)
+	{
+		snprintf(err, err_bytes, "out of memory");
+		return NULL;
+	}
+	e->config = *config;
+	e->host = *host;
+	e->area = *area;
+	e->counters = counters;
+	e->rows = rows;
+	e->now_us = host->now_us(host->ctx);
+	watch_fds(e, extra_fds, nextra_fds);
+	if (!make_loop(e, io, err, err_bytes))
+	{
+		free_engine(e);
+		return NULL;
+	}
+	epoch = atomic_fetch_add_explicit(&area->doorbell->epoch, 1, memory_order_seq_cst) + 1;
+	if (!take_memory(e) || !make_net(e, epoch))
+	{
+		snprintf(err, err_bytes, "out of memory");
+		free_engine(e);
+		return NULL;
+	}
+	memset(rows, 0, sizeof(*rows) * NC_CONN_ROWS);
+	nc_doorbell_awake(&e->area);
+	nc_take_over(e);
+	return e;
+}
+
+const char *
+nc_engine_io_method(const NcEngine *engine)
+{
+	return nc_loop_name(engine->loop);
+}
+
+void
+nc_engine_configure(NcEngine *e, const NcEngineConfig *config)
+{
+	NcNetSettings settings = settings_of(config);
+
+	e->config = *config;
+	e->now_us = e->host.now_us(e->host.ctx);
+	nc_net_configure(e->net, &settings, e->now_us);
+}
+
+uint32_t
+nc_engine_busy(const NcEngine *engine)
+{
+	return engine->unfinished;
+}
+
+/* ---- rows ---- */
+
+static void
+show_conn(NcConnRow *row, const NcConn *c)
+{
+	row->in_flight = c->in_flight.count;
+	row->requests = c->requests;
+	if (row->since_us == c->since_us &&
+		atomic_load_explicit(&row->state, memory_order_relaxed) == (uint32_t) c->state)
+		return;
+	row->shard = c->shard;
+	row->since_us = c->since_us;
+	memcpy(row->address, c->address, sizeof(row->address));
+	memcpy(row->last_error, c->last_error, sizeof(row->last_error));
+	atomic_store_explicit(&row->state, (uint32_t) c->state, memory_order_release);
+}
+
+static void
+show_conns(NcEngine *e)
+{
+	uint32_t	used = nc_net_conns_used(e->net);
+
+	for (uint32_t i = 0; i < used; i++)
+		show_conn(&e->rows[i], nc_net_conn(e->net, i));
+}
+
+/* ---- the turn ---- */
+
+static void
+read_clock(NcEngine *e)
+{
+	e->now_us = e->host.now_us(e->host.ctx);
+	nc_net_set_now(e->net, e->now_us);
+	atomic_store_explicit(&e->area.doorbell->heartbeat_us, e->now_us, memory_order_relaxed);
+}
+
+static void
+arm_fds(NcEngine *e)
+{
+	if (e->area.eventfd >= 0 && e->bell_op.state == NC_OP_IDLE)
+		nc_loop_poll(e->loop, &e->bell_op, e->area.eventfd, POLLIN);
+	for (int i = 0; i < e->nextra; i++)
+		if (e->extra[i].op.state == NC_OP_IDLE)
+			nc_loop_poll(e->loop, &e->extra[i].op, e->extra[i].fd, POLLIN);
+}
+
+/* Takes, routes and sends; what can be said to clients is said. */
+static void
+work(NcEngine *e)
+{
+	nc_take_all(e);
+	if (e->now_us >= e->watch_next_us)
+	{
+		e->watch_next_us = e->now_us + NC_WATCH_INTERVAL_US;
+		nc_watch(e);
+	}
+	nc_net_turn(e->net, e->now_us);
+	if (e->nwake > 0)
+	{
+		/* a wake costs more than a send: page servers get their work first */
+		nc_loop_flush(e->loop);
+		nc_deliver_wakes(e);
+	}
+}
+
+/* How long nothing has to be done. */
+static uint64_t
+wait_us(const NcEngine *e, int wait_max_ms)
+{
+	uint64_t	until = nc_net_deadline_us(e->net);
+	uint64_t	max_us = wait_max_ms > 0 ? (uint64_t) wait_max_ms * 1000 : 0;
+
+	if (e->any_deferred && e->freed)
+		return 0;
+	if (e->watch_next_us < until)
+		until = e->watch_next_us;
+	if (until <= e->now_us)
+		return 0;
+	return until - e->now_us < max_us ? until - e->now_us : max_us;
+}
+
+uint32_t
+nc_engine_tick(NcEngine *e, int wait_max_ms)
+{
+	uint64_t	timeout_us;
+
+	nc_count(e->counters, NC_COUNTER_LOOP_TURNS, 1);
+	e->extra_ready = 0;
+	read_clock(e);
+	arm_fds(e);
+	work(e);
+
+	/*
+	 * Waiting by looking again and again for a short time would save sleeps while
+	 * requests are in flight, at the price of a processor; not done.
+	 */
+	timeout_us = wait_us(e, wait_max_ms);
+	if (timeout_us > 0 && nc_doorbell_sleep(&e->area))
+	{
+		nc_loop_wait(e->loop, timeout_us);
+		nc_doorbell_awake(&e->area);
+	}
+	else
+		nc_loop_wait(e->loop, 0);
+
+	read_clock(e);
+	nc_loop_run(e->loop);
+	work(e);
+	show_conns(e);
+	return e->extra_ready;
+}
+
+/* ---- destroy ---- */
+
+static void
+cancel_fds(NcEngine *e)
+{
+	nc_loop_cancel(e->loop, &e->bell_op);
+	for (int i = 0; i < e->nextra; i++)
+		nc_loop_cancel(e->loop, &e->extra[i].op);
+}
+
+void
+nc_engine_destroy(NcEngine *e)
+{
+	nc_net_close(e->net, e->host.now_us(e->host.ctx));
+	cancel_fds(e);
+	for (int i = 0; i < DESTROY_ROUNDS && nc_loop_started(e->loop) > 0; i++)
+	{
+		nc_loop_wait(e->loop, DESTROY_ROUND_US);
+		nc_loop_run(e->loop);
+	}
+	show_conns(e);
+	/* The kernel still holds buffers: losing the memory is better than writing to it freed. */
+	if (nc_loop_started(e->loop) > 0)
+		return;
+	free_engine(e);
+}

@@ -1,0 +1,171 @@
+/*
+ * engine_int.h
+ *	  State of the engine, shared by its files.  Private to src/engine.
+ *
+ * A slot that was taken becomes one NcJob; each message of it that goes to a
+ * page server is one NcPart.  Files by subject:
+ *
+ *	engine.c   create, turn, destroy
+ *	take.c     slot -> job: copy, validate, take
+ *	route.c    part -> shard, and what a new map does
+ *	deliver.c  answer -> slot, wakes
+ *	watch.c    the look at everything once a second
+ *	store.c    memory
+ */
+#ifndef NC_ENGINE_ENGINE_INT_H
+#define NC_ENGINE_ENGINE_INT_H
+
+#include "nc/engine/engine.h"
+#include "nc/net/net.h"
+#include "store.h"
+
+/* Pages of ranges that wait for the rest of their range: 64 MB at most. */
+#define NC_STAGING_PAGES_MAX 8192
+
+/* Messages queued or in flight. A range takes up to NC_SLOT_BLOCKS_MAX of them. */
+#define NC_PARTS_MAX 65536
+
+/* Jobs beyond one for each slot: requests in flight whose slots were cancelled and used again. */
+#define NC_JOBS_EXTRA 4096
+
+/* How often the watchdog looks at every slot. */
+#define NC_WATCH_INTERVAL_US 1000000
+
+#define NC_EXTRA_FDS_MAX 8
+
+/* One taken slot. */
+typedef struct NcJob
+{
+	uint32_t	ring;
+	uint32_t	slot;
+	uint64_t	word;			/* of the slot, in TAKEN */
+
+	/* private copy of the request */
+	NcRelKey	rel;
+	uint32_t	block;
+	NcLsn		request_lsn;
+	NcLsn		not_modified_since;
+	NcSlotKind	kind;
+	NcSlotClass class;
+	uint32_t	nblocks;		/* messages: blocks of GETPAGE, else 1 */
+	uint32_t	dests[NC_SLOT_BLOCKS_MAX];
+
+	/* progress */
+	uint32_t	outstanding;	/* parts queued or in flight */
+	uint32_t	missing;		/* answers that are not here */
+	uint32_t	reserved;		/* staging pages promised and not taken */
+	bool		finished;		/* slot completed, or not ours any more */
+	bool		cancelled;		/* finished because its client withdrew it */
+	uint8_t    *pages[NC_SLOT_BLOCKS_MAX];	/* staged, only with nblocks > 1 */
+} NcJob;
+
+/* One message of a job. */
+typedef struct NcPart
+{
+	NcFlight	flight;			/* first, so that one becomes the other */
+	NcJob	   *job;			/* NULL: routed again as another part, the answer is ignored */
+	uint32_t	index;			/* block of the range */
+} NcPart;
+
+typedef struct NcExtraFd
+{
+	struct NcEngine *engine;
+	int			fd;
+	uint32_t	bit;
+	NcOp		op;
+} NcExtraFd;
+
+struct NcEngine
+{
+	NcEngineConfig config;
+	NcHost		host;
+	NcRingArea	area;
+	NcCounters *counters;
+	NcConnRow  *rows;
+	NcLoop	   *loop;
+	NcNet	   *net;
+	NcShardMap	map;
+	uint64_t	now_us;
+
+	/* memory */
+	NcStore		jobs;
+	NcStore		parts;
+	NcStore		pages;
+	uint64_t	last_group;
+	uint32_t	unfinished;		/* jobs */
+
+	/* rings left with submitted slots because a store was at its bound */
+	uint64_t   *deferred;		/* bitmap as the doorbell's */
+	bool		any_deferred;
+	bool		freed;			/* something was given back since */
+	uint32_t	take_first;		/* word of the bitmap to begin with, for fairness */
+
+	/* rings to wake at the end of the turn */
+	uint32_t   *wake_list;		/* [nrings] */
+	bool	   *wake_marked;	/* [nrings] */
+	uint32_t	nwake;
+
+	/* watchdog */
+	uint64_t	watch_next_us;
+	uint64_t   *seen;			/* [nrings * NC_RING_SLOTS]: words found SUBMITTED last time */
+
+	/* flights that a map change took off connections that stay */
+	NcFlightList rerouted;
+
+	NcOp		bell_op;		/* readability of the doorbell's eventfd */
+	NcExtraFd	extra[NC_EXTRA_FDS_MAX];
+	int			nextra;
+	uint32_t	extra_ready;
+};
+
+static inline NcSlot *
+nc_job_slot(const NcEngine *e, const NcJob *job)
+{
+	return &e->area.rings[job->ring].slots[job->slot];
+}
+
+static inline NcPart *
+nc_part_of(NcFlight *flight)
+{
+	return (NcPart *) flight;
+}
+
+/* ---- take.c ---- */
+extern void nc_take_all(NcEngine *e);
+extern void nc_take_ring(NcEngine *e, uint32_t ring);
+
+/* A predecessor's TAKEN slots become SUBMITTED again; bits of all that is submitted are set. */
+extern void nc_take_over(NcEngine *e);
+
+/* ---- route.c ---- */
+extern uint32_t nc_route(const NcEngine *e, const NcPsRequest *msg);
+
+/* Makes the parts of a job (reserved before) and queues them. */
+extern void nc_route_job(NcEngine *e, NcJob *job);
+
+/* NcNetHost.rerouted */
+extern void nc_route_again(void *ctx, NcFlight *flight, uint32_t shard);
+
+/* ---- deliver.c ---- */
+
+/* Callbacks of NcNetHost. */
+extern void nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight,
+							  const NcPsResponse *resp);
+extern bool nc_deliver_keep(void *ctx, const NcFlight *flight);
+extern void nc_deliver_unwanted(void *ctx, NcFlight *flight);
+extern void nc_deliver_dropped(void *ctx, NcFlight *flight, const char *reason);
+
+/* Completes the slot of an unfinished job without data. text may be NULL. */
+extern void nc_deliver_result(NcEngine *e, NcJob *job, NcSlotResult result, const char *text);
+
+/* Frees a part; its job too when it was finished and this was the last one. */
+extern void nc_part_free(NcEngine *e, NcPart *part);
+extern void nc_job_free(NcEngine *e, NcJob *job);
+
+/* Wakes the owners of completed slots. */
+extern void nc_deliver_wakes(NcEngine *e);
+
+/* ---- watch.c ---- */
+extern void nc_watch(NcEngine *e);
+
+#endif							/* NC_ENGINE_ENGINE_INT_H */

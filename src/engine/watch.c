@@ -1,0 +1,54 @@
+/*
+ * watch.c
+ *	  Once a second: requests that nobody waits for any more leave the queues,
+ *	  and slots that no doorbell announced are found.
+ *
+ * Runs in the communicator.  A slot counts as found late only when it was
+ * submitted with the same word a second ago: a client may be between its store
+ * of the word and the setting of its bit right now.
+ */
+#include "engine_int.h"
+
+static bool
+is_deferred(const NcEngine *e, uint32_t ring)
+{
+	return (e->deferred[ring / 64] >> (ring % 64) & 1) != 0;
+}
+
+/* True when a slot of the ring was found late. */
+static bool
+scan_ring(NcEngine *e, uint32_t ring)
+{
+	uint64_t   *seen = &e->seen[(size_t) ring * NC_RING_SLOTS];
+	bool		late = false;
+
+	for (uint32_t i = 0; i < NC_RING_SLOTS; i++)
+	{
+		uint64_t	word = nc_slot_load(&e->area.rings[ring].slots[i]);
+
+		if (nc_slot_word_state(word) != NC_SLOT_SUBMITTED)
+			word = 0;
+		else if (word == seen[i])
+		{
+			nc_count(e->counters, NC_COUNTER_FOUND_LATE, 1);
+			late = true;
+			word = 0;
+		}
+		seen[i] = word;
+	}
+	return late;
+}
+
+void
+nc_watch(NcEngine *e)
+{
+	nc_net_sweep(e->net);
+	for (uint32_t r = 0; r < e->area.nrings; r++)
+	{
+		/* known, and waiting for memory */
+		if (is_deferred(e, r))
+			continue;
+		if (scan_ring(e, r))
+			nc_take_ring(e, r);
+	}
+}

@@ -1,0 +1,375 @@
+/*
+ * sql_views.c
+ *	  The SQL functions of neon_comm.  They read shared memory only, so that
+ *	  they answer when the communicator or the WAL feed is stuck.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+
+#include "nc/base/clock.h"
+#include "nc/compat/pg.h"
+#include "nc/ext/guc.h"
+#include "nc/ext/shmem.h"
+#include "nc/feed/feed.h"
+#include "nc/smgr/local.h"
+#include "nc/smgr/skeleton.h"
+#include "nc/smgr/sweeper.h"
+
+PG_FUNCTION_INFO_V1(nc_get_counters);
+PG_FUNCTION_INFO_V1(nc_get_connections);
+PG_FUNCTION_INFO_V1(nc_get_slots);
+PG_FUNCTION_INFO_V1(nc_get_page_servers);
+PG_FUNCTION_INFO_V1(nc_status);
+PG_FUNCTION_INFO_V1(nc_local_bytes);
+PG_FUNCTION_INFO_V1(nc_local_blocks);
+PG_FUNCTION_INFO_V1(nc_sweep_now);
+PG_FUNCTION_INFO_V1(nc_restart_communicator);
+
+#define COLUMNS_MAX 12
+
+static void
+require_preloaded(void)
+{
+	if (nc_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("neon_comm must be loaded via shared_preload_libraries")));
+}
+
+static ReturnSetInfo *
+begin_rows(FunctionCallInfo fcinfo)
+{
+	require_preloaded();
+	InitMaterializedSRF(fcinfo, 0);
+	return (ReturnSetInfo *) fcinfo->resultinfo;
+}
+
+static void
+put_row(ReturnSetInfo *rsinfo, Datum *values, bool *nulls)
+{
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static Datum
+interval_of_us(uint64 us)
+{
+	Interval   *span = palloc0(sizeof(Interval));
+
+	span->time = us;
+	return IntervalPGetDatum(span);
+}
+
+static Datum
+age_since(uint64 then_us)
+{
+	uint64		now = nc_clock_us();
+
+	return interval_of_us(now > then_us ? now - then_us : 0);
+}
+
+Datum
+nc_get_counters(PG_FUNCTION_ARGS)
+{
+	static const struct
+	{
+		const char *name;
+		const char *meaning;
+	}			list[] = {
+#define NC_COUNTER(id, name, meaning) {name, meaning},
+#include "nc/obs/counters.def"
+#undef NC_COUNTER
+	};
+	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
+
+	StaticAssertStmt(lengthof(list) == NC_COUNTERS, "one name a counter");
+	for (int i = 0; i < NC_COUNTERS; i++)
+	{
+		Datum		values[COLUMNS_MAX];
+		bool		nulls[COLUMNS_MAX] = {0};
+
+		values[0] = CStringGetTextDatum(list[i].name);
+		values[1] = Int64GetDatum(nc_counter_value(&nc_shared->counters, i));
+		values[2] = CStringGetTextDatum(list[i].meaning);
+		put_row(rsinfo, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+static const char *
+conn_state_name(NcConnState state)
+{
+	switch (state)
+	{
+		case NC_CONN_UNUSED:
+			return "unused";
+		case NC_CONN_BACKOFF:
+			return "backoff";
+		case NC_CONN_CONNECTING:
+			return "connecting";
+		case NC_CONN_STARTING:
+			return "starting";
+		case NC_CONN_READY:
+			return "ready";
+		case NC_CONN_CLOSING:
+			return "closing";
+	}
+	return "invalid";
+}
+
+/* Text written by another process while we read it: bounded, and never trusted to end. */
+static Datum
+shared_text(const char *text, Size bytes)
+{
+	char		copy[128];
+
+	Assert(bytes <= sizeof(copy));
+	memcpy(copy, text, bytes);
+	copy[bytes - 1] = '\0';
+	return CStringGetTextDatum(copy);
+}
+
+Datum
+nc_get_connections(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
+
+	for (int i = 0; i < NC_CONN_ROWS; i++)
+	{
+		NcConnRow  *row = &nc_shared->conns[i];
+		uint32		state = atomic_load(&row->state);
+		Datum		values[COLUMNS_MAX];
+		bool		nulls[COLUMNS_MAX] = {0};
+
+		if (state == NC_CONN_UNUSED)
+			continue;
+		values[0] = Int32GetDatum(row->shard);
+		values[1] = shared_text(row->address, sizeof(row->address));
+		values[2] = CStringGetTextDatum(conn_state_name(state));
+		values[3] = Int32GetDatum(row->in_flight);
+		values[4] = age_since(row->since_us);
+		values[5] = Int64GetDatum(row->requests);
+		values[6] = shared_text(row->last_error, sizeof(row->last_error));
+		nulls[6] = row->last_error[0] == '\0';
+		put_row(rsinfo, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+static const char *
+slot_kind_name(NcSlotKind kind)
+{
+	switch (kind)
+	{
+		case NC_SLOT_KIND_GETPAGE:
+			return "getpage";
+		case NC_SLOT_KIND_EXISTS:
+			return "exists";
+		case NC_SLOT_KIND_NBLOCKS:
+			return "nblocks";
+		case NC_SLOT_KIND_DBSIZE:
+			return "dbsize";
+	}
+	return "invalid";
+}
+
+static void
+put_slot(ReturnSetInfo *rsinfo, uint32 ring, int index)
+{
+	NcSlot		slot = nc_rings.rings[ring].slots[index];
+	NcSlotState state = nc_slot_word_state(nc_slot_load(&slot));
+	Datum		values[COLUMNS_MAX];
+	bool		nulls[COLUMNS_MAX] = {0};
+
+	if (state == NC_SLOT_FREE)
+		return;
+	values[0] = Int32GetDatum(ProcGlobal->allProcs[ring].pid);
+	values[1] = Int32GetDatum(index);
+	values[2] = CStringGetTextDatum(nc_slot_state_name(state));
+	values[3] = CStringGetTextDatum(slot_kind_name(slot.kind));
+	values[4] = ObjectIdGetDatum(slot.spc);
+	values[5] = ObjectIdGetDatum(slot.db);
+	values[6] = ObjectIdGetDatum(slot.rel);
+	values[7] = Int32GetDatum(slot.fork);
+	values[8] = Int64GetDatum(slot.block);
+	values[9] = Int32GetDatum(slot.nblocks);
+	values[10] = LSNGetDatum(slot.not_modified_since);
+	values[11] = age_since(slot.submit_us);
+	put_row(rsinfo, values, nulls);
+}
+
+Datum
+nc_get_slots(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
+
+	for (uint32 r = 0; r < nc_rings.nrings; r++)
+		for (int s = 0; s < NC_RING_SLOTS; s++)
+			put_slot(rsinfo, r, s);
+	return (Datum) 0;
+}
+
+/* How far a page server has applied behind what is durable here; -1 when unknown. */
+static int64
+apply_lag(const NcFeedPeer *peer)
+{
+	XLogRecPtr	end = RecoveryInProgress() ? InvalidXLogRecPtr : GetFlushRecPtr(NULL);
+
+	if (peer->apply == InvalidXLogRecPtr || end == InvalidXLogRecPtr)
+		return -1;
+	return end > peer->apply ? (int64) (end - peer->apply) : 0;
+}
+
+Datum
+nc_get_page_servers(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
+	NcFeedPeer *peers = palloc0(NC_SHARDS_MAX * sizeof(NcFeedPeer));
+	int			n = nc_feed_peers(peers, NC_SHARDS_MAX);
+
+	for (int i = 0; i < n; i++)
+	{
+		NcFeedPeer *p = &peers[i];
+		XLogRecPtr	lsns[] = {p->sent, p->write, p->flush, p->apply, p->retained_from};
+		Datum		values[COLUMNS_MAX];
+		bool		nulls[COLUMNS_MAX] = {0};
+
+		values[0] = CStringGetTextDatum(p->name);
+		values[1] = CStringGetTextDatum(p->address);
+		nulls[1] = p->address[0] == '\0';
+		values[2] = CStringGetTextDatum(p->state);
+		for (int k = 0; k < lengthof(lsns); k++)
+		{
+			values[3 + k] = LSNGetDatum(lsns[k]);
+			nulls[3 + k] = lsns[k] == InvalidXLogRecPtr;
+		}
+		values[8] = Int64GetDatum(apply_lag(p));
+		nulls[8] = apply_lag(p) < 0;
+		values[9] = TimestampTzGetDatum(p->reply_time);
+		nulls[9] = p->reply_time == 0;
+		values[10] = TimestampTzGetDatum(p->connected_since);
+		nulls[10] = p->connected_since == 0;
+		put_row(rsinfo, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+static Datum
+one_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}
+
+Datum
+nc_status(PG_FUNCTION_ARGS)
+{
+	Datum		values[COLUMNS_MAX];
+	bool		nulls[COLUMNS_MAX] = {0};
+	uint32		pid;
+
+	require_preloaded();
+	pid = atomic_load(&nc_shared->communicator_pid);
+	values[0] = BoolGetDatum(nc_enabled);
+	values[1] = Int32GetDatum(pid);
+	nulls[1] = nulls[2] = pid == 0;
+	values[2] = CStringGetTextDatum(atomic_load(&nc_shared->io_uring_in_use) ? "io_uring"
+									: "epoll");
+	values[3] = Int64GetDatum(atomic_load(&nc_rings.doorbell->epoch));
+	values[4] = age_since(atomic_load(&nc_rings.doorbell->heartbeat_us));
+	nulls[4] = pid == 0;
+	return one_row(fcinfo, values, nulls);
+}
+
+Datum
+nc_local_bytes(PG_FUNCTION_ARGS)
+{
+	NcLocalBytes bytes;
+	Datum		values[COLUMNS_MAX];
+	bool		nulls[COLUMNS_MAX] = {0};
+
+	require_preloaded();
+	nc_skeleton_measure(&bytes);
+	values[0] = Int64GetDatum(bytes.allocated);
+	values[1] = Int64GetDatum(bytes.sequences);
+	values[2] = Int64GetDatum(bytes.apparent);
+	values[3] = Int64GetDatum(bytes.files);
+	return one_row(fcinfo, values, nulls);
+}
+
+static bool
+want_all(const NcLocalChunk *c, void *arg)
+{
+	return true;
+}
+
+static const char *
+reason_of(const NcLocalChunk *c, uint64 bit)
+{
+	if ((c->sequence & bit) != 0)
+		return "sequence";
+	if ((c->command_id & bit) != 0)
+		return "command id";
+	if ((c->cycle_id & bit) != 0)
+		return "vacuum cycle id";
+	return "not logged";
+}
+
+Datum
+nc_local_blocks(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
+	int			n;
+	NcLocalChunk *found = nc_local_collect(want_all, NULL, &n);
+
+	for (int i = 0; i < n; i++)
+	{
+		for (int b = 0; b < NC_LOCAL_CHUNK_BLOCKS; b++)
+		{
+			uint64		bit = UINT64CONST(1) << b;
+			Datum		values[COLUMNS_MAX];
+			bool		nulls[COLUMNS_MAX] = {0};
+
+			if ((found[i].local & bit) == 0)
+				continue;
+			values[0] = ObjectIdGetDatum(found[i].key.spc);
+			values[1] = ObjectIdGetDatum(found[i].key.db);
+			values[2] = ObjectIdGetDatum(found[i].key.rel);
+			values[3] = Int64GetDatum((int64) found[i].key.chunk * NC_LOCAL_CHUNK_BLOCKS + b);
+			values[4] = CStringGetTextDatum(reason_of(&found[i], bit));
+			put_row(rsinfo, values, nulls);
+		}
+	}
+	pfree(found);
+	return (Datum) 0;
+}
+
+Datum
+nc_sweep_now(PG_FUNCTION_ARGS)
+{
+	require_preloaded();
+	PG_RETURN_INT64(nc_enabled ? nc_sweep() : 0);
+}
+
+Datum
+nc_restart_communicator(PG_FUNCTION_ARGS)
+{
+	require_preloaded();
+	if (!nc_enabled)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no communicator runs on this server"),
+				 errhint("neon_comm.page_servers is empty.")));
+	atomic_store(&nc_shared->restart_requested, 1);
+	nc_ring_kick(&nc_rings);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,278 @@
+/*
+ * guc.c
+ *	  Settings of the WAL feed, and the settings of the server that it needs.
+ *
+ * Runs in the postmaster (_PG_init) and, for reloads, in every process.
+ * Guarantees that a server which could lose WAL that a page server still needs
+ * does not start.  Never resolves a host name: a listen address is an IP
+ * address or the word localhost.
+ */
+#include "postgres.h"
+
+#include <arpa/inet.h>
+#include <limits.h>
+
+#include "access/xlog.h"
+#include "replication/slot.h"
+#include "utils/guc.h"
+
+#include "feed_internal.h"
+
+#define WARN_MB_DEFAULT 1024
+#define TIMEOUT_MS_DEFAULT 60000
+#define TIMEOUT_MS_MIN 1000
+
+char	   *nc_feed_listen_addresses = NULL;
+int			nc_feed_port = 0;
+int			nc_feed_timeout_ms = TIMEOUT_MS_DEFAULT;
+int			nc_feed_warn_mb = WARN_MB_DEFAULT;
+int			nc_feed_nslots = 0;
+char		nc_feed_slot_names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
+
+static char *slots_setting = NULL;
+
+/* Copies the next item of a comma list without its blanks; false at the end of the list. */
+static bool
+next_item(const char **at, char *item, size_t bytes, bool *too_long)
+{
+	const char *start = *at;
+	size_t		span;
+
+	*too_long = false;
+	if (*start == '\0')
+		return false;
+	span = strcspn(start, ",");
+	*at = start + span + (start[span] == ',' ? 1 : 0);
+	while (span > 0 && isspace((unsigned char) *start))
+	{
+		start++;
+		span--;
+	}
+	while (span > 0 && isspace((unsigned char) start[span - 1]))
+		span--;
+	*too_long = span >= bytes;
+	memcpy(item, start, *too_long ? 0 : span);
+	item[*too_long ? 0 : span] = '\0';
+	return true;
+}
+
+bool
+nc_feed_each_address(const char *list, bool (*visit) (const char *address, void *arg), void *arg)
+{
+	char		item[NC_FEED_ADDRESS_BYTES];
+	bool		too_long;
+
+	while (next_item(&list, item, sizeof(item), &too_long))
+	{
+		if (too_long || item[0] == '\0')
+			return false;
+		if (strcmp(item, "localhost") == 0)
+			strlcpy(item, "127.0.0.1", sizeof(item));
+		if (!visit(item, arg))
+			return false;
+	}
+	return true;
+}
+
+typedef struct AddressCheck
+{
+	int			count;
+	bool		not_numeric;
+	bool		not_loopback;
+	char		which[NC_FEED_ADDRESS_BYTES];
+} AddressCheck;
+
+static bool
+check_address(const char *address, void *arg)
+{
+	AddressCheck *check = arg;
+	struct in_addr v4;
+	struct in6_addr v6;
+	bool		loopback = false;
+
+	check->count++;
+	if (inet_pton(AF_INET, address, &v4) == 1)
+		loopback = (ntohl(v4.s_addr) >> 24) == 127;
+	else if (inet_pton(AF_INET6, address, &v6) == 1)
+		loopback = IN6_IS_ADDR_LOOPBACK(&v6);
+	else
+		check->not_numeric = true;
+	check->not_loopback = !loopback;
+	strlcpy(check->which, address, sizeof(check->which));
+	return loopback;
+}
+
+/*
+ * Until connections are authenticated, whoever can connect can read all WAL and
+ * can let the server forget WAL: only this machine may.
+ */
+static bool
+check_listen_addresses(char **newval, void **extra, GucSource source)
+{
+	AddressCheck check = {0};
+	bool		good = nc_feed_each_address(*newval, check_address, &check);
+
+	if (good && check.count > 0)
+		return true;
+	if (check.not_numeric)
+		GUC_check_errdetail("\"%s\" is neither an IP address nor localhost.", check.which);
+	else if (check.not_loopback)
+	{
+		GUC_check_errdetail("\"%s\" is not a loopback address.", check.which);
+		GUC_check_errhint("The WAL feed does not authenticate its clients yet. Let it listen on "
+						  "127.0.0.1 or ::1 and use a tunnel (ssh, wireguard) for page servers "
+						  "on other machines.");
+	}
+	else
+		GUC_check_errdetail("The list must hold at least one address and no empty item.");
+	return false;
+}
+
+/* The server's own rule for slot names; its function has moved between minor versions. */
+static bool
+slot_name_is_valid(const char *name)
+{
+	return name[0] != '\0' &&
+		strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == strlen(name);
+}
+
+typedef struct SlotNames
+{
+	int			count;
+	char		names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
+} SlotNames;
+
+static bool
+slot_name_is_known(const SlotNames *names, const char *name)
+{
+	for (int i = 0; i < names->count; i++)
+	{
+		if (strcmp(names->names[i], name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool
+parse_slot_names(const char *list, SlotNames *out)
+{
+	char		item[NAMEDATALEN];
+	bool		too_long;
+
+	out->count = 0;
+	while (next_item(&list, item, sizeof(item), &too_long))
+	{
+		if (too_long || !slot_name_is_valid(item))
+		{
+			GUC_check_errdetail("Item %d of the list is not a replication slot name.",
+								out->count + 1);
+			GUC_check_errhint("Slot names have 1 to %d lower case letters, digits and "
+							  "underscores, such as page_server_0,page_server_1.",
+							  NAMEDATALEN - 1);
+			return false;
+		}
+		if (slot_name_is_known(out, item))
+		{
+			GUC_check_errdetail("\"%s\" is given twice; each page server has its own name.", item);
+			return false;
+		}
+		if (out->count == NC_FEED_SLOTS_MAX)
+		{
+			GUC_check_errdetail("More than %d page servers.", NC_FEED_SLOTS_MAX);
+			return false;
+		}
+		strlcpy(out->names[out->count++], item, NAMEDATALEN);
+	}
+	return true;
+}
+
+static bool
+check_slots(char **newval, void **extra, GucSource source)
+{
+	SlotNames  *names = malloc(sizeof(SlotNames));
+
+	if (names == NULL)
+		return false;
+	if (!parse_slot_names(*newval, names))
+	{
+		free(names);
+		return false;
+	}
+	*extra = names;
+	return true;
+}
+
+static void
+assign_slots(const char *newval, void *extra)
+{
+	SlotNames  *names = extra;
+
+	if (names == NULL)
+		return;
+	nc_feed_nslots = names->count;
+	memcpy(nc_feed_slot_names, names->names, sizeof(nc_feed_slot_names));
+}
+
+void
+nc_feed_guc_init(void)
+{
+	DefineCustomStringVariable("neon_comm.wal_feed_listen_addresses",
+							   "Loopback addresses on which page servers fetch WAL.",
+							   NULL, &nc_feed_listen_addresses, "127.0.0.1",
+							   PGC_POSTMASTER, 0, check_listen_addresses, NULL, NULL);
+	DefineCustomIntVariable("neon_comm.wal_feed_port",
+							"TCP port on which page servers fetch WAL; 0 turns the feed off.",
+							NULL, &nc_feed_port, 0, 0, 65535,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("neon_comm.wal_feed_slots",
+							   "Replication slot names of the registered page servers.",
+							   "WAL is kept until each of them has it on disk.",
+							   &slots_setting, "",
+							   PGC_POSTMASTER, 0, check_slots, assign_slots, NULL);
+	DefineCustomIntVariable("neon_comm.wal_feed_timeout",
+							"Time after which a silent page server is disconnected.",
+							NULL, &nc_feed_timeout_ms, TIMEOUT_MS_DEFAULT,
+							TIMEOUT_MS_MIN, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("neon_comm.wal_feed_warn",
+							"WAL kept for one page server above which the log warns; 0 never.",
+							NULL, &nc_feed_warn_mb, WARN_MB_DEFAULT, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+}
+
+/*
+ * Settings under which the server may drop WAL or slots that page servers need.
+ * FATAL in the postmaster; a reload cannot be refused, so then a WARNING.
+ */
+void
+nc_feed_check_settings(int elevel)
+{
+	if (wal_level < WAL_LEVEL_REPLICA)
+		ereport(elevel,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("neon_comm cannot feed page servers with wal_level = minimal"),
+				 errhint("Set wal_level = replica.")));
+	if (max_replication_slots < nc_feed_nslots)
+		ereport(elevel,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("max_replication_slots = %d is too small for the %d page servers in "
+						"neon_comm.wal_feed_slots", max_replication_slots, nc_feed_nslots),
+				 errhint("Set max_replication_slots to %d or more: one for each page server and "
+						 "each other slot.", nc_feed_nslots)));
+	if (max_slot_wal_keep_size_mb >= 0)
+		ereport(elevel,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("max_slot_wal_keep_size could make the server drop WAL that a page "
+						"server still needs"),
+				 errdetail("Pages exist nowhere else: a page server without that WAL cannot "
+						   "serve them again."),
+				 errhint("Set max_slot_wal_keep_size = -1.")));
+#if PG_VERSION_NUM >= 180000
+	if (idle_replication_slot_timeout_secs != 0)
+		ereport(elevel,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("idle_replication_slot_timeout could make the server drop WAL that a "
+						"page server still needs"),
+				 errhint("Set idle_replication_slot_timeout = 0.")));
+#endif
+}

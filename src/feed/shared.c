@@ -1,0 +1,201 @@
+/*
+ * shared.c
+ *	  Shared memory of the WAL feed: the doorbell and the rows of its view.
+ *
+ * The feed writes, any process reads.  Guarantees that a ring is not lost: the
+ * feed announces that it sleeps and then looks at the wish once more, a backend
+ * says what it wants and then looks whether the feed sleeps, each with a full
+ * barrier in between.  Nobody ever waits here: a reader of a row that the feed left half
+ * written takes it as it is after a bounded number of looks.
+ */
+#include "postgres.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "port/atomics.h"
+#include "storage/shmem.h"
+
+#include "feed_internal.h"
+
+#define ROW_READ_ATTEMPTS 1000
+
+typedef struct FeedRow
+{
+	pg_atomic_uint32 version;	/* odd while the feed writes */
+	NcFeedPeer	peer;
+} FeedRow;
+
+typedef struct FeedShared
+{
+	pg_atomic_uint32 sleeping;
+
+	/* Every streaming page server has been sent WAL up to here; all ones when none streams. */
+	pg_atomic_uint64 sent;
+
+	/* The furthest position that somebody rang for. */
+	pg_atomic_uint64 wanted;
+	int			nrows;
+	FeedRow		rows[FLEXIBLE_ARRAY_MEMBER];
+} FeedShared;
+
+static FeedShared *shared = NULL;
+
+/* Made once by the postmaster and inherited by all, also by those after a crash restart. */
+static int	doorbell = -1;
+
+void
+nc_feed_doorbell_create(void)
+{
+	if (doorbell >= 0)
+		return;
+	doorbell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (doorbell < 0)
+		ereport(FATAL,
+				(errcode_for_file_access(),
+				 errmsg("neon_comm could not create the doorbell of its WAL feed: %m")));
+}
+
+int
+nc_feed_doorbell(void)
+{
+	return doorbell;
+}
+
+/* Also for the worker's signal handlers: write() is safe there. */
+void
+nc_feed_doorbell_press(void)
+{
+	uint64		one = 1;
+	int			saved_errno = errno;
+	ssize_t		written pg_attribute_unused() = write(doorbell, &one, sizeof(one));
+
+	errno = saved_errno;
+}
+
+void
+nc_feed_doorbell_answer(void)
+{
+	uint64		count;
+	ssize_t		got pg_attribute_unused() = read(doorbell, &count, sizeof(count));
+}
+
+Size
+nc_feed_shmem_bytes(void)
+{
+	return MAXALIGN(offsetof(FeedShared, rows) + nc_feed_nslots * sizeof(FeedRow));
+}
+
+void
+nc_feed_shmem_startup(void)
+{
+	bool		found;
+
+	shared = ShmemInitStruct("neon_comm WAL feed", nc_feed_shmem_bytes(), &found);
+	if (found)
+		return;
+	memset(shared, 0, nc_feed_shmem_bytes());
+	pg_atomic_init_u32(&shared->sleeping, 0);
+	pg_atomic_init_u64(&shared->sent, PG_UINT64_MAX);
+	pg_atomic_init_u64(&shared->wanted, 0);
+	shared->nrows = nc_feed_nslots;
+	for (int i = 0; i < nc_feed_nslots; i++)
+	{
+		pg_atomic_init_u32(&shared->rows[i].version, 0);
+		strlcpy(shared->rows[i].peer.name, nc_feed_slot_names[i], NAMEDATALEN);
+		strlcpy(shared->rows[i].peer.state, "absent", NC_FEED_STATE_BYTES);
+	}
+}
+
+/* No wish may hide a further one. */
+static void
+raise_wanted(XLogRecPtr lsn)
+{
+	uint64		wanted = pg_atomic_read_u64(&shared->wanted);
+
+	while (wanted < lsn &&
+		   !pg_atomic_compare_exchange_u64(&shared->wanted, &wanted, lsn))
+		;
+	pg_memory_barrier();
+}
+
+void
+nc_feed_ring(XLogRecPtr lsn)
+{
+	if (shared == NULL || lsn <= pg_atomic_read_u64(&shared->sent))
+		return;
+	raise_wanted(lsn);
+	if (pg_atomic_read_u32(&shared->sleeping) != 0 &&
+		pg_atomic_exchange_u32(&shared->sleeping, 0) != 0)
+		nc_feed_doorbell_press();
+}
+
+/* Says that the feed sleeps from now on; true when somebody wants more than was sent. */
+bool
+nc_feed_sleep_begin(void)
+{
+	pg_atomic_write_u32(&shared->sleeping, 1);
+	pg_memory_barrier();
+	return pg_atomic_read_u64(&shared->wanted) > pg_atomic_read_u64(&shared->sent);
+}
+
+void
+nc_feed_sleep_end(void)
+{
+	pg_atomic_write_u32(&shared->sleeping, 0);
+}
+
+void
+nc_feed_publish_sent(XLogRecPtr lsn)
+{
+	if (pg_atomic_read_u64(&shared->sent) != lsn)
+		pg_atomic_write_u64(&shared->sent, lsn);
+}
+
+void
+nc_feed_row_read(int index, NcFeedPeer *row)
+{
+	FeedRow    *source = &shared->rows[index];
+
+	for (int i = 0; i < ROW_READ_ATTEMPTS; i++)
+	{
+		uint32		before = pg_atomic_read_u32(&source->version);
+
+		pg_read_barrier();
+		memcpy(row, &source->peer, sizeof(*row));
+		pg_read_barrier();
+		if ((before & 1) == 0 && pg_atomic_read_u32(&source->version) == before)
+			break;
+	}
+	/* A torn row must still hold strings. */
+	row->name[sizeof(row->name) - 1] = '\0';
+	row->address[sizeof(row->address) - 1] = '\0';
+	row->state[sizeof(row->state) - 1] = '\0';
+}
+
+/* Only the feed writes. A version left odd by a feed that died is evened out by the next. */
+void
+nc_feed_row_write(int index, const NcFeedPeer *row)
+{
+	FeedRow    *target = &shared->rows[index];
+	uint32		version = pg_atomic_read_u32(&target->version) | 1;
+
+	if (memcmp(&target->peer, row, sizeof(*row)) == 0 &&
+		(pg_atomic_read_u32(&target->version) & 1) == 0)
+		return;
+	pg_atomic_write_u32(&target->version, version);
+	pg_write_barrier();
+	memcpy(&target->peer, row, sizeof(*row));
+	pg_write_barrier();
+	pg_atomic_write_u32(&target->version, version + 1);
+}
+
+int
+nc_feed_peers(NcFeedPeer *rows, int max)
+{
+	int			n = shared == NULL ? 0 : Min(shared->nrows, max);
+
+	for (int i = 0; i < n; i++)
+		nc_feed_row_read(i, &rows[i]);
+	return n;
+}

@@ -1,0 +1,265 @@
+/*
+ * stream.c
+ *	  A connection of the WAL feed while it streams.
+ *
+ * Runs in the feed.  Guarantees that messages end where a walsender's would (at
+ * the limit or at a WAL page boundary: a walreceiver relies on it), that a page
+ * server which has WAL the compute does not have is disconnected, and that what
+ * a page server confirms only ever moves its retention forward.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "feed_internal.h"
+
+void
+nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRecPtr start)
+{
+	NcWriter	w = nc_feed_conn_writer(conn);
+
+	nc_session_copy_both(&w);
+	if (!nc_feed_conn_commit(conn, &w))
+		return;
+	conn->state = NC_FEED_STREAMING;
+	conn->slot = slot;
+	conn->from_recovery = turn->limit.in_recovery;
+	conn->sent = start;
+	conn->write = conn->flush = conn->apply = InvalidXLogRecPtr;
+	nc_feed_slot_attach(slot, conn);
+	ereport(LOG,
+			(errmsg("WAL feed streams to %s at %s from %X/%X on timeline %u%s",
+					nc_feed_slot_names[slot], conn->address, LSN_FORMAT_ARGS(start),
+					turn->limit.timeline, turn->limit.in_recovery ? " (in recovery)" : "")));
+}
+
+/* The page server has applied or made durable what this compute does not have. */
+static void
+refuse_diverged(NcFeedConn *conn, const NcFeedTurn *turn, XLogRecPtr theirs)
+{
+	char		message[NC_FEED_WHY_BYTES];
+
+	snprintf(message, sizeof(message),
+			 "page server \"%s\" has WAL up to %X/%X, this compute only up to %X/%X",
+			 nc_feed_slot_names[conn->slot], LSN_FORMAT_ARGS(theirs),
+			 LSN_FORMAT_ARGS(turn->limit.lsn));
+	nc_feed_conn_fatal(conn, turn->now, "55000", message,
+					   "The compute has lost WAL that the page server has: their data differ.",
+					   "Make the page server anew; it must not serve this compute.");
+}
+
+/* Recovery has ended under a connection: now everything can be judged that had to wait. */
+bool
+nc_feed_stream_recheck(NcFeedConn *conn, const NcFeedTurn *turn)
+{
+	XLogRecPtr	theirs = Max(conn->sent, Max(conn->flush, conn->apply));
+	const char *why;
+
+	if (!conn->from_recovery || turn->limit.in_recovery)
+		return true;
+	if (theirs > turn->limit.lsn)
+		refuse_diverged(conn, turn, theirs);
+	else if (!nc_feed_slot_ensure(conn->slot, turn->now, &why))
+		nc_feed_conn_fatal(conn, turn->now, "55000", "no WAL can be kept for this page server",
+						   why, "The compute's log says more.");
+	else
+		conn->from_recovery = false;
+	return conn->state == NC_FEED_STREAMING;
+}
+
+static XLogRecPtr
+message_end(XLogRecPtr start, XLogRecPtr limit)
+{
+	XLogRecPtr	end = start + NC_FEED_WAL_BYTES;
+
+	if (limit <= end)
+		return limit;
+	return end - end % XLOG_BLCKSZ;
+}
+
+/* Puts the next piece of WAL into the empty buffer; false when there is none. */
+bool
+nc_feed_stream_fill(NcFeedConn *conn, const NcFeedTurn *turn)
+{
+	char		why[NC_FEED_WHY_BYTES];
+	XLogRecPtr	end;
+	NcWriter	w;
+	uint8_t    *length_at;
+	uint8_t    *wal;
+
+	if (conn->state != NC_FEED_STREAMING || turn->limit.lsn <= conn->sent)
+		return false;
+	end = message_end(conn->sent, turn->limit.lsn);
+	w = nc_feed_conn_writer(conn);
+	length_at = nc_frame_begin(&w, 'd');
+	nc_write_u8(&w, 'w');
+	nc_write_u64(&w, conn->sent);
+	nc_write_u64(&w, turn->limit.lsn);
+	nc_write_u64(&w, (uint64) turn->now);
+	wal = nc_write_space(&w, end - conn->sent);
+	if (wal != NULL &&
+		!nc_feed_wal_read(&conn->segment, turn->limit.timeline, conn->sent,
+						  end - conn->sent, wal, why))
+	{
+		nc_feed_conn_fatal(conn, turn->now, "58P01", why, NULL,
+						   "If the segment is gone for good, the page server must be made anew.");
+		return false;
+	}
+	nc_frame_end(&w, length_at);
+	if (!nc_feed_conn_commit(conn, &w))
+		return false;
+	conn->sent = end;
+	return true;
+}
+
+/* Answers a request, and asks for a sign of life after half of the timeout. */
+void
+nc_feed_stream_keepalive(NcFeedConn *conn, const NcFeedTurn *turn)
+{
+	bool		ping = !conn->ping_sent &&
+		TimestampDifferenceExceeds(conn->heard_at, turn->now, nc_feed_timeout_ms / 2);
+	NcWriter	w;
+	uint8_t    *length_at;
+
+	if (!ping && !conn->keepalive_owed)
+		return;
+	w = nc_feed_conn_writer(conn);
+	length_at = nc_frame_begin(&w, 'd');
+	nc_write_u8(&w, 'k');
+	nc_write_u64(&w, conn->sent);
+	nc_write_u64(&w, (uint64) turn->now);
+	nc_write_u8(&w, ping ? 1 : 0);
+	nc_frame_end(&w, length_at);
+
+	/* No room behind what is pending: it is sent in a later turn. */
+	if (w.failed)
+		return;
+	nc_feed_conn_commit(conn, &w);
+	conn->keepalive_owed = false;
+	conn->ping_sent |= ping;
+}
+
+/* The end of a server that shuts down in order, as a walsender says it. */
+void
+nc_feed_stream_finish(NcFeedConn *conn, TimestampTz now)
+{
+	NcWriter	w = nc_feed_conn_writer(conn);
+
+	nc_session_command_complete(&w, "COPY 0");
+	nc_feed_conn_commit(conn, &w);
+	nc_feed_conn_close(conn, now);
+}
+
+const char *
+nc_feed_stream_state(const NcFeedConn *conn, const NcFeedLimit *limit)
+{
+	if (conn->state == NC_FEED_CLOSING)
+		return "closing";
+	if (conn->state != NC_FEED_STREAMING)
+		return "absent";
+	if (limit->in_recovery && conn->sent > limit->lsn)
+		return "waiting";
+	return conn->sent < limit->lsn || !nc_feed_conn_drained(conn) ? "catchup" : "streaming";
+}
+
+/* ---- what the page server says ---- */
+
+static void
+take_status(NcFeedConn *conn, const NcFeedTurn *turn, NcReader *r)
+{
+	XLogRecPtr	write = nc_read_u64(r);
+	XLogRecPtr	flush = nc_read_u64(r);
+	XLogRecPtr	apply = nc_read_u64(r);
+	bool		reply;
+
+	(void) nc_read_u64(r);		/* their clock */
+	reply = nc_read_u8(r) != 0;
+	if (r->failed)
+	{
+		nc_feed_conn_fatal(conn, turn->now, "08P01", "status update is too short", NULL, NULL);
+		return;
+	}
+	conn->write = write;
+	conn->flush = flush;
+	conn->apply = apply;
+	conn->reply_time = turn->now;
+	conn->keepalive_owed |= reply;
+	if (turn->limit.in_recovery)
+		return;
+	if (Max(flush, apply) > turn->limit.lsn)
+		refuse_diverged(conn, turn, Max(flush, apply));
+	else if (flush != InvalidXLogRecPtr)
+		nc_feed_slot_confirm(conn->slot, flush);
+}
+
+static void
+take_copy_data(NcFeedConn *conn, const NcFeedTurn *turn, const NcFrame *frame)
+{
+	NcReader	r = nc_reader(frame->body, frame->body_bytes);
+
+	switch (nc_read_u8(&r))
+	{
+		case 'r':
+			take_status(conn, turn, &r);
+			break;
+		case 'h':
+			/* Hot standby feedback: page servers run no queries that it could protect. */
+			break;
+		default:
+			nc_feed_conn_fatal(conn, turn->now, "08P01", "unexpected message while streaming",
+							   NULL, NULL);
+			break;
+	}
+}
+
+/* The page server wants to stop; the connection can take commands again, as a walsender's. */
+static void
+take_copy_done(NcFeedConn *conn)
+{
+	NcWriter	w = nc_feed_conn_writer(conn);
+
+	nc_session_copy_done(&w);
+	nc_session_command_complete(&w, "START_STREAMING");
+	nc_session_command_complete(&w, "START_REPLICATION");
+	nc_session_ready(&w);
+	nc_feed_conn_commit(conn, &w);
+	nc_feed_slot_detach(conn->slot, conn);
+	nc_feed_wal_close(&conn->segment);
+	conn->slot = -1;
+	conn->state = NC_FEED_COMMAND;
+}
+
+size_t
+nc_feed_stream_message(NcFeedConn *conn, const NcFeedTurn *turn)
+{
+	NcFrame		frame;
+
+	switch (nc_frame_parse(conn->in, conn->in_bytes, NC_FEED_IN_BYTES - 5, &frame))
+	{
+		case NC_FRAME_INCOMPLETE:
+			return 0;
+		case NC_FRAME_INVALID:
+			nc_feed_conn_fatal(conn, turn->now, "08P01", "message has an invalid length",
+							   NULL, NULL);
+			return 0;
+		case NC_FRAME_OK:
+			break;
+	}
+	switch (frame.type)
+	{
+		case 'd':
+			take_copy_data(conn, turn, &frame);
+			break;
+		case 'c':
+			take_copy_done(conn);
+			break;
+		case 'X':
+			conn->dead = true;
+			break;
+		default:
+			nc_feed_conn_fatal(conn, turn->now, "08P01", "unexpected message while streaming",
+							   NULL, NULL);
+			break;
+	}
+	return frame.consumed;
+}

@@ -1,0 +1,402 @@
+/*
+ * conn.c
+ *	  The state machine of one connection: start, hand-over from libpq, checking
+ *	  answers, ending.
+ *
+ * Runs in the communicator.  Ending has one door, nc_conn_end(): it gives the
+ * flights back first, then shuts the socket down and waits in CLOSING until the
+ * kernel holds neither buffer nor descriptor.
+ */
+#include "net_int.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "nc/base/bytes.h"
+#include "nc/wire/session.h"
+
+/* Row: from; bit: to. As in conn_state.h. */
+static const uint8_t allowed[NC_CONN_STATES] = {
+	[NC_CONN_UNUSED] = 1 << NC_CONN_BACKOFF | 1 << NC_CONN_CONNECTING,
+	[NC_CONN_BACKOFF] = 1 << NC_CONN_CONNECTING | 1 << NC_CONN_UNUSED,
+	[NC_CONN_CONNECTING] = 1 << NC_CONN_STARTING | 1 << NC_CONN_READY | 1 << NC_CONN_CLOSING,
+	[NC_CONN_STARTING] = 1 << NC_CONN_READY | 1 << NC_CONN_CLOSING,
+	[NC_CONN_READY] = 1 << NC_CONN_CLOSING,
+	[NC_CONN_CLOSING] = 1 << NC_CONN_UNUSED,
+};
+
+void
+nc_conn_set_state(NcConn *c, NcConnState to)
+{
+	NC_ASSERT((allowed[c->state] >> to & 1) != 0);
+	c->state = to;
+	c->since_us = c->net->now_us;
+}
+
+static bool
+take_memory(NcConn *c)
+{
+	c->send_capacity = (size_t) 2 * c->depth * NC_CONN_REQUEST_BYTES;
+	c->recv_buffer = malloc(NC_CONN_BUFFER_BYTES);
+	c->send_buffer = malloc(c->send_capacity);
+	c->recv_start = c->recv_end = 0;
+	c->send_start = c->send_end = 0;
+	return c->recv_buffer != NULL && c->send_buffer != NULL;
+}
+
+/* What the present connection was told; reset for each. */
+static void
+prepare(NcConn *c)
+{
+	c->version = c->net->settings.version;
+	c->depth = c->net->settings.depth;
+	c->fd = -1;
+	c->tls = false;
+	c->answered = false;
+	c->requests = 0;
+	c->in_op.complete = nc_stream_in_complete;
+	c->in_op.owner = c;
+	c->out_op.complete = nc_stream_out_complete;
+	c->out_op.owner = c;
+}
+
+/* Acts on what libpq wants next. */
+static void
+handshake_step(NcConn *c)
+{
+	NcHandshakeStep step = nc_handshake_advance(c->handshake);
+
+	c->fd = nc_handshake_socket(c->handshake);
+	if (c->state == NC_CONN_CONNECTING && nc_handshake_authenticated(c->handshake))
+		nc_conn_set_state(c, NC_CONN_STARTING);
+	switch (step)
+	{
+		case NC_HANDSHAKE_READ:
+			nc_loop_poll(c->net->loop, &c->in_op, c->fd, POLLIN);
+			return;
+		case NC_HANDSHAKE_WRITE:
+			nc_loop_poll(c->net->loop, &c->in_op, c->fd, POLLOUT);
+			return;
+		case NC_HANDSHAKE_READ_WRITE:
+			nc_loop_poll(c->net->loop, &c->in_op, c->fd, POLLIN | POLLOUT);
+			return;
+		case NC_HANDSHAKE_FAILED:
+			nc_conn_end(c, NC_CONN_END_CONNECT, nc_handshake_error(c->handshake));
+			return;
+		case NC_HANDSHAKE_DONE:
+			break;
+	}
+	c->tls = nc_handshake_tls(c->handshake);
+	c->idle_since_us = c->progress_us = c->net->now_us;
+	nc_conn_set_state(c, NC_CONN_READY);
+	nc_net_arm(c->net, c->net->now_us + c->net->settings.idle_timeout_us);
+	nc_count(c->net->counters, NC_COUNTER_CONNECTS, 1);
+	nc_pool_conn_ready(c->pool);
+	nc_stream_begin(c);
+}
+
+void
+nc_conn_start(NcConn *c, const char *hostaddr)
+{
+	const NcNetSettings *s = &c->net->settings;
+	NcHandshakeParams params = {
+		.conninfo = c->pool->conninfo,
+		.hostaddr = hostaddr,
+		.password_file = s->password_file,
+		.protocol_version = s->version,
+		.tenant_id = s->tenant_id,
+		.timeline_id = s->timeline_id,
+		.user_timeout_ms = (uint32_t) (s->silence_timeout_us / 1000)
+	};
+
+	prepare(c);
+	nc_conn_set_state(c, NC_CONN_CONNECTING);
+	nc_net_arm(c->net, c->net->now_us + s->connect_timeout_us);
+	c->handshake = take_memory(c) ? nc_handshake_start(&params) : NULL;
+	if (c->handshake == NULL)
+		nc_conn_end(c, NC_CONN_END_CONNECT, "out of memory");
+	else
+		handshake_step(c);
+}
+
+void
+nc_conn_handshake_event(NcConn *c)
+{
+	/* libpq may now close this descriptor and open another with the same number */
+	nc_loop_forget(c->net->loop, c->fd);
+	handshake_step(c);
+}
+
+static void
+release(NcConn *c)
+{
+	if (c->fd >= 0)
+		nc_loop_forget(c->net->loop, c->fd);
+	if (c->handshake != NULL)
+		nc_handshake_free(c->handshake);
+	free(c->recv_buffer);
+	free(c->send_buffer);
+	c->handshake = NULL;
+	c->recv_buffer = NULL;
+	c->send_buffer = NULL;
+	c->fd = -1;
+	nc_conn_set_state(c, NC_CONN_UNUSED);
+}
+
+void
+nc_conn_closing_event(NcConn *c)
+{
+	NC_ASSERT(c->state == NC_CONN_CLOSING);
+	if (c->in_op.state == NC_OP_IDLE && c->out_op.state == NC_OP_IDLE)
+		release(c);
+}
+
+static void
+count_end(NcConn *c, NcConnEnd why)
+{
+	NcCounters *counters = c->net->counters;
+
+	if (c->state == NC_CONN_READY && why != NC_CONN_END_RETIRED)
+		nc_count(counters, NC_COUNTER_DISCONNECTS, 1);
+	if (c->state != NC_CONN_READY && why != NC_CONN_END_RETIRED)
+		nc_count(counters, NC_COUNTER_CONNECT_FAILURES, 1);
+	if (why == NC_CONN_END_POISONED)
+		nc_count(counters, NC_COUNTER_POISONED, 1);
+	if (why == NC_CONN_END_SILENT)
+		nc_count(counters, NC_COUNTER_SILENT, 1);
+}
+
+void
+nc_conn_end(NcConn *c, NcConnEnd why, const char *reason)
+{
+	char		text[NC_CONN_TEXT_BYTES];
+	NcPool	   *pool = c->pool;
+
+	/* the reason may be a text of the handshake that is freed below */
+	nc_text_one_line(text, sizeof(text), reason, strlen(reason));
+	memcpy(c->last_error, text, sizeof(text));
+	if (c->state == NC_CONN_BACKOFF)
+	{
+		nc_conn_set_state(c, NC_CONN_UNUSED);
+		nc_pool_conn_ended(pool, c, why, text);
+		return;
+	}
+	NC_ASSERT(nc_conn_open(c));
+	count_end(c, why);
+	nc_pool_conn_ended(pool, c, why, text);
+	NC_ASSERT(c->pool == NULL && c->in_flight.count == 0);
+	nc_conn_set_state(c, NC_CONN_CLOSING);
+	if (c->fd >= 0)
+		(void) shutdown(c->fd, SHUT_RDWR);
+	nc_loop_cancel(c->net->loop, &c->in_op);
+	nc_loop_cancel(c->net->loop, &c->out_op);
+	nc_conn_closing_event(c);
+}
+
+/* ---- requests ---- */
+
+bool
+nc_conn_has_room(const NcConn *c, uint32_t limit)
+{
+	return c->state == NC_CONN_READY && c->in_flight.count < limit &&
+		c->send_capacity - c->send_end >= NC_CONN_REQUEST_BYTES;
+}
+
+void
+nc_conn_send(NcConn *c, NcFlight *flight)
+{
+	NcNet	   *net = c->net;
+	NcWriter	w = nc_writer(c->send_buffer + c->send_end, c->send_capacity - c->send_end);
+	uint8_t    *length_at;
+	bool		encoded;
+
+	flight->msg.reqid = ++net->last_reqid;
+	length_at = nc_frame_begin(&w, 'd');
+	encoded = nc_ps_request_encode(&w, c->version, &flight->msg);
+	nc_frame_end(&w, length_at);
+	NC_ASSERT(encoded && !w.failed);
+	(void) encoded;
+	c->send_end += nc_writer_bytes(&w);
+
+	if (flight->was_sent)
+		nc_count(net->counters, NC_COUNTER_RESENT, 1);
+	if (flight->msg.tag == NC_REQ_GETPAGE)
+		nc_count(net->counters, NC_COUNTER_PAGES_REQUESTED, 1);
+	flight->was_sent = true;
+	flight->sent_us = net->now_us;
+	nc_flight_append(&c->in_flight, flight);
+	c->requests++;
+	if (c->in_flight.count == 1)
+		nc_net_arm(net, net->now_us + net->settings.silence_timeout_us);
+}
+
+/* One CopyData: the answer to the oldest request, or the end of this connection. */
+static void
+handle_answer(NcConn *c, const NcFrame *frame)
+{
+	NcNet	   *net = c->net;
+	NcFlight   *flight = c->in_flight.head;
+	NcPsResponse resp;
+	const char *wrong;
+	char		reason[NC_CONN_TEXT_BYTES];
+
+	if (!nc_ps_response_decode(frame->body, frame->body_bytes, c->version, &resp))
+	{
+		nc_conn_end(c, NC_CONN_END_POISONED, "a malformed answer");
+		return;
+	}
+	if (flight == NULL)
+	{
+		nc_conn_end(c, NC_CONN_END_POISONED, "an answer that nobody asked for");
+		return;
+	}
+	wrong = nc_ps_response_mismatch(&resp, &flight->msg, c->version);
+	if (wrong != NULL)
+	{
+		snprintf(reason, sizeof(reason), "an answer does not match its request: %s", wrong);
+		nc_conn_end(c, NC_CONN_END_POISONED, reason);
+		return;
+	}
+	nc_flight_pop(&c->in_flight);
+	c->answered = true;
+	c->pool->backoff_us = 0;
+	if (c->in_flight.count == 0)
+	{
+		c->idle_since_us = net->now_us;
+		nc_net_arm(net, net->now_us + net->settings.idle_timeout_us);
+	}
+	if (resp.tag == NC_RESP_GETPAGE)
+		nc_count(net->counters, NC_COUNTER_PAGES_RECEIVED, 1);
+	if (resp.tag == NC_RESP_ERROR)
+		nc_count(net->counters, NC_COUNTER_PS_ERRORS, 1);
+	net->host.answer(net->host.ctx, c, flight, &resp);
+}
+
+/* ErrorResponse: message and SQLSTATE of a stream that is over. */
+static void
+handle_error(NcConn *c, const NcFrame *frame)
+{
+	NcReader	r = nc_reader(frame->body, frame->body_bytes);
+	const char *message = "no message";
+	const char *sqlstate = "?";
+	char		reason[NC_CONN_ERROR_BYTES];
+	uint8_t		field;
+
+	while ((field = nc_read_u8(&r)) != 0)
+	{
+		const char *value = nc_read_cstring(&r);
+
+		if (value == NULL)
+			break;
+		if (field == 'M')
+			message = value;
+		if (field == 'C')
+			sqlstate = value;
+	}
+	snprintf(reason, sizeof(reason), "the server ended the stream: %.200s (SQLSTATE %.5s)",
+			 message, sqlstate);
+	nc_conn_end(c, NC_CONN_END_LOST, reason);
+}
+
+static void
+handle_frame(NcConn *c, const NcFrame *frame)
+{
+	switch (frame->type)
+	{
+		case 'd':
+			handle_answer(c, frame);
+			break;
+		case 'N':
+			break;
+		case 'E':
+			handle_error(c, frame);
+			break;
+		default:
+			nc_conn_end(c, NC_CONN_END_LOST, "the server left the stream");
+			break;
+	}
+}
+
+bool
+nc_conn_parse(NcConn *c)
+{
+	while (c->state == NC_CONN_READY)
+	{
+		NcFrame		frame;
+		NcFrameResult result = nc_frame_parse(c->recv_buffer + c->recv_start,
+											  c->recv_end - c->recv_start,
+											  NC_RESPONSE_BYTES_MAX, &frame);
+
+		if (result == NC_FRAME_INCOMPLETE)
+			return true;
+		if (result == NC_FRAME_INVALID)
+		{
+			nc_conn_end(c, NC_CONN_END_POISONED, "a message with an impossible length");
+			return false;
+		}
+		c->recv_start += frame.consumed;
+		handle_frame(c, &frame);
+	}
+	return false;
+}
+
+/* ---- time ---- */
+
+/* Since when the oldest request has been waited for without a byte arriving. */
+static uint64_t
+silent_since(const NcConn *c)
+{
+	uint64_t	sent_us = c->in_flight.head->sent_us;
+
+	return sent_us > c->progress_us ? sent_us : c->progress_us;
+}
+
+uint64_t
+nc_conn_deadline_us(const NcConn *c)
+{
+	const NcNetSettings *s = &c->net->settings;
+
+	switch (c->state)
+	{
+		case NC_CONN_CONNECTING:
+		case NC_CONN_STARTING:
+			/* each of the two may take that long */
+			return c->since_us + s->connect_timeout_us;
+		case NC_CONN_READY:
+			if (c->in_flight.count > 0)
+				return silent_since(c) + s->silence_timeout_us;
+			/* the last one of a shard is kept */
+			if (c->pool->nconns > 1)
+				return c->idle_since_us + s->idle_timeout_us;
+			break;
+		case NC_CONN_BACKOFF:
+			/* past it, the name is being resolved and that end wakes the loop */
+			if (c->pool->retry_us > c->net->now_us)
+				return c->pool->retry_us;
+			break;
+		case NC_CONN_UNUSED:
+		case NC_CONN_CLOSING:
+			break;
+	}
+	return UINT64_MAX;
+}
+
+void
+nc_conn_check_time(NcConn *c)
+{
+	uint64_t	now_us = c->net->now_us;
+
+	if (now_us < nc_conn_deadline_us(c))
+		return;
+	if (c->state == NC_CONN_CONNECTING)
+		nc_conn_end(c, NC_CONN_END_CONNECT, "timed out while connecting");
+	else if (c->state == NC_CONN_STARTING)
+		nc_conn_end(c, NC_CONN_END_CONNECT, "timed out waiting for the stream to start");
+	else if (c->state == NC_CONN_READY && c->in_flight.count > 0)
+		nc_conn_end(c, NC_CONN_END_SILENT, "no answer in time");
+	else if (c->state == NC_CONN_READY)
+		nc_conn_end(c, NC_CONN_END_RETIRED, "idle");
+}

@@ -1,0 +1,383 @@
+/*
+ * handshake.c
+ *	  The only file that knows libpq.
+ *
+ * Runs in the communicator.  libpq does what is hard to do again: connecting,
+ * authentication and TLS.  It never blocks here: names are resolved before (see
+ * resolve.c), connecting is polled, the connection is set non-blocking before
+ * anything is sent on it.  The password is read at each connect, because tokens
+ * rotate, and appears in no message of ours.
+ */
+#include "nc/net/handshake.h"
+
+#include <fcntl.h>
+#include <libpq-fe.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "nc/net/resolve.h"
+
+#define ERROR_BYTES 256
+
+/* Settings passed to libpq, the terminating NULL included. */
+#define PARAMS_MAX 20
+
+struct NcHandshake
+{
+	PGconn	   *pg;
+	bool		polling;		/* PQconnectPoll not finished */
+	bool		command_sent;
+	bool		flushing;		/* the command is not completely sent */
+	char		command[96];
+	char		error[ERROR_BYTES];
+};
+
+void
+nc_text_one_line(char *out, size_t out_bytes, const char *text, size_t text_bytes)
+{
+	size_t		n = 0;
+
+	NC_ASSERT(out_bytes > 0);
+	for (size_t i = 0; i < text_bytes && text[i] != '\0' && n + 1 < out_bytes; i++)
+	{
+		unsigned char c = (unsigned char) text[i];
+
+		if (c < 0x20 || c == 0x7f)
+			c = ' ';
+		if (c == ' ' && (n == 0 || out[n - 1] == ' '))
+			continue;
+		out[n++] = (char) c;
+	}
+	/* A multi-byte character must not be cut in the middle. */
+	if (n + 1 == out_bytes)
+	{
+		while (n > 0 && ((unsigned char) out[n - 1] & 0xc0) == 0x80)
+			n--;
+		if (n > 0 && ((unsigned char) out[n - 1] & 0x80) != 0)
+			n--;
+	}
+	while (n > 0 && out[n - 1] == ' ')
+		n--;
+	out[n] = '\0';
+}
+
+static NcHandshakeStep
+fail(NcHandshake *h, const char *text)
+{
+	if (text == NULL || text[0] == '\0')
+		text = "no reason given";
+	nc_text_one_line(h->error, sizeof(h->error), text, strlen(text));
+	return NC_HANDSHAKE_FAILED;
+}
+
+static void
+ignore_notice(void *arg, const PGresult *res)
+{
+	/* libpq would print it to stderr */
+}
+
+/* Reads the token; false when there is a file and it cannot be used. */
+static bool
+read_password(const char *path, char *password, size_t bytes, char *err, size_t err_bytes)
+{
+	int			fd;
+	ssize_t		n;
+
+	password[0] = '\0';
+	if (path[0] == '\0')
+		return true;
+	/* never wait: the path may name a fifo */
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	n = fd < 0 ? -1 : read(fd, password, bytes - 1);
+	if (fd >= 0)
+		close(fd);
+	if (n < 0)
+	{
+		snprintf(err, err_bytes, "cannot read password file \"%s\"", path);
+		return false;
+	}
+	password[n] = '\0';
+	password[strcspn(password, "\r\n")] = '\0';
+	return true;
+}
+
+typedef struct Params
+{
+	const char *keyword[PARAMS_MAX];
+	const char *value[PARAMS_MAX];
+	int			count;
+} Params;
+
+static void
+add(Params *p, const char *keyword, const char *value)
+{
+	NC_ASSERT(p->count < PARAMS_MAX - 1);
+	p->keyword[p->count] = keyword;
+	p->value[p->count] = value;
+	p->count++;
+}
+
+static PGconn *
+connect_start(const NcHandshakeParams *params, bool has_dbname, const char *password)
+{
+	Params		p = {0};
+	char		timeout[16];
+
+	snprintf(timeout, sizeof(timeout), "%u", params->user_timeout_ms);
+	/* before the conninfo string: defaults that it may override */
+	add(&p, "application_name", "neon_comm");
+	add(&p, "user", "neon_comm");
+	add(&p, "gssencmode", "disable");
+	add(&p, "keepalives", "1");
+	add(&p, "keepalives_idle", "10");
+	add(&p, "keepalives_interval", "5");
+	add(&p, "keepalives_count", "3");
+	add(&p, "tcp_user_timeout", timeout);
+	add(&p, "dbname", params->conninfo);
+	/* behind it: what it may not override */
+	if (!has_dbname)
+		add(&p, "dbname", "neon_comm");
+	add(&p, "options", "-c neon.compute_mode=primary");
+	if (params->hostaddr != NULL)
+		add(&p, "hostaddr", params->hostaddr);
+	if (password[0] != '\0')
+		add(&p, "password", password);
+	return PQconnectStartParams(p.keyword, p.value, 1);
+}
+
+NcHandshake *
+nc_handshake_start(const NcHandshakeParams *params)
+{
+	NcHandshake *h = calloc(1, sizeof(*h));
+	NcConninfoParts parts;
+	char		password[NC_PASSWORD_BYTES_MAX];
+
+	if (h == NULL)
+		return NULL;
+	snprintf(h->command, sizeof(h->command), "pagestream_v%d %s %s", params->protocol_version,
+			 params->tenant_id, params->timeline_id);
+	if (!nc_conninfo_parts(params->conninfo, &parts, h->error, sizeof(h->error)) ||
+		!read_password(params->password_file, password, sizeof(password), h->error,
+					   sizeof(h->error)))
+		return h;
+	h->pg = connect_start(params, parts.has_dbname, password);
+	explicit_bzero(password, sizeof(password));
+	if (h->pg == NULL)
+		fail(h, "out of memory");
+	else if (PQstatus(h->pg) == CONNECTION_BAD)
+		fail(h, PQerrorMessage(h->pg));
+	else
+	{
+		PQsetNoticeReceiver(h->pg, ignore_notice, NULL);
+		h->polling = true;
+	}
+	return h;
+}
+
+/* The connection stands: sends the pagestream command. */
+static NcHandshakeStep
+send_command(NcHandshake *h)
+{
+	h->polling = false;
+	if (PQsetnonblocking(h->pg, 1) != 0 || PQsendQuery(h->pg, h->command) != 1)
+		return fail(h, PQerrorMessage(h->pg));
+	h->command_sent = true;
+	h->flushing = true;
+	return NC_HANDSHAKE_READ_WRITE;
+}
+
+/* "not busy" proves nothing: the answer has to be CopyBoth. */
+static NcHandshakeStep
+check_answer(NcHandshake *h)
+{
+	PGresult   *res = PQgetResult(h->pg);
+	ExecStatusType status = PQresultStatus(res);
+	NcHandshakeStep step = NC_HANDSHAKE_DONE;
+
+	if (status == PGRES_FATAL_ERROR)
+		step = fail(h, PQresultErrorMessage(res));
+	else if (status != PGRES_COPY_BOTH)
+		step = fail(h, "the server did not answer the pagestream command with CopyBoth");
+	PQclear(res);
+	return step;
+}
+
+static NcHandshakeStep
+advance_connect(NcHandshake *h)
+{
+	switch (PQconnectPoll(h->pg))
+	{
+		case PGRES_POLLING_READING:
+			return NC_HANDSHAKE_READ;
+		case PGRES_POLLING_WRITING:
+			return NC_HANDSHAKE_WRITE;
+		case PGRES_POLLING_OK:
+			return send_command(h);
+		default:
+			return fail(h, PQerrorMessage(h->pg));
+	}
+}
+
+static NcHandshakeStep
+advance_command(NcHandshake *h)
+{
+	int			rc;
+
+	if (PQconsumeInput(h->pg) == 0)
+		return fail(h, PQerrorMessage(h->pg));
+	if (h->flushing)
+	{
+		rc = PQflush(h->pg);
+		if (rc < 0)
+			return fail(h, PQerrorMessage(h->pg));
+		h->flushing = rc > 0;
+	}
+	if (h->flushing)
+		return NC_HANDSHAKE_READ_WRITE;
+	return PQisBusy(h->pg) ? NC_HANDSHAKE_READ : check_answer(h);
+}
+
+NcHandshakeStep
+nc_handshake_advance(NcHandshake *h)
+{
+	NcHandshakeStep step;
+
+	if (h->error[0] != '\0')
+		return NC_HANDSHAKE_FAILED;
+	step = h->polling ? advance_connect(h) : advance_command(h);
+	/* the command usually leaves at once */
+	if (h->command_sent && step == NC_HANDSHAKE_READ_WRITE)
+		step = advance_command(h);
+	return step;
+}
+
+bool
+nc_handshake_authenticated(const NcHandshake *h)
+{
+	return h->command_sent;
+}
+
+int
+nc_handshake_socket(const NcHandshake *h)
+{
+	return h->pg != NULL ? PQsocket(h->pg) : -1;
+}
+
+bool
+nc_handshake_tls(const NcHandshake *h)
+{
+	return PQsslInUse(h->pg) != 0;
+}
+
+const char *
+nc_handshake_error(const NcHandshake *h)
+{
+	return h->error;
+}
+
+void
+nc_handshake_free(NcHandshake *h)
+{
+	if (h->pg != NULL)
+		PQfinish(h->pg);
+	free(h);
+}
+
+int
+nc_handshake_put(NcHandshake *h, const void *body, size_t bytes)
+{
+	int			rc = PQputCopyData(h->pg, body, (int) bytes);
+
+	if (rc < 0)
+		fail(h, PQerrorMessage(h->pg));
+	return rc;
+}
+
+int
+nc_handshake_flush(NcHandshake *h)
+{
+	int			rc = PQflush(h->pg);
+
+	if (rc < 0)
+	{
+		fail(h, PQerrorMessage(h->pg));
+		return -1;
+	}
+	return rc == 0 ? 1 : 0;
+}
+
+int
+nc_handshake_consume(NcHandshake *h)
+{
+	if (PQconsumeInput(h->pg) != 0)
+		return 1;
+	fail(h, PQerrorMessage(h->pg));
+	return -1;
+}
+
+int
+nc_handshake_get(NcHandshake *h, char **body)
+{
+	int			rc = PQgetCopyData(h->pg, body, 1);
+	PGresult   *res;
+
+	if (rc >= 0)
+		return rc;
+	if (rc == -2)
+	{
+		fail(h, PQerrorMessage(h->pg));
+		return -1;
+	}
+	/* the end of the stream: its reason is only in the result behind it */
+	res = PQgetResult(h->pg);
+	fail(h, res != NULL && PQresultStatus(res) == PGRES_FATAL_ERROR ?
+		 PQresultErrorMessage(res) : "the server ended the stream");
+	PQclear(res);
+	return -1;
+}
+
+void
+nc_handshake_release(char *body)
+{
+	PQfreemem(body);
+}
+
+static const char *
+option_value(const PQconninfoOption *options, const char *keyword)
+{
+	for (const PQconninfoOption *o = options; o->keyword != NULL; o++)
+		if (strcmp(o->keyword, keyword) == 0 && o->val != NULL)
+			return o->val;
+	return "";
+}
+
+bool
+nc_conninfo_parts(const char *conninfo, NcConninfoParts *parts, char *err, size_t err_bytes)
+{
+	char	   *message = NULL;
+	PQconninfoOption *options = PQconninfoParse(conninfo, &message);
+	const char *host;
+	const char *hostaddr;
+	const char *port;
+
+	memset(parts, 0, sizeof(*parts));
+	if (options == NULL)
+	{
+		nc_text_one_line(err, err_bytes, message != NULL ? message : "out of memory",
+						 ERROR_BYTES);
+		PQfreemem(message);
+		return false;
+	}
+	host = option_value(options, "host");
+	hostaddr = option_value(options, "hostaddr");
+	port = option_value(options, "port");
+	if (hostaddr[0] == '\0' && !nc_resolve_is_literal(host))
+		snprintf(parts->host, sizeof(parts->host), "%s", host);
+	snprintf(parts->address, sizeof(parts->address), "%.100s:%.16s",
+			 host[0] != '\0' ? host : hostaddr, port[0] != '\0' ? port : "5432");
+	parts->has_dbname = option_value(options, "dbname")[0] != '\0';
+	PQconninfoFree(options);
+	return true;
+}

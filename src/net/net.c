@@ -1,0 +1,288 @@
+/*
+ * net.c
+ *	  The set of pools: settings, addresses, timers and the turn.
+ *
+ * Runs in the communicator.  What happens to one shard is in pool.c, to one
+ * connection in conn.c.  All memory of pools and of the table of connections is
+ * taken by nc_net_create().
+ */
+#include "net_int.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A communicator would have to live for months at full speed to use this many ids up. */
+#define REQID_EPOCH_SHIFT 44
+
+static void
+set_limits(NcNetSettings *s)
+{
+	if (s->conns_max < 1)
+		s->conns_max = 1;
+	if (s->conns_max > NC_POOL_CONNS_MAX)
+		s->conns_max = NC_POOL_CONNS_MAX;
+	if (s->depth < 1)
+		s->depth = 1;
+	if (s->depth > NC_CONN_DEPTH_MAX)
+		s->depth = NC_CONN_DEPTH_MAX;
+}
+
+NcNet *
+nc_net_create(NcLoop *loop, const NcNetSettings *settings, const NcNetHost *host,
+			  NcCounters *counters, int wake_fd, uint64_t epoch)
+{
+	NcNet	   *net = calloc(1, sizeof(*net));
+
+	if (net == NULL)
+		return NULL;
+	net->loop = loop;
+	net->host = *host;
+	net->settings = *settings;
+	set_limits(&net->settings);
+	net->counters = counters;
+	net->wake_fd = wake_fd;
+	net->last_reqid = epoch << REQID_EPOCH_SHIFT;
+	/* processes that start together must not try together */
+	net->random = (epoch << 32 ^ (uint64_t) getpid()) * UINT64_C(0x9e3779b97f4a7c15) | 1;
+	net->deadline_us = UINT64_MAX;
+	for (uint32_t i = 0; i < NC_CONNS_MAX; i++)
+	{
+		net->conns[i].net = net;
+		net->conns[i].fd = -1;
+	}
+	return net;
+}
+
+/* ---- pools ---- */
+
+static void
+end_all(NcPool *pool, const char *reason)
+{
+	/* backwards: an ended connection's place is taken by the last one */
+	for (uint32_t i = pool->nconns; i-- > 0;)
+		nc_conn_end(pool->conns[i], NC_CONN_END_RETIRED, reason);
+}
+
+static NcPool *
+make_pool(NcNet *net, const char *conninfo)
+{
+	NcPool	   *pool = net->store;
+	char		err[NC_CONN_ERROR_BYTES];
+
+	/* twice as many as shards can be: one is free */
+	while (pool->used)
+		pool++;
+	NC_ASSERT(pool < net->store + 2 * NC_NET_POOLS_MAX);
+	memset(pool, 0, sizeof(*pool));
+	pool->net = net;
+	pool->used = true;
+	snprintf(pool->conninfo, sizeof(pool->conninfo), "%s", conninfo);
+	/* a string that libpq refuses is told when connecting fails */
+	if (!nc_conninfo_parts(pool->conninfo, &pool->parts, err, sizeof(err)))
+		snprintf(pool->parts.address, sizeof(pool->parts.address), "?");
+	return pool;
+}
+
+static void
+drop_pool(NcPool *pool)
+{
+	if (pool->resolve != NULL)
+		nc_resolve_release(pool->resolve);
+	pool->resolve = NULL;
+	pool->used = false;
+}
+
+/* The pool among `from` for a string: the one of the same shard, else any that nobody claims. */
+static NcPool *
+claim_pool(NcPool **from, uint32_t nfrom, uint32_t shard, uint32_t count,
+		   const char (*conninfo)[256])
+{
+	uint32_t	found = nfrom;
+	NcPool	   *pool;
+
+	for (uint32_t i = 0; i < nfrom && found != shard; i++)
+	{
+		if (from[i] == NULL || strcmp(from[i]->conninfo, conninfo[shard]) != 0)
+			continue;
+		/* somebody else's own place is not taken away from him */
+		if (i == shard || i >= count || strcmp(conninfo[i], conninfo[shard]) != 0)
+			found = i;
+	}
+	if (found == nfrom)
+		return NULL;
+	pool = from[found];
+	from[found] = NULL;
+	return pool;
+}
+
+/* A pool that stays: its queue is routed again, what is in flight is asked about. */
+static void
+keep_pool(NcPool *pool, uint32_t shard, NcFlightList *displaced)
+{
+	NcNetHost  *host = &pool->net->host;
+
+	pool->shard = shard;
+	for (uint32_t i = 0; i < pool->nconns; i++)
+	{
+		NcConn	   *c = pool->conns[i];
+
+		c->shard = shard;
+		for (NcFlight *f = c->in_flight.head; f != NULL; f = f->next)
+			host->rerouted(host->ctx, f, shard);
+	}
+	nc_flight_append_list(displaced, &pool->foreground);
+	nc_flight_append_list(displaced, &pool->background);
+}
+
+static void
+remove_pool(NcPool *pool, NcFlightList *displaced)
+{
+	end_all(pool, "its address left the shard map");
+	nc_flight_append_list(displaced, &pool->foreground);
+	nc_flight_append_list(displaced, &pool->background);
+	drop_pool(pool);
+}
+
+void
+nc_net_set_addresses(NcNet *net, uint32_t count, const char (*conninfo)[256],
+					 NcFlightList *displaced, uint64_t now_us)
+{
+	NcPool	   *from[NC_NET_POOLS_MAX];
+	uint32_t	nfrom = net->npools;
+
+	NC_ASSERT(count <= NC_NET_POOLS_MAX);
+	net->now_us = now_us;
+	memcpy(from, net->pools, sizeof(from));
+	for (uint32_t i = 0; i < count; i++)
+	{
+		NcPool	   *pool = claim_pool(from, nfrom, i, count, conninfo);
+
+		if (pool != NULL)
+			keep_pool(pool, i, displaced);
+		else
+		{
+			pool = make_pool(net, conninfo[i]);
+			pool->shard = i;
+		}
+		net->pools[i] = pool;
+	}
+	net->npools = count;
+	for (uint32_t i = 0; i < nfrom; i++)
+		if (from[i] != NULL)
+			remove_pool(from[i], displaced);
+	nc_net_arm(net, now_us);
+}
+
+void
+nc_net_configure(NcNet *net, const NcNetSettings *settings, uint64_t now_us)
+{
+	NcNetSettings *s = &net->settings;
+	bool		replace = s->version != settings->version ||
+		strcmp(s->tenant_id, settings->tenant_id) != 0 ||
+		strcmp(s->timeline_id, settings->timeline_id) != 0;
+
+	net->now_us = now_us;
+	*s = *settings;
+	set_limits(s);
+	for (uint32_t i = 0; replace && i < net->npools; i++)
+		end_all(net->pools[i], "settings changed");
+	nc_net_arm(net, now_us);
+}
+
+/* ---- flights ---- */
+
+void
+nc_net_submit(NcNet *net, uint32_t shard, NcFlight *flight)
+{
+	NcPool	   *pool;
+
+	NC_ASSERT(shard < net->npools);
+	pool = net->pools[shard];
+	nc_flight_append(flight->background ? &pool->background : &pool->foreground, flight);
+}
+
+void
+nc_net_sweep(NcNet *net)
+{
+	for (uint32_t i = 0; i < net->npools; i++)
+		nc_pool_sweep(net->pools[i]);
+}
+
+/* ---- the turn ---- */
+
+static void
+check_timers(NcNet *net)
+{
+	net->deadline_us = UINT64_MAX;
+	for (uint32_t p = 0; p < net->npools; p++)
+	{
+		NcPool	   *pool = net->pools[p];
+
+		for (uint32_t i = pool->nconns; i-- > 0;)
+			nc_conn_check_time(pool->conns[i]);
+		for (uint32_t i = 0; i < pool->nconns; i++)
+			nc_net_arm(net, nc_conn_deadline_us(pool->conns[i]));
+	}
+}
+
+void
+nc_net_set_now(NcNet *net, uint64_t now_us)
+{
+	net->now_us = now_us;
+}
+
+void
+nc_net_turn(NcNet *net, uint64_t now_us)
+{
+	net->now_us = now_us;
+	if (now_us >= net->deadline_us)
+		check_timers(net);
+	for (uint32_t i = 0; i < net->npools; i++)
+		nc_pool_turn(net->pools[i]);
+}
+
+uint64_t
+nc_net_deadline_us(const NcNet *net)
+{
+	return net->deadline_us;
+}
+
+const NcConn *
+nc_net_conn(const NcNet *net, uint32_t index)
+{
+	NC_ASSERT(index < NC_CONNS_MAX);
+	return &net->conns[index];
+}
+
+uint32_t
+nc_net_conns_used(const NcNet *net)
+{
+	return net->conns_used;
+}
+
+const char *
+nc_net_address(const NcNet *net, uint32_t shard)
+{
+	return shard < net->npools ? net->pools[shard]->parts.address : "?";
+}
+
+/* ---- the end ---- */
+
+void
+nc_net_close(NcNet *net, uint64_t now_us)
+{
+	net->now_us = now_us;
+	net->closing = true;
+	for (uint32_t i = 0; i < net->npools; i++)
+		end_all(net->pools[i], "the communicator ends");
+}
+
+void
+nc_net_free(NcNet *net)
+{
+	for (uint32_t i = 0; i < net->npools; i++)
+		drop_pool(net->pools[i]);
+	free(net);
+}

@@ -1,0 +1,139 @@
+/*
+ * net_int.h
+ *	  What conn.c, stream.c and pool.c share.  Private to src/net.
+ */
+#ifndef NC_NET_NET_INT_H
+#define NC_NET_NET_INT_H
+
+#include "nc/net/net.h"
+#include "nc/net/resolve.h"
+
+/* Why a connection ends: chooses the counter, the back-off and the wording. */
+typedef enum NcConnEnd
+{
+	NC_CONN_END_CONNECT,		/* an attempt failed */
+	NC_CONN_END_LOST,			/* closed by the other side, or an error of the socket */
+	NC_CONN_END_POISONED,		/* an answer did not match */
+	NC_CONN_END_SILENT,			/* no answer in time */
+	NC_CONN_END_RETIRED			/* not needed any more, or replaced */
+} NcConnEnd;
+
+/* Requests and connections of one shard. */
+struct NcPool
+{
+	NcNet	   *net;
+	uint32_t	shard;
+	char		conninfo[256];
+	NcConninfoParts parts;
+
+	NcFlightList foreground;	/* somebody waits */
+	NcFlightList background;	/* nobody does */
+
+	NcConn	   *conns[NC_POOL_CONNS_MAX];
+	uint32_t	nconns;
+	bool		waiting;		/* some of them may be in BACKOFF */
+	bool		used;			/* this object of the store is taken */
+
+	/* Connecting: no attempt before retry_us. */
+	uint64_t	retry_us;
+	uint64_t	backoff_us;		/* the last delay; 0 after a success */
+	NcResolve  *resolve;		/* running or fresh; its addresses are used in turn */
+	uint64_t	resolved_us;	/* when it was seen done, 0 = not yet */
+	uint32_t	attempts;		/* connections started, chooses the address */
+
+	/* Trouble, told in few lines. */
+	uint64_t	trouble_since_us;	/* 0 = none */
+	uint64_t	log_next_us;
+	bool		trouble_logged;
+	char		last_error[NC_CONN_TEXT_BYTES];
+};
+
+struct NcNet
+{
+	NcLoop	   *loop;
+	NcNetHost	host;
+	NcNetSettings settings;
+	NcCounters *counters;
+	int			wake_fd;
+	bool		closing;		/* nc_net_close() was called: nothing is opened any more */
+	uint64_t	now_us;
+	uint64_t	deadline_us;	/* next time that timers need a look */
+	uint64_t	last_reqid;
+	uint64_t	random;
+
+	NcPool	   *pools[NC_NET_POOLS_MAX];	/* by shard, point into the store */
+	uint32_t	npools;
+	/* while addresses are swapped both sets exist */
+	NcPool		store[2 * NC_NET_POOLS_MAX];
+
+	uint32_t	conns_used;
+	NcConn		conns[NC_CONNS_MAX];
+};
+
+/* ---- conn.c ---- */
+
+/* The one place that changes a state; checks the table of conn_state.h. */
+extern void nc_conn_set_state(NcConn *c, NcConnState to);
+
+/* BACKOFF or UNUSED with a pool -> CONNECTING. hostaddr may be NULL. Failures are told to the pool. */
+extern void nc_conn_start(NcConn *c, const char *hostaddr);
+
+/* Ends a connection in whatever state; its flights go to its pool. */
+extern void nc_conn_end(NcConn *c, NcConnEnd why, const char *reason);
+
+/* Puts a flight on a READY connection with room. */
+extern void nc_conn_send(NcConn *c, NcFlight *flight);
+
+/* May one more flight be put on it? limit: how deep. */
+extern bool nc_conn_has_room(const NcConn *c, uint32_t limit);
+
+/* Next time that this connection needs a look. */
+extern uint64_t nc_conn_deadline_us(const NcConn *c);
+
+/* Looks at its timers. */
+extern void nc_conn_check_time(NcConn *c);
+
+/* stream.c has unread bytes: splits frames and handles them. False when the connection ended. */
+extern bool nc_conn_parse(NcConn *c);
+
+/* The state machine answers a finished poll of the handshake. */
+extern void nc_conn_handshake_event(NcConn *c);
+
+/* CLOSING: lets go of everything once no operation is left. */
+extern void nc_conn_closing_event(NcConn *c);
+
+/* ---- stream.c ---- */
+
+/* The handshake is done: starts to receive. */
+extern void nc_stream_begin(NcConn *c);
+
+/* Sends unsent bytes unless a send is under way. */
+extern void nc_stream_flush(NcConn *c);
+
+/* Completions of in_op and out_op in any state. */
+extern void nc_stream_in_complete(NcOp *op);
+extern void nc_stream_out_complete(NcOp *op);
+
+/* ---- pool.c ---- */
+
+/* Takes back the flights of a connection that ended, and remembers why. */
+extern void nc_pool_conn_ended(NcPool *pool, NcConn *c, NcConnEnd why, const char *reason);
+
+/* A connection became READY. */
+extern void nc_pool_conn_ready(NcPool *pool);
+
+/* Sends what can be sent and opens what is needed; in a turn, after timers. */
+extern void nc_pool_turn(NcPool *pool);
+
+/* Takes what is not wanted any more out of its queues. */
+extern void nc_pool_sweep(NcPool *pool);
+
+/* Timers need a look at this time. */
+static inline void
+nc_net_arm(NcNet *net, uint64_t at_us)
+{
+	if (at_us < net->deadline_us)
+		net->deadline_us = at_us;
+}
+
+#endif							/* NC_NET_NET_INT_H */

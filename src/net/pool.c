@@ -1,0 +1,437 @@
+/*
+ * pool.c
+ *	  The pools: which connections a shard has, which request goes on which of
+ *	  them, and what happens to requests whose connection ended.
+ *
+ * Runs in the communicator.  Queues are served foreground first.  Requests of one
+ * range stay together on one connection while it has room, because page servers
+ * answer consecutive reads as a batch.
+ */
+#include "net_int.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Addresses of a name are asked for again after this long. */
+#define RESOLVE_FRESH_US 5000000
+
+/* A connection that stood for this long counts as a success even if nothing was asked. */
+#define STOOD_US 1000000
+
+/* When all rows are in use, a pool that needs one looks again after this. */
+#define NO_ROW_RETRY_US 100000
+
+/* ---- telling about trouble ---- */
+
+static uint32_t
+pool_queued(const NcPool *pool)
+{
+	return pool->foreground.count + pool->background.count;
+}
+
+static void
+log_trouble(NcPool *pool, const char *what, const char *reason)
+{
+	NcNet	   *net = pool->net;
+	char		line[512];
+	uint64_t	now_us = net->now_us;
+
+	if (pool->trouble_since_us == 0)
+		pool->trouble_since_us = now_us;
+	if (now_us < pool->log_next_us)
+		return;
+	pool->log_next_us = now_us + NC_POOL_LOG_INTERVAL_US;
+	pool->trouble_logged = true;
+	snprintf(line, sizeof(line),
+			 "shard %u (%s): %s: %s; %u requests waiting, trouble for %.1f s",
+			 pool->shard, pool->parts.address, what, reason, pool_queued(pool),
+			 (double) (now_us - pool->trouble_since_us) / 1e6);
+	net->host.log(net->host.ctx, NC_NET_WARNING, line);
+}
+
+void
+nc_pool_conn_ready(NcPool *pool)
+{
+	NcNet	   *net = pool->net;
+	char		line[256];
+
+	if (pool->trouble_logged)
+	{
+		snprintf(line, sizeof(line), "shard %u (%s): connected again after %.1f s", pool->shard,
+				 pool->parts.address, (double) (net->now_us - pool->trouble_since_us) / 1e6);
+		net->host.log(net->host.ctx, NC_NET_INFO, line);
+	}
+	pool->trouble_logged = false;
+	pool->trouble_since_us = 0;
+}
+
+static const char *
+end_name(NcConnEnd why)
+{
+	switch (why)
+	{
+		case NC_CONN_END_CONNECT:
+			return "cannot connect";
+		case NC_CONN_END_LOST:
+			return "connection lost";
+		case NC_CONN_END_POISONED:
+			return "connection closed because of a wrong answer";
+		case NC_CONN_END_SILENT:
+			return "connection abandoned";
+		case NC_CONN_END_RETIRED:
+			break;
+	}
+	return "connection closed";
+}
+
+/* ---- back-off ---- */
+
+static uint64_t
+net_random(NcNet *net)
+{
+	/* xorshift: spreads attempts, nothing depends on its quality */
+	net->random ^= net->random << 13;
+	net->random ^= net->random >> 7;
+	net->random ^= net->random << 17;
+	return net->random;
+}
+
+static void
+back_off(NcPool *pool, NcConn *c, NcConnEnd why)
+{
+	NcNet	   *net = pool->net;
+	uint64_t	delay = pool->backoff_us * 2;
+
+	if (c->answered || (c->state == NC_CONN_READY && net->now_us - c->since_us >= STOOD_US))
+		delay = 0;
+	if (delay < NC_BACKOFF_MIN_US)
+		delay = NC_BACKOFF_MIN_US;
+	if (why == NC_CONN_END_POISONED && delay < NC_BACKOFF_POISONED_US)
+		delay = NC_BACKOFF_POISONED_US;
+	if (delay > NC_BACKOFF_MAX_US)
+		delay = NC_BACKOFF_MAX_US;
+	pool->backoff_us = delay;
+	pool->retry_us = net->now_us + delay / 2 + net_random(net) % (delay / 2 + 1);
+	nc_net_arm(net, pool->retry_us);
+}
+
+/* ---- flights ---- */
+
+/* Flights of an ended connection: to the front of the queue in their order, or dropped. */
+static void
+take_back(NcPool *pool, NcFlightList *from, NcConnEnd why, const char *reason)
+{
+	NcNet	   *net = pool->net;
+	NcFlightList again = {0};
+	NcFlightList later = {0};
+	NcFlight   *flight;
+
+	while ((flight = nc_flight_pop(from)) != NULL)
+	{
+		if (!flight->background)
+			nc_flight_append(&again, flight);
+		else if (why == NC_CONN_END_RETIRED)
+			nc_flight_append(&later, flight);
+		else
+			net->host.dropped(net->host.ctx, flight, reason);
+	}
+	nc_flight_prepend_list(&pool->foreground, &again);
+	nc_flight_prepend_list(&pool->background, &later);
+}
+
+static void
+detach(NcPool *pool, NcConn *c)
+{
+	for (uint32_t i = 0; i < pool->nconns; i++)
+	{
+		if (pool->conns[i] == c)
+		{
+			pool->conns[i] = pool->conns[--pool->nconns];
+			break;
+		}
+	}
+	c->pool = NULL;
+}
+
+void
+nc_pool_conn_ended(NcPool *pool, NcConn *c, NcConnEnd why, const char *reason)
+{
+	detach(pool, c);
+	take_back(pool, &c->in_flight, why, reason);
+	if (why == NC_CONN_END_RETIRED)
+		return;
+	memcpy(pool->last_error, c->last_error, sizeof(pool->last_error));
+	/* A silent connection says nothing about the next: its requests move at once. */
+	if (why != NC_CONN_END_SILENT)
+		back_off(pool, c, why);
+	log_trouble(pool, end_name(why), reason);
+}
+
+/* ---- choosing and opening connections ---- */
+
+static uint32_t
+depth_limit(const NcConn *c, const NcFlight *flight)
+{
+	/* Half of a connection stays free of background: somebody may come who waits. */
+	if (flight->background && c->depth > 1)
+		return c->depth / 2;
+	return c->depth;
+}
+
+static NcConn *
+choose(NcPool *pool, const NcFlight *flight, NcConn *last, uint64_t last_group)
+{
+	NcConn	   *best = NULL;
+
+	if (last != NULL && last_group == flight->group &&
+		nc_conn_has_room(last, depth_limit(last, flight)))
+		return last;
+	for (uint32_t i = 0; i < pool->nconns; i++)
+	{
+		NcConn	   *c = pool->conns[i];
+
+		if (nc_conn_has_room(c, depth_limit(c, flight)) &&
+			(best == NULL || c->in_flight.count < best->in_flight.count))
+			best = c;
+	}
+	return best;
+}
+
+/* Hands sent bytes to the loop. A connection may end by it, and another take its place. */
+static void
+flush(NcPool *pool)
+{
+	for (uint32_t i = pool->nconns; i-- > 0;)
+		nc_stream_flush(pool->conns[i]);
+}
+
+static void
+serve(NcPool *pool, NcFlightList *queue)
+{
+	NcNetHost  *host = &pool->net->host;
+	NcConn	   *c = NULL;
+	uint64_t	group = 0;
+
+	while (queue->head != NULL)
+	{
+		NcFlight   *flight = queue->head;
+
+		if (!host->keep(host->ctx, flight))
+		{
+			nc_flight_pop(queue);
+			host->unwanted(host->ctx, flight);
+			continue;
+		}
+		c = choose(pool, flight, c, group);
+		if (c == NULL)
+			break;
+		group = flight->group;
+		nc_flight_pop(queue);
+		nc_conn_send(c, flight);
+	}
+}
+
+static void
+sweep_queue(NcPool *pool, NcFlightList *queue)
+{
+	NcNetHost  *host = &pool->net->host;
+	NcFlightList kept = {0};
+	NcFlight   *flight;
+
+	while ((flight = nc_flight_pop(queue)) != NULL)
+	{
+		if (host->keep(host->ctx, flight))
+			nc_flight_append(&kept, flight);
+		else
+			host->unwanted(host->ctx, flight);
+	}
+	*queue = kept;
+}
+
+void
+nc_pool_sweep(NcPool *pool)
+{
+	sweep_queue(pool, &pool->foreground);
+	sweep_queue(pool, &pool->background);
+}
+
+static NcConn *
+free_row(NcNet *net)
+{
+	for (uint32_t i = 0; i < NC_CONNS_MAX; i++)
+	{
+		if (net->conns[i].state == NC_CONN_UNUSED)
+		{
+			if (i >= net->conns_used)
+				net->conns_used = i + 1;
+			return &net->conns[i];
+		}
+	}
+	return NULL;
+}
+
+/* Gives the pool one more connection object; it is started by start_waiting(). */
+static bool
+add_conn(NcPool *pool)
+{
+	NcNet	   *net = pool->net;
+	NcConn	   *c = free_row(net);
+
+	if (c == NULL)
+	{
+		nc_net_arm(net, net->now_us + NO_ROW_RETRY_US);
+		return false;
+	}
+	c->net = net;
+	c->pool = pool;
+	c->shard = pool->shard;
+	memcpy(c->address, pool->parts.address, sizeof(c->address));
+	memcpy(c->last_error, pool->last_error, sizeof(c->last_error));
+	nc_conn_set_state(c, NC_CONN_BACKOFF);
+	pool->conns[pool->nconns++] = c;
+	pool->waiting = true;
+	return true;
+}
+
+/*
+ * Address to connect to: *hostaddr is NULL when libpq needs none.  False while
+ * the name is being resolved, or when it cannot be.
+ */
+static bool
+pool_address(NcPool *pool, const char **hostaddr)
+{
+	NcNet	   *net = pool->net;
+
+	*hostaddr = NULL;
+	if (pool->parts.host[0] == '\0')
+		return true;
+	if (pool->resolve != NULL && pool->resolved_us == 0 && nc_resolve_done(pool->resolve))
+		pool->resolved_us = net->now_us;
+	if (pool->resolve != NULL && pool->resolved_us != 0 &&
+		net->now_us - pool->resolved_us > RESOLVE_FRESH_US)
+	{
+		nc_resolve_release(pool->resolve);
+		pool->resolve = NULL;
+	}
+	if (pool->resolve == NULL)
+	{
+		pool->resolved_us = 0;
+		pool->resolve = nc_resolve_start(pool->parts.host, net->wake_fd);
+		return false;
+	}
+	if (pool->resolved_us == 0 || nc_resolve_count(pool->resolve) == 0)
+		return false;
+	*hostaddr = nc_resolve_address(pool->resolve,
+								   pool->attempts % nc_resolve_count(pool->resolve));
+	return true;
+}
+
+/* A finished resolution without an address is a failed attempt; the next one asks again. */
+static void
+check_resolution(NcPool *pool)
+{
+	char		reason[NC_CONN_TEXT_BYTES];
+	NcNet	   *net = pool->net;
+
+	if (pool->resolve != NULL && (pool->resolved_us == 0 || nc_resolve_count(pool->resolve) > 0))
+		return;
+	snprintf(reason, sizeof(reason), "%s", pool->resolve != NULL ?
+			 nc_resolve_error(pool->resolve) : "no thread for it");
+	if (pool->resolve != NULL)
+		nc_resolve_release(pool->resolve);
+	pool->resolve = NULL;
+	memcpy(pool->last_error, reason, sizeof(pool->last_error));
+	for (uint32_t i = 0; i < pool->nconns; i++)
+		if (pool->conns[i]->state == NC_CONN_BACKOFF)
+			memcpy(pool->conns[i]->last_error, reason, sizeof(reason));
+	pool->backoff_us = pool->backoff_us == 0 ? NC_BACKOFF_MAX_US / 8 : NC_BACKOFF_MAX_US;
+	pool->retry_us = net->now_us + pool->backoff_us / 2 +
+		net_random(net) % (pool->backoff_us / 2);
+	nc_net_arm(net, pool->retry_us);
+	nc_count(net->counters, NC_COUNTER_CONNECT_FAILURES, 1);
+	log_trouble(pool, "cannot resolve the host name", reason);
+}
+
+/* Starts the connections that wait in BACKOFF, when their time has come. */
+static void
+start_waiting(NcPool *pool)
+{
+	const char *hostaddr;
+	bool		waiting = false;
+
+	for (uint32_t i = 0; i < pool->nconns && !waiting;)
+	{
+		NcConn	   *c = pool->conns[i];
+
+		if (c->state != NC_CONN_BACKOFF)
+		{
+			i++;
+			continue;
+		}
+		if (pool->net->now_us < pool->retry_us)
+		{
+			nc_net_arm(pool->net, pool->retry_us);
+			waiting = true;
+			continue;
+		}
+		if (!pool_address(pool, &hostaddr))
+		{
+			check_resolution(pool);
+			waiting = true;
+			continue;
+		}
+		pool->attempts++;
+		nc_conn_start(c, hostaddr);
+		/* it may have failed at once and left the pool; then look at its place again */
+		if (i < pool->nconns && pool->conns[i] == c)
+			i++;
+	}
+	pool->waiting = waiting;
+}
+
+/* Room that connections under way will give. */
+static uint32_t
+coming_room(const NcPool *pool)
+{
+	uint32_t	room = 0;
+
+	for (uint32_t i = 0; i < pool->nconns; i++)
+		if (pool->conns[i]->state != NC_CONN_READY)
+			room += pool->net->settings.depth;
+	return room;
+}
+
+/*
+ * The first connection is kept open always, so that the first query of a quiet
+ * server finds it.  More come when requests are left over after all that stand
+ * are full, as many as those requests fill.
+ */
+static void
+grow(NcPool *pool)
+{
+	const NcNetSettings *s = &pool->net->settings;
+
+	if (pool->net->closing)
+		return;
+	while (pool->nconns < s->conns_max &&
+		   (pool->nconns == 0 || pool_queued(pool) > coming_room(pool)))
+		if (!add_conn(pool))
+			return;
+}
+
+void
+nc_pool_turn(NcPool *pool)
+{
+	if (pool_queued(pool) > 0)
+	{
+		serve(pool, &pool->foreground);
+		if (pool->foreground.head == NULL)
+			serve(pool, &pool->background);
+		flush(pool);
+	}
+	if (pool->nconns == 0 || pool_queued(pool) > 0)
+		grow(pool);
+	if (pool->waiting)
+		start_waiting(pool);
+}

@@ -1,0 +1,537 @@
+/*
+ * session.c
+ *	  One client of the page service: start-up, queries, the pagestream.
+ *
+ * Runs in page service workers; the worker owns the socket and the clock, this
+ * file only turns the bytes of the receive buffer into bytes of the send buffer.
+ *
+ * Guarantees: requests are answered in their order; an answer is started only when
+ * the largest one fits, so neither buffer ever grows; a message beyond its bound
+ * ends the session before its body is looked at.  Never blocks and never raises.
+ */
+#include "page_service.h"
+
+#include <ctype.h>
+
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "replication/walreceiver.h"
+#include "utils/elog.h"
+
+#define MESSAGES_PER_TURN 64
+#define WORDS_MAX 6
+#define ID_DIGITS 32
+
+/* One word of a query, not terminated. */
+typedef struct Word
+{
+	const char *text;
+	int			length;
+} Word;
+
+/* Whether there may be another message to handle at once. */
+typedef enum Outcome
+{
+	OUTCOME_HANDLED,
+	OUTCOME_INPUT,
+	OUTCOME_LSN
+} Outcome;
+
+void
+nc_svc_session_init(NcSvcSession *s, int fd, bool surplus, TimestampTz now)
+{
+	/* The buffers stay as they are: clearing them would touch every page of them. */
+	memset(s, 0, offsetof(NcSvcSession, in));
+	s->fd = fd;
+	s->state = NC_SVC_SESSION_STARTUP;
+	s->surplus = surplus;
+	s->opened = now;
+	s->active = now;
+}
+
+/* ---- the send buffer ---- */
+
+/* A cursor over the free end of the send buffer; the caller checked that there is enough. */
+static NcWriter
+out_writer(NcSvcSession *s)
+{
+	if (s->out_start > 0 && NC_SVC_OUT_BYTES - s->out_end < NC_RESPONSE_BYTES_MAX + 4096)
+	{
+		memmove(s->out, s->out + s->out_start, s->out_end - s->out_start);
+		s->out_end -= s->out_start;
+		s->out_start = 0;
+	}
+	return nc_writer(s->out + s->out_end, NC_SVC_OUT_BYTES - s->out_end);
+}
+
+/* Keeps what was written; if it did not fit the stream would be broken, so the session ends. */
+static void
+out_commit(NcSvcSession *s, const NcWriter *w)
+{
+	if (w->failed)
+		s->state = NC_SVC_SESSION_CLOSING;
+	else
+		s->out_end += nc_writer_bytes(w);
+}
+
+static bool
+out_is_full(const NcSvcSession *s)
+{
+	return s->out_end - s->out_start >= NC_SVC_FLUSH_BYTES;
+}
+
+void
+nc_svc_session_end(NcSvcSession *s, const char *severity, const char *sqlstate,
+				   const char *message)
+{
+	NcWriter	w = out_writer(s);
+
+	nc_session_error(&w, severity, sqlstate, message, NULL, NULL);
+	out_commit(s, &w);
+	s->state = NC_SVC_SESSION_CLOSING;
+}
+
+/* An error after which the session waits for the next query. */
+static void
+refuse(NcSvcSession *s, const char *sqlstate, const char *message, const char *hint)
+{
+	NcWriter	w = out_writer(s);
+
+	nc_session_error(&w, "ERROR", sqlstate, message, NULL, hint);
+	nc_session_ready(&w);
+	out_commit(s, &w);
+	s->state = NC_SVC_SESSION_QUERY;
+}
+
+/* ---- start-up ---- */
+
+static void
+welcome(NcSvcSession *s)
+{
+	NcWriter	w = out_writer(s);
+
+	/* Authentication and TLS go here; until then only local clients get this far. */
+	nc_session_auth_ok(&w);
+	nc_session_parameter_status(&w, "client_encoding", "UTF8");
+	nc_session_parameter_status(&w, "integer_datetimes", "on");
+	nc_session_parameter_status(&w, "server_version", PG_VERSION);
+	nc_session_ready(&w);
+	out_commit(s, &w);
+	s->state = NC_SVC_SESSION_QUERY;
+}
+
+static void
+answer_encryption(NcSvcSession *s)
+{
+	NcWriter	w = out_writer(s);
+
+	nc_write_u8(&w, 'N');
+	out_commit(s, &w);
+}
+
+static Outcome
+handle_startup(NcSvcSession *s)
+{
+	NcStartup	packet;
+
+	nc_startup_parse(s->in + s->in_start, s->in_end - s->in_start, &packet);
+	if (packet.kind == NC_STARTUP_INCOMPLETE)
+		return OUTCOME_INPUT;
+	switch (packet.kind)
+	{
+		case NC_STARTUP_SSL:
+		case NC_STARTUP_GSSENC:
+			answer_encryption(s);
+			break;
+		case NC_STARTUP_V3:
+			if (s->surplus)
+				nc_svc_session_end(s, "FATAL", "53300",
+								   "too many connections to the page service: "
+								   "neon_page_service.max_connections is reached");
+			else
+				welcome(s);
+			break;
+		default:
+			s->state = NC_SVC_SESSION_CLOSING;
+			break;
+	}
+	s->in_start += packet.consumed;
+	return OUTCOME_HANDLED;
+}
+
+/* ---- queries ---- */
+
+static bool
+word_is(const Word *word, const char *text)
+{
+	return word->length == strlen(text) && pg_strncasecmp(word->text, text, word->length) == 0;
+}
+
+/* Splits at blanks; more words than wanted count as one more. */
+static int
+split_words(const char *query, Word *words)
+{
+	int			n = 0;
+
+	for (;;)
+	{
+		while (isspace((unsigned char) *query) || *query == ';')
+			query++;
+		if (*query == '\0' || n == WORDS_MAX)
+			return n;
+		words[n].text = query;
+		while (*query != '\0' && *query != ';' && !isspace((unsigned char) *query))
+			query++;
+		words[n].length = query - words[n].text;
+		n++;
+	}
+}
+
+static bool
+word_is_id(const Word *word)
+{
+	if (word->length != ID_DIGITS)
+		return false;
+	for (int i = 0; i < ID_DIGITS; i++)
+	{
+		if (!isxdigit((unsigned char) word->text[i]))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Checks one id against its setting; an empty setting accepts every id.  Answers
+ * with the error and returns false if it does not fit.
+ */
+static bool
+accept_id(NcSvcSession *s, const char *what, const Word *word, const char *setting)
+{
+	char		text[512];
+
+	if (!word_is_id(word))
+	{
+		snprintf(text, sizeof(text), "invalid %s id \"%.*s\": 32 hexadecimal digits are expected, "
+				 "without a shard suffix", what, Min(word->length, 64), word->text);
+		refuse(s, "XX000", text, NULL);
+		return false;
+	}
+	if (setting[0] == '\0' || word_is(word, setting))
+		return true;
+	snprintf(text, sizeof(text), "%s \"%.*s\" is not served here, this page service serves %s "
+			 "\"%s\": correct the %s id of the compute or neon_page_service.%s_id here", what,
+			 word->length, word->text, what, setting, what, what);
+	refuse(s, "XX000", text, NULL);
+	return false;
+}
+
+static void
+start_pagestream(NcSvcSession *s, int version, const Word *args, int nargs)
+{
+	NcWriter	w;
+
+	if (nargs != 2)
+	{
+		refuse(s, "XX000", "invalid number of arguments: pagestream takes a tenant id and a "
+			   "timeline id", NULL);
+		return;
+	}
+	if (!accept_id(s, "tenant", &args[0], nc_svc_tenant_id) ||
+		!accept_id(s, "timeline", &args[1], nc_svc_timeline_id))
+		return;
+	if (!RecoveryInProgress())
+	{
+		refuse(s, "XX000", "this server is not a standby, it cannot serve pages",
+			   "Start it with standby.signal and primary_conninfo.");
+		return;
+	}
+	w = out_writer(s);
+	nc_session_copy_both(&w);
+	out_commit(s, &w);
+	s->version = version;
+	s->state = NC_SVC_SESSION_STREAM;
+}
+
+static void status_row(NcWriter *w, const char *name, const char *fmt,...)
+			pg_attribute_printf(3, 4);
+
+static void
+status_row(NcWriter *w, const char *name, const char *fmt,...)
+{
+	char		value[512];
+	const char *values[2] = {name, value};
+	int			lens[2];
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(value, sizeof(value), fmt, args);
+	va_end(args);
+	lens[0] = strlen(name);
+	lens[1] = strlen(value);
+	nc_session_data_row(w, 2, values, lens);
+}
+
+/* The counters of all workers. */
+static void
+status_totals(NcWriter *w)
+{
+	uint64		pages = 0;
+	uint64		requests = 0;
+	uint64		errors = 0;
+	uint32		sessions = 0;
+	uint32		waiting = 0;
+
+	for (int i = 0; i < nc_svc_workers; i++)
+	{
+		NcSvcWorkerState *worker = &nc_svc_shared->workers[i];
+
+		pages += pg_atomic_read_u64(&worker->pages);
+		requests += pg_atomic_read_u64(&worker->requests);
+		errors += pg_atomic_read_u64(&worker->errors);
+		sessions += pg_atomic_read_u32(&worker->sessions);
+		waiting += pg_atomic_read_u32(&worker->waiting);
+	}
+	status_row(w, "connections", "%u", sessions);
+	status_row(w, "requests_waiting", "%u", waiting);
+	status_row(w, "pages_served", "%llu", (unsigned long long) pages);
+	status_row(w, "requests_served", "%llu", (unsigned long long) requests);
+	status_row(w, "error_answers", "%llu", (unsigned long long) errors);
+}
+
+static void
+status_replay(NcWriter *w)
+{
+	bool		in_recovery = RecoveryInProgress();
+
+	status_row(w, "in_recovery", "%s", in_recovery ? "on" : "off");
+	status_row(w, "consistent", "%s", in_recovery && nc_svc_source_consistent() ? "on" : "off");
+	status_row(w, "replay_lsn", NC_LSN_FMT, NC_LSN_ARGS(GetXLogReplayRecPtr(NULL)));
+	status_row(w, "received_lsn", NC_LSN_FMT, NC_LSN_ARGS(GetWalRcvFlushRecPtr(NULL, NULL)));
+	status_row(w, "demanded_lsn", NC_LSN_FMT,
+			   NC_LSN_ARGS(pg_atomic_read_u64(&nc_svc_shared->demanded_lsn)));
+	status_row(w, "streaming", "%s", WalRcvStreaming() ? "on" : "off");
+	status_row(w, "replay_paused", "%s",
+			   GetRecoveryPauseState() == RECOVERY_NOT_PAUSED ? "off" : "on");
+	status_row(w, "lazy", "%s", nc_svc_lazy_replay ? "on" : "off");
+}
+
+static void
+show_status(NcSvcSession *s)
+{
+	static const NcColumn columns[] = {{"name", 25, -1}, {"value", 25, -1}};
+	NcWriter	w = out_writer(s);
+
+	nc_session_row_description(&w, columns, 2);
+	status_replay(&w);
+	status_totals(&w);
+	status_row(&w, "workers", "%d", nc_svc_workers);
+	status_row(&w, "shard", "%d/%d", nc_svc_shard_number, nc_svc_shard_count);
+	status_row(&w, "tenant_id", "%s", nc_svc_tenant_id);
+	status_row(&w, "timeline_id", "%s", nc_svc_timeline_id);
+	nc_session_command_complete(&w, "SHOW");
+	nc_session_ready(&w);
+	out_commit(s, &w);
+}
+
+static void
+accept_set(NcSvcSession *s)
+{
+	NcWriter	w = out_writer(s);
+
+	nc_session_command_complete(&w, "SELECT 1");
+	nc_session_ready(&w);
+	out_commit(s, &w);
+}
+
+static void
+run_query(NcSvcSession *s, const char *query)
+{
+	Word		words[WORDS_MAX];
+	int			n = split_words(query, words);
+	char		text[256];
+
+	if (n > 0 && word_is(&words[0], "pagestream_v3"))
+		start_pagestream(s, 3, words + 1, n - 1);
+	else if (n > 0 && word_is(&words[0], "pagestream_v2"))
+		start_pagestream(s, 2, words + 1, n - 1);
+	else if (n > 1 && word_is(&words[0], "set"))
+		accept_set(s);
+	else if (n == 2 && word_is(&words[0], "show") && word_is(&words[1], "status"))
+		show_status(s);
+	else
+	{
+		snprintf(text, sizeof(text), "unknown command \"%.*s\"", n > 0 ? Min(words[0].length, 64) : 0,
+				 n > 0 ? words[0].text : "");
+		refuse(s, "XX000", text, "The page service knows pagestream_v2, pagestream_v3, set and "
+			   "show status.");
+	}
+}
+
+static void
+handle_query(NcSvcSession *s, const NcFrame *frame)
+{
+	NcReader	r = nc_reader(frame->body, frame->body_bytes);
+	const char *query = nc_read_cstring(&r);
+
+	if (query == NULL || nc_reader_left(&r) != 0)
+		refuse(s, "08P01", "malformed query message", NULL);
+	else
+		run_query(s, query);
+}
+
+/* The extended protocol is refused as a whole, up to its Sync. */
+static void
+refuse_extended(NcSvcSession *s)
+{
+	NcWriter	w = out_writer(s);
+
+	nc_session_error(&w, "ERROR", "0A000",
+					 "the page service speaks the simple query protocol only", NULL, NULL);
+	out_commit(s, &w);
+	s->state = NC_SVC_SESSION_SKIP;
+}
+
+/* A message outside the stream. */
+static void
+handle_message(NcSvcSession *s, const NcFrame *frame)
+{
+	NcWriter	w;
+
+	switch (frame->type)
+	{
+		case 'X':
+			s->state = NC_SVC_SESSION_CLOSING;
+			break;
+		case 'S':
+			w = out_writer(s);
+			nc_session_ready(&w);
+			out_commit(s, &w);
+			s->state = NC_SVC_SESSION_QUERY;
+			break;
+		case 'Q':
+			if (s->state != NC_SVC_SESSION_SKIP)
+				handle_query(s, frame);
+			break;
+		case 'P':
+		case 'B':
+		case 'D':
+		case 'E':
+		case 'C':
+			if (s->state != NC_SVC_SESSION_SKIP)
+				refuse_extended(s);
+			break;
+		case 'd':
+		case 'c':
+		case 'f':
+			break;				/* what the client sent before it saw the stream's end */
+		default:
+			nc_svc_session_end(s, "FATAL", "08P01", "invalid message type");
+			break;
+	}
+}
+
+/* ---- the stream ---- */
+
+/* Answers the request or says that it must wait; a waiting one stays in the buffer. */
+static Outcome
+handle_request(NcSvcSession *s, const NcPsRequest *req, TimestampTz now)
+{
+	NcWriter	w;
+
+	if (nc_svc_source_readiness(req) == NC_SVC_READY)
+	{
+		w = out_writer(s);
+		nc_svc_source_answer(req, s->version, &w);
+	}
+	else if (s->wait_since != 0 &&
+			 now >= TimestampTzPlusMilliseconds(s->wait_since, nc_svc_wait_lsn_timeout))
+	{
+		w = out_writer(s);
+		nc_svc_source_answer_timeout(req, s->version, &w);
+	}
+	else
+	{
+		if (s->wait_since == 0)
+			s->wait_since = now;
+		s->waiting_for = *req;
+		return OUTCOME_LSN;
+	}
+	out_commit(s, &w);
+	s->wait_since = 0;
+	s->wait_logged = false;
+	return OUTCOME_HANDLED;
+}
+
+static Outcome
+handle_stream_message(NcSvcSession *s, const NcFrame *frame, TimestampTz now)
+{
+	NcPsRequest req;
+	char		text[128];
+
+	if (frame->type == 'X')
+	{
+		s->state = NC_SVC_SESSION_CLOSING;
+		return OUTCOME_HANDLED;
+	}
+	if (frame->type != 'd')
+	{
+		snprintf(text, sizeof(text), "unexpected message type %d inside a pagestream",
+				 (int) frame->type);
+		refuse(s, "XX000", text, NULL);
+		return OUTCOME_HANDLED;
+	}
+	if (!nc_ps_request_decode(frame->body, frame->body_bytes, s->version, &req))
+	{
+		snprintf(text, sizeof(text), "malformed pagestream request of %zu bytes (version %d)",
+				 frame->body_bytes, s->version);
+		refuse(s, "XX000", text, NULL);
+		return OUTCOME_HANDLED;
+	}
+	return handle_request(s, &req, now);
+}
+
+/* ---- one turn ---- */
+
+static Outcome
+handle_frame(NcSvcSession *s, TimestampTz now)
+{
+	NcFrame		frame;
+	Outcome		outcome = OUTCOME_HANDLED;
+
+	switch (nc_frame_parse(s->in + s->in_start, s->in_end - s->in_start,
+						   NC_CLIENT_MESSAGE_BYTES_MAX, &frame))
+	{
+		case NC_FRAME_INCOMPLETE:
+			return OUTCOME_INPUT;
+		case NC_FRAME_INVALID:
+			nc_svc_session_end(s, "FATAL", "08P01", "invalid message length");
+			return OUTCOME_HANDLED;
+		case NC_FRAME_OK:
+			break;
+	}
+	if (s->state == NC_SVC_SESSION_STREAM)
+		outcome = handle_stream_message(s, &frame, now);
+	else
+		handle_message(s, &frame);
+	if (outcome == OUTCOME_HANDLED)
+		s->in_start += frame.consumed;
+	return outcome;
+}
+
+NcSvcStep
+nc_svc_session_step(NcSvcSession *s, TimestampTz now)
+{
+	for (int i = 0; i < MESSAGES_PER_TURN; i++)
+	{
+		Outcome		outcome;
+
+		if (s->state == NC_SVC_SESSION_CLOSING || out_is_full(s))
+			return NC_SVC_STEP_ROOM;
+		outcome = s->state == NC_SVC_SESSION_STARTUP ? handle_startup(s) : handle_frame(s, now);
+		if (outcome == OUTCOME_INPUT)
+			return NC_SVC_STEP_INPUT;
+		if (outcome == OUTCOME_LSN)
+			return NC_SVC_STEP_LSN;
+	}
+	return NC_SVC_STEP_MORE;
+}

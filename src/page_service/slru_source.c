@@ -1,0 +1,126 @@
+/*
+ * slru_source.c
+ *	  Reads a whole segment of pg_xact or pg_multixact in its newest state.
+ *
+ * Runs in page service workers.  The newest state of an SLRU page is in the SLRU's
+ * own buffers in shared memory if it is there at all, otherwise in the file; the
+ * files alone lag behind replay until the next restartpoint.  So each page is
+ * looked up in the buffers under the control lock and read from the file under the
+ * same lock if it is not there: a page moves between the two only with that lock
+ * held exclusively, and redo changes a page in the buffers only that way too.
+ *
+ * A reader therefore sees at least everything replayed before it came.  It never
+ * loads a page into the SLRU and never writes one.
+ */
+#include "page_service.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "storage/fd.h"
+
+#include "compat.h"
+
+#if NC_SVC_HAVE_SLRU
+
+static SlruCtlData slru[NC_SLRU_MULTIXACT_OFFSETS + 1];
+
+static SlruCtl
+slru_of_kind(int kind)
+{
+	SlruCtl		ctl = &slru[kind];
+
+	if (ctl->shared == NULL)
+		nc_svc_slru_attach(ctl, kind);
+	return ctl;
+}
+
+/* A slot whose page is being read holds nothing yet, the file does. */
+static bool
+slot_holds_page(SlruShared shared, int slot)
+{
+	return shared->page_status[slot] == SLRU_PAGE_VALID ||
+		shared->page_status[slot] == SLRU_PAGE_WRITE_IN_PROGRESS;
+}
+
+static bool
+read_from_buffers(SlruShared shared, int pageno, uint8_t *page)
+{
+	for (int slot = 0; slot < shared->num_slots; slot++)
+	{
+		if (slot_holds_page(shared, slot) && shared->page_number[slot] == pageno)
+		{
+			memcpy(page, shared->page_buffer[slot], NC_PAGE_BYTES);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* A page the file does not have yet, or only a part of, is zeroes from there on. */
+static bool
+read_from_file(int fd, int index, uint8_t *page)
+{
+	ssize_t		got = 0;
+
+	memset(page, 0, NC_PAGE_BYTES);
+	if (fd >= 0)
+		got = pg_pread(fd, page, NC_PAGE_BYTES, (off_t) index * NC_PAGE_BYTES);
+	if (got < 0)
+		ereport(ERROR, (errcode_for_file_access(), errmsg("could not read SLRU segment: %m")));
+	return got > 0;
+}
+
+static int
+open_segment(SlruCtl ctl, uint32 segno)
+{
+	char		path[MAXPGPATH];
+	int			fd;
+
+	snprintf(path, sizeof(path), "%s/%04X", ctl->Dir, segno);
+	fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	if (fd < 0 && errno != ENOENT)
+		ereport(ERROR, (errcode_for_file_access(), errmsg("could not open file \"%s\": %m", path)));
+	return fd;
+}
+
+uint32
+nc_svc_slru_read_segment(int kind, uint32 segno, uint8_t *pages)
+{
+	SlruCtl		ctl = slru_of_kind(kind);
+	LWLock	   *lock = ctl->shared->ControlLock;
+	uint32		nblocks = 0;
+	int			fd;
+
+	/* Page numbers are ints in the server; a segment beyond them cannot exist. */
+	if (segno >= PG_INT32_MAX / NC_SLRU_SEGMENT_BLOCKS)
+		return 0;
+	/* Under the lock from here, so that a file created by an eviction is not missed. */
+	LWLockAcquire(lock, LW_SHARED);
+	fd = open_segment(ctl, segno);
+	for (int i = 0; i < NC_SLRU_SEGMENT_BLOCKS; i++)
+	{
+		uint8_t    *page = pages + (size_t) i * NC_PAGE_BYTES;
+
+		if (read_from_buffers(ctl->shared, segno * NC_SLRU_SEGMENT_BLOCKS + i, page) ||
+			read_from_file(fd, i, page))
+			nblocks = i + 1;
+	}
+	LWLockRelease(lock);
+	if (fd >= 0)
+		CloseTransientFile(fd);
+	return nblocks;
+}
+
+#else
+
+uint32
+nc_svc_slru_read_segment(int kind, uint32 segno, uint8_t *pages)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("GetSlruSegment is not available on this server version")));
+	return 0;
+}
+
+#endif

@@ -1,0 +1,135 @@
+/*
+ * database.c
+ *	  CREATE, ALTER .. SET TABLESPACE and DROP DATABASE bypass smgr, and a
+ *	  database can come back under the same names (design 3.3).
+ *
+ * At the PRE_COMMIT of every commit inside such a statement and after the
+ * statement, on the error path too, the floor of all last-written LSNs is
+ * raised and everything keyed by the database is dropped; copied files, which
+ * hold dense zeroes and leftovers, are made sparse again.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/tablespace.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+
+#include "nc/ext/guc.h"
+#include "nc/smgr/database.h"
+#include "nc/smgr/local.h"
+#include "nc/smgr/lwlsn.h"
+#include "nc/smgr/rules.h"
+#include "nc/smgr/skeleton.h"
+
+static ProcessUtility_hook_type next_utility = NULL;
+static object_access_hook_type next_object_access = NULL;
+
+/* Depth of database statements in this process (0 or 1), and the database it is about. */
+static int	inside = 0;
+static Oid	database = InvalidOid;
+
+static void
+settle(void)
+{
+	if (!NC_RULE_ON(DATABASE))
+		return;
+	if (!RecoveryInProgress())
+		nc_lwlsn_raise_all(nc_lsn_now());
+	if (!OidIsValid(database))
+		return;
+	nc_local_forget_database(database);
+	nc_skeleton_scrub_database(database);
+}
+
+static void
+at_xact_event(XactEvent event, void *arg)
+{
+	if (inside > 0 && event == XACT_EVENT_PRE_COMMIT)
+		settle();
+}
+
+/* Learns which database a statement makes, moves or drops; names are resolved by the server. */
+static void
+on_object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
+{
+	if (next_object_access != NULL)
+		next_object_access(access, class_id, object_id, sub_id, arg);
+	if (inside > 0 && class_id == DatabaseRelationId && sub_id == 0 &&
+		(access == OAT_POST_CREATE || access == OAT_POST_ALTER || access == OAT_DROP))
+		database = object_id;
+}
+
+static bool
+moves_database(const Node *stmt)
+{
+	ListCell   *lc;
+
+	if (!IsA(stmt, AlterDatabaseStmt))
+		return false;
+	foreach(lc, ((const AlterDatabaseStmt *) stmt)->options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "tablespace") == 0)
+			return true;
+	return false;
+}
+
+/* Page servers of the same host would share a tablespace directory with us. */
+static void
+check_tablespace(const Node *stmt)
+{
+	const CreateTableSpaceStmt *create = (const CreateTableSpaceStmt *) stmt;
+
+	if (IsA(stmt, CreateTableSpaceStmt) && is_absolute_path(create->location))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("tablespaces with a location are not supported on a neon_comm compute"),
+				 errdetail("Page servers replay the same WAL and would use the same directory."),
+				 errhint("Use allow_in_place_tablespaces and an empty location for tests; otherwise keep tables in pg_default.")));
+}
+
+static void
+on_utility(PlannedStmt *pstmt, const char *query, bool read_only, ProcessUtilityContext context,
+		   ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	ProcessUtility_hook_type call = next_utility != NULL ? next_utility : standard_ProcessUtility;
+	Node	   *stmt = pstmt->utilityStmt;
+
+	check_tablespace(stmt);
+	if (!IsA(stmt, CreatedbStmt) && !IsA(stmt, DropdbStmt) && !moves_database(stmt))
+	{
+		call(pstmt, query, read_only, context, params, env, dest, qc);
+		return;
+	}
+
+	inside++;
+	database = InvalidOid;
+	if (IsA(stmt, DropdbStmt))
+		database = get_database_oid(castNode(DropdbStmt, stmt)->dbname, true);
+	else if (IsA(stmt, AlterDatabaseStmt))
+		database = get_database_oid(castNode(AlterDatabaseStmt, stmt)->dbname, true);
+	PG_TRY();
+	{
+		call(pstmt, query, read_only, context, params, env, dest, qc);
+	}
+	PG_FINALLY();
+	{
+		settle();
+		inside--;
+		database = InvalidOid;
+	}
+	PG_END_TRY();
+}
+
+void
+nc_database_init(void)
+{
+	next_utility = ProcessUtility_hook;
+	ProcessUtility_hook = on_utility;
+	next_object_access = object_access_hook;
+	object_access_hook = on_object_access;
+	RegisterXactCallback(at_xact_event, NULL);
+}

@@ -1,0 +1,497 @@
+/*
+ * local.c
+ *	  The shared index of local blocks and of relation persistence.
+ *
+ * Two partitioned hash tables.  The chunk table says which blocks are local.
+ * The relation table says whether a relation is unlogged, and how far its
+ * chunks reach, so that dropping a relation need not search the whole table.
+ * An entry of the relation table without chunks is only a cache: it may be
+ * thrown away and found again by looking for the INIT fork.
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "catalog/pg_tablespace_d.h"
+#include "common/relpath.h"
+#include "miscadmin.h"
+#include "storage/shmem.h"
+#include "utils/hsearch.h"
+
+#include "nc/ext/guc.h"
+#include "nc/ext/shmem.h"
+#include "nc/smgr/local.h"
+
+/* All chunk locks are held together by nc_local_collect(); a process may hold 200 LWLocks. */
+#define LOCAL_PARTITIONS 128
+
+/* Relations whose persistence is remembered; more are looked up in the directory each time. */
+#define RELATIONS_MAX 65536
+
+typedef struct RelKey
+{
+	Oid			spc;
+	Oid			db;
+	Oid			rel;
+} RelKey;
+
+typedef struct RelState
+{
+	RelKey		key;			/* hash key */
+	bool		unlogged;
+	uint32		nchunks;		/* entries of the chunk table */
+	uint32		chunk_max;		/* highest chunk number ever entered */
+} RelState;
+
+static HTAB *chunks;
+static HTAB *relations;
+static LWLockPadded *chunk_locks;
+static LWLockPadded *relation_locks;
+
+Size
+nc_local_shmem_bytes(void)
+{
+	return add_size(hash_estimate_size(nc_guc_local_chunks, sizeof(NcLocalChunk)),
+					hash_estimate_size(RELATIONS_MAX, sizeof(RelState)));
+}
+
+static HTAB *
+make_table(const char *name, long size, Size keysize, Size entrysize)
+{
+	HASHCTL		ctl = {.keysize = keysize, .entrysize = entrysize,
+		.num_partitions = LOCAL_PARTITIONS};
+
+	return ShmemInitHash(name, size, size, &ctl,
+						 HASH_ELEM | HASH_BLOBS | HASH_PARTITION | HASH_FIXED_SIZE);
+}
+
+void
+nc_local_shmem_startup(void)
+{
+	chunks = make_table("neon_comm local chunks", nc_guc_local_chunks, sizeof(NcLocalKey),
+						sizeof(NcLocalChunk));
+	relations = make_table("neon_comm relations", RELATIONS_MAX, sizeof(RelKey), sizeof(RelState));
+	chunk_locks = GetNamedLWLockTranche("neon_comm_local_chunk");
+	relation_locks = GetNamedLWLockTranche("neon_comm_relation");
+}
+
+long
+nc_local_chunks_used(void)
+{
+	return hash_get_num_entries(chunks);
+}
+
+/* ---- relations ---- */
+
+static RelKey
+rel_key(const NcRelKey *rel)
+{
+	return (RelKey) {rel->spc, rel->db, rel->rel};
+}
+
+static LWLock *
+lock_relation(const RelKey *key, LWLockMode mode, uint32 *hash)
+{
+	LWLock	   *lock;
+
+	*hash = get_hash_value(relations, key);
+	lock = &relation_locks[*hash % LOCAL_PARTITIONS].lock;
+	LWLockAcquire(lock, mode);
+	return lock;
+}
+
+static bool
+init_fork_exists(const NcRelKey *rel)
+{
+	char	   *path = GetRelationPath(rel->db, rel->spc, rel->rel, InvalidBackendId, INIT_FORKNUM);
+	bool		exists = access(path, F_OK) == 0;
+
+	pfree(path);
+	return exists;
+}
+
+/* The entry, made when missing; NULL when the table is full. Lock held exclusive. */
+static RelState *
+enter_relation(const RelKey *key, uint32 hash)
+{
+	bool		found;
+	RelState   *state = hash_search_with_hash_value(relations, key, hash, HASH_ENTER_NULL, &found);
+
+	if (state != NULL && !found)
+	{
+		state->unlogged = false;
+		state->nchunks = 0;
+		state->chunk_max = 0;
+	}
+	return state;
+}
+
+bool
+nc_local_unlogged(SMgrRelation reln)
+{
+	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
+	RelKey		key = rel_key(&rel);
+	uint32		hash;
+	LWLock	   *lock = lock_relation(&key, LW_SHARED, &hash);
+	RelState   *state = hash_search_with_hash_value(relations, &key, hash, HASH_FIND, NULL);
+	bool		found = state != NULL;
+	bool		unlogged = found && state->unlogged;
+
+	LWLockRelease(lock);
+	if (found)
+		return unlogged;
+
+	/*
+	 * Look under the lock, so that an INIT fork made meanwhile is not
+	 * recorded as missing after its maker has recorded it.
+	 */
+	lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
+	state = hash_search_with_hash_value(relations, &key, hash, HASH_FIND, NULL);
+	if (state != NULL)
+		unlogged = state->unlogged;
+	else
+	{
+		unlogged = init_fork_exists(&rel);
+		state = enter_relation(&key, hash);
+		if (state != NULL)
+			state->unlogged = unlogged;
+	}
+	LWLockRelease(lock);
+	return unlogged;
+}
+
+void
+nc_local_set_unlogged(const NcRelKey *rel)
+{
+	RelKey		key = rel_key(rel);
+	uint32		hash;
+	LWLock	   *lock;
+	RelState   *state;
+
+	/* What was kept while it looked permanent stays in the file, which now is all of it. */
+	nc_local_forget_blocks(rel, 0);
+	lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
+	state = enter_relation(&key, hash);
+	if (state != NULL)
+		state->unlogged = true;
+	LWLockRelease(lock);
+}
+
+void
+nc_local_forget_persistence(const NcRelKey *rel)
+{
+	RelKey		key = rel_key(rel);
+	uint32		hash;
+	LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
+	RelState   *state = hash_search_with_hash_value(relations, &key, hash, HASH_FIND, NULL);
+
+	if (state != NULL && state->nchunks == 0)
+		hash_search_with_hash_value(relations, &key, hash, HASH_REMOVE, NULL);
+	else if (state != NULL)
+		state->unlogged = false;
+	LWLockRelease(lock);
+}
+
+/* Throws away entries of one partition that are only a cache. Lock held exclusive. */
+static void
+evict_relations(uint32 partition)
+{
+	HASH_SEQ_STATUS seq;
+	RelState   *state;
+
+	/* the caller holds only this partition's lock: collect nothing of the others */
+	hash_seq_init(&seq, relations);
+	while ((state = hash_seq_search(&seq)) != NULL)
+	{
+		uint32		hash = get_hash_value(relations, &state->key);
+
+		if (hash % LOCAL_PARTITIONS == partition && state->nchunks == 0 && !state->unlogged)
+			hash_search_with_hash_value(relations, &state->key, hash, HASH_REMOVE, NULL);
+	}
+}
+
+/* Notes that a chunk entry came or went. The chunk's lock is held. False when the table is full. */
+static bool
+count_chunk(const NcLocalKey *chunk, int delta)
+{
+	RelKey		key = {chunk->spc, chunk->db, chunk->rel};
+	uint32		hash;
+	LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
+	RelState   *state = enter_relation(&key, hash);
+
+	if (state != NULL)
+	{
+		state->nchunks += delta;
+		if (delta > 0 && chunk->chunk > state->chunk_max)
+			state->chunk_max = chunk->chunk;
+	}
+	LWLockRelease(lock);
+	return state != NULL;
+}
+
+/* ---- chunks ---- */
+
+static void
+lock_chunk(const NcLocalKey *key, LWLockMode mode, NcLocalRef *ref)
+{
+	ref->key = *key;
+	ref->hash = get_hash_value(chunks, key);
+	ref->lock = &chunk_locks[ref->hash % LOCAL_PARTITIONS].lock;
+	LWLockAcquire(ref->lock, mode);
+	ref->chunk = hash_search_with_hash_value(chunks, key, ref->hash, HASH_FIND, NULL);
+}
+
+static NcLocalKey
+chunk_key(const NcRelKey *rel, BlockNumber block)
+{
+	return (NcLocalKey) {rel->spc, rel->db, rel->rel, block / NC_LOCAL_CHUNK_BLOCKS};
+}
+
+bool
+nc_local_begin_read(const NcRelKey *rel, BlockNumber block, NcLocalRef *ref)
+{
+	NcLocalKey	key = chunk_key(rel, block);
+
+	ref->bit = UINT64CONST(1) << (block % NC_LOCAL_CHUNK_BLOCKS);
+	lock_chunk(&key, LW_SHARED, ref);
+	if (ref->chunk != NULL && (ref->chunk->local & ref->bit) != 0)
+		return true;
+	LWLockRelease(ref->lock);
+	return false;
+}
+
+void
+nc_local_begin_change(const NcRelKey *rel, BlockNumber block, NcLocalRef *ref)
+{
+	NcLocalKey	key = chunk_key(rel, block);
+
+	ref->bit = UINT64CONST(1) << (block % NC_LOCAL_CHUNK_BLOCKS);
+	lock_chunk(&key, LW_EXCLUSIVE, ref);
+}
+
+void
+nc_local_begin_change_key(const NcLocalKey *key, NcLocalRef *ref)
+{
+	ref->bit = 0;
+	lock_chunk(key, LW_EXCLUSIVE, ref);
+}
+
+void
+nc_local_end(NcLocalRef *ref)
+{
+	LWLockRelease(ref->lock);
+}
+
+static void
+index_full(NcLocalRef *ref)
+{
+	LWLockRelease(ref->lock);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("the index of local blocks is full"),
+			 errdetail("It has %ld entries of %d blocks.", nc_local_chunks_used(),
+					   NC_LOCAL_CHUNK_BLOCKS),
+			 errhint("End long transactions and wait for the sweeper, or raise neon_comm.local_index_chunks (needs a restart).")));
+}
+
+void
+nc_local_ensure(NcLocalRef *ref)
+{
+	bool		found;
+
+	if (ref->chunk != NULL)
+		return;
+	if (!count_chunk(&ref->key, +1))
+	{
+		uint32		hash;
+		RelKey		key = {ref->key.spc, ref->key.db, ref->key.rel};
+		LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
+
+		evict_relations(hash % LOCAL_PARTITIONS);
+		LWLockRelease(lock);
+		if (!count_chunk(&ref->key, +1))
+			index_full(ref);
+	}
+	ref->chunk = hash_search_with_hash_value(chunks, &ref->key, ref->hash, HASH_ENTER_NULL,
+											 &found);
+	if (ref->chunk == NULL)
+	{
+		count_chunk(&ref->key, -1);
+		index_full(ref);
+	}
+	ref->chunk->local = ref->chunk->sequence = ref->chunk->low_lsn = 0;
+	ref->chunk->command_id = ref->chunk->cycle_id = 0;
+	ref->chunk->keep_until = FullTransactionIdFromU64(0);
+}
+
+static void
+clear_bits(NcLocalChunk *chunk, uint64 bits)
+{
+	chunk->local &= ~bits;
+	chunk->sequence &= ~bits;
+	chunk->low_lsn &= ~bits;
+	chunk->command_id &= ~bits;
+	chunk->cycle_id &= ~bits;
+}
+
+void
+nc_local_mark(NcLocalRef *ref, NcKeep why, FullTransactionId keep_until)
+{
+	NcLocalChunk *chunk = ref->chunk;
+
+	clear_bits(chunk, ref->bit);
+	chunk->local |= ref->bit;
+	switch (why)
+	{
+		case NC_KEEP_NOT:
+			Assert(false);
+			break;
+		case NC_KEEP_LOW_LSN:
+			chunk->low_lsn |= ref->bit;
+			break;
+		case NC_KEEP_SEQUENCE:
+			chunk->sequence |= ref->bit;
+			break;
+		case NC_KEEP_COMMAND_ID:
+			chunk->command_id |= ref->bit;
+			break;
+		case NC_KEEP_CYCLE_ID:
+			chunk->cycle_id |= ref->bit;
+			break;
+	}
+	if (FullTransactionIdPrecedes(chunk->keep_until, keep_until))
+		chunk->keep_until = keep_until;
+}
+
+static void
+drop_if_empty(NcLocalRef *ref)
+{
+	if (ref->chunk == NULL || ref->chunk->local != 0)
+		return;
+	hash_search_with_hash_value(chunks, &ref->key, ref->hash, HASH_REMOVE, NULL);
+	ref->chunk = NULL;
+	count_chunk(&ref->key, -1);
+}
+
+void
+nc_local_clear(NcLocalRef *ref)
+{
+	if (ref->chunk == NULL)
+		return;
+	clear_bits(ref->chunk, ref->bit);
+	drop_if_empty(ref);
+}
+
+void
+nc_local_forget_blocks(const NcRelKey *rel, BlockNumber from)
+{
+	RelKey		key = rel_key(rel);
+	uint32		hash;
+	LWLock	   *lock = lock_relation(&key, LW_SHARED, &hash);
+	RelState   *state = hash_search_with_hash_value(relations, &key, hash, HASH_FIND, NULL);
+	bool		any = state != NULL && state->nchunks > 0;
+	uint32		last = any ? state->chunk_max : 0;
+
+	LWLockRelease(lock);
+	if (!any)
+		return;
+	for (uint32 c = from / NC_LOCAL_CHUNK_BLOCKS; c <= last; c++)
+	{
+		NcLocalRef	ref;
+		NcLocalKey	ckey = {rel->spc, rel->db, rel->rel, c};
+		uint32		keep = c == from / NC_LOCAL_CHUNK_BLOCKS ? from % NC_LOCAL_CHUNK_BLOCKS : 0;
+
+		nc_local_begin_change_key(&ckey, &ref);
+		if (ref.chunk != NULL)
+		{
+			clear_bits(ref.chunk, ~((UINT64CONST(1) << keep) - 1));
+			drop_if_empty(&ref);
+		}
+		nc_local_end(&ref);
+	}
+}
+
+NcLocalChunk *
+nc_local_collect(bool (*want) (const NcLocalChunk *c, void *arg), void *arg, int *n)
+{
+	int			room = 1024;
+	NcLocalChunk *found = palloc(room * sizeof(NcLocalChunk));
+	HASH_SEQ_STATUS seq;
+	NcLocalChunk *chunk;
+
+	*n = 0;
+	for (int i = 0; i < LOCAL_PARTITIONS; i++)
+		LWLockAcquire(&chunk_locks[i].lock, LW_SHARED);
+	hash_seq_init(&seq, chunks);
+	while ((chunk = hash_seq_search(&seq)) != NULL)
+	{
+		if (!want(chunk, arg))
+			continue;
+		if (*n == room)
+		{
+			room *= 2;
+			found = repalloc_huge(found, room * sizeof(NcLocalChunk));
+		}
+		found[(*n)++] = *chunk;
+	}
+	for (int i = LOCAL_PARTITIONS - 1; i >= 0; i--)
+		LWLockRelease(&chunk_locks[i].lock);
+	return found;
+}
+
+static bool
+of_database(const NcLocalChunk *c, void *arg)
+{
+	return c->key.db == *(Oid *) arg;
+}
+
+/* Is the directory that holds this relation's files still there? */
+static bool
+directory_exists(Oid db, Oid spc)
+{
+	char	   *path = GetDatabasePath(db, spc);
+	bool		exists = access(path, F_OK) == 0;
+
+	pfree(path);
+	return exists;
+}
+
+static void
+forget_relations_of(Oid db)
+{
+	HASH_SEQ_STATUS seq;
+	RelState   *state;
+
+	for (int i = 0; i < LOCAL_PARTITIONS; i++)
+		LWLockAcquire(&relation_locks[i].lock, LW_EXCLUSIVE);
+	hash_seq_init(&seq, relations);
+	while ((state = hash_seq_search(&seq)) != NULL)
+		if (state->key.db == db && state->nchunks == 0)
+			hash_search(relations, &state->key, HASH_REMOVE, NULL);
+	for (int i = LOCAL_PARTITIONS - 1; i >= 0; i--)
+		LWLockRelease(&relation_locks[i].lock);
+}
+
+void
+nc_local_forget_database(Oid db)
+{
+	int			n;
+	NcLocalChunk *gone = nc_local_collect(of_database, &db, &n);
+
+	for (int i = 0; i < n; i++)
+	{
+		NcLocalRef	ref;
+
+		if (directory_exists(gone[i].key.db, gone[i].key.spc))
+			continue;
+		nc_local_begin_change_key(&gone[i].key, &ref);
+		if (ref.chunk != NULL)
+		{
+			clear_bits(ref.chunk, ~UINT64CONST(0));
+			drop_if_empty(&ref);
+		}
+		nc_local_end(&ref);
+	}
+	pfree(gone);
+	forget_relations_of(db);
+}

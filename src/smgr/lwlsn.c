@@ -1,0 +1,150 @@
+/*
+ * lwlsn.c
+ *	  The shared map of last-written LSNs with its locks (design 3.4).
+ *
+ * Every process of the compute reads and raises it, the startup process too:
+ * recovery keeps it up so that the first reads after it ask for enough.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "access/xlogrecovery.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+
+#include "nc/cache/lwlsn_map.h"
+#include "nc/ext/guc.h"
+#include "nc/ext/shmem.h"
+#include "nc/lsn/request_lsn.h"
+#include "nc/smgr/lwlsn.h"
+#include "nc/smgr/rules.h"
+
+/* More than there are processors that could meet, few enough to keep small. */
+#define LWLSN_LOCKS 128
+
+static NcLwMap *map;
+static LWLockPadded *locks;
+
+Size
+nc_lwlsn_shmem_bytes(void)
+{
+	return add_size(MAXALIGN(nc_lw_map_bytes(nc_guc_lwlsn_entries)), NC_CACHE_LINE_BYTES);
+}
+
+void
+nc_lwlsn_shmem_startup(void)
+{
+	bool		found;
+	char	   *memory = ShmemInitStruct("neon_comm last-written LSNs", nc_lwlsn_shmem_bytes(),
+										 &found);
+
+	map = (NcLwMap *) TYPEALIGN(NC_CACHE_LINE_BYTES, memory);
+	locks = GetNamedLWLockTranche("neon_comm_lwlsn");
+	if (!found)
+		nc_lw_map_init(map, nc_guc_lwlsn_entries);
+}
+
+static LWLock *
+lock_of(const NcPageKey *key)
+{
+	return &locks[nc_lw_map_bucket(map, key) % LWLSN_LOCKS].lock;
+}
+
+static NcPageKey
+page_key(const NcRelKey *rel, BlockNumber block)
+{
+	NcPageKey	key = {*rel, block};
+
+	key.rel.fork = MAIN_FORKNUM;
+	return key;
+}
+
+XLogRecPtr
+nc_lsn_now(void)
+{
+	XLogRecPtr	lsn;
+
+	if (RecoveryInProgress())
+	{
+		lsn = GetXLogReplayRecPtr(NULL);
+		return lsn > nc_shared->start_lsn ? lsn : nc_shared->start_lsn;
+	}
+	return nc_lsn_before_page_header(GetXLogInsertRecPtr(), wal_segment_size);
+}
+
+static void
+set(const NcPageKey *key, XLogRecPtr nms, XLogRecPtr exact)
+{
+	LWLock	   *lock = lock_of(key);
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	nc_lw_map_set(map, key, nms, exact);
+	LWLockRelease(lock);
+}
+
+void
+nc_lwlsn_set_page(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms, XLogRecPtr exact)
+{
+	NcPageKey	key = page_key(rel, block);
+
+	if (NC_RULE_ON(PAGE_LSN))
+		set(&key, nms, exact);
+}
+
+void
+nc_lwlsn_set_relation(const NcRelKey *rel, XLogRecPtr nms)
+{
+	NcPageKey	key = page_key(rel, NC_LW_RELATION);
+
+	if (NC_RULE_ON(RELATION_LSN))
+		set(&key, nms, 0);
+}
+
+void
+nc_lwlsn_raise_all(XLogRecPtr nms)
+{
+	nc_lw_raise(&map->hard_floor, nms);
+}
+
+static bool
+get(const NcPageKey *key, XLogRecPtr *nms, XLogRecPtr *exact)
+{
+	LWLock	   *lock = lock_of(key);
+	bool		found;
+
+	LWLockAcquire(lock, LW_SHARED);
+	found = nc_lw_map_get(map, key, nms, exact);
+	LWLockRelease(lock);
+	return found;
+}
+
+void
+nc_lwlsn_query(const NcRelKey *rel, BlockNumber block, XLogRecPtr *nms, XLogRecPtr *exact)
+{
+	NcPageKey	page = page_key(rel, block);
+	NcPageKey	relation = page_key(rel, NC_LW_RELATION);
+	XLogRecPtr	page_nms = 0,
+				page_exact = 0,
+				rel_nms = 0,
+				unused;
+	bool		page_found,
+				rel_found;
+
+	/* The map of a new start knows nothing: everything may have changed up to now. */
+	if (!RecoveryInProgress() && atomic_load(&nc_shared->lwlsn_ready) == 0)
+	{
+		nc_lwlsn_raise_all(nc_lsn_now());
+		atomic_store(&nc_shared->lwlsn_ready, 1);
+	}
+	page_found = get(&page, &page_nms, &page_exact);
+	rel_found = get(&relation, &rel_nms, &unused);
+	nc_lw_combine(map, page_found, page_nms, page_exact, rel_found, rel_nms, nms, exact);
+
+	/* In recovery replay is the truth: newer pages are fine for redo. */
+	if (RecoveryInProgress())
+	{
+		*nms = nc_lsn_now();
+		*exact = 0;
+	}
+}

@@ -1,0 +1,364 @@
+/*
+ * ops.c
+ *	  The storage-manager operations of neon_comm.
+ *
+ * Each block goes to one of four places:
+ *
+ *	plain		temporary and unlogged relations, INIT, FSM and VM forks: md does it
+ *	local		a block named by the index: its content is in the skeleton file
+ *	cache		(the place of the local file cache, between local and remote)
+ *	remote		everything else: the skeleton holds length, page servers hold content
+ *
+ * Runs in every process of the compute.  Rules about which page stays local
+ * are in keep.c, about LSNs in lwlsn.c.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "access/xlogutils.h"
+#include "miscadmin.h"
+#include "storage/bufpage.h"
+#include "storage/ipc.h"
+#include "storage/md.h"
+
+#include "nc/client/client.h"
+#include "nc/ext/shmem.h"
+#include "nc/smgr/abi.h"
+#include "nc/smgr/keep.h"
+#include "nc/smgr/local.h"
+#include "nc/smgr/lwlsn.h"
+#include "nc/smgr/rules.h"
+#include "nc/smgr/skeleton.h"
+
+static bool
+is_temp(SMgrRelation reln)
+{
+	return NC_RELN_BACKEND(reln) != InvalidBackendId;
+}
+
+/* Local by nature: md serves the fork. */
+static bool
+is_plain(SMgrRelation reln, ForkNumber fork)
+{
+	return fork != MAIN_FORKNUM || is_temp(reln) ||
+		(NC_RULE_ON(UNLOGGED) && nc_local_unlogged(reln));
+}
+
+void
+nc_smgr_process_init(void)
+{
+	if (AmCheckpointerProcess())
+		before_shmem_exit(nc_skeleton_save_sequences, 0);
+}
+
+/* ---- existence ---- */
+
+void
+nc_smgr_create(SMgrRelation reln, ForkNumber fork, bool is_redo)
+{
+	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
+
+	mdcreate(reln, fork, is_redo);
+	if (is_temp(reln))
+		return;
+	if (fork == INIT_FORKNUM)
+		nc_local_set_unlogged(&rel);
+	else if (fork == MAIN_FORKNUM)
+		nc_lwlsn_set_relation(&rel, nc_lsn_now());
+}
+
+void
+nc_smgr_unlink(NcPgRelBackend backend_rel, ForkNumber fork, bool is_redo)
+{
+	NcRelKey	rel = NC_PGREL_BACKEND_KEY(backend_rel, MAIN_FORKNUM);
+
+	if (!NC_PGREL_BACKEND_IS_TEMP(backend_rel))
+	{
+		if (fork == MAIN_FORKNUM || fork == InvalidForkNumber)
+		{
+			nc_local_forget_blocks(&rel, 0);
+			nc_lwlsn_set_relation(&rel, nc_lsn_now());
+		}
+	}
+	nc_md_unlink(backend_rel, fork, is_redo);
+	if (!NC_PGREL_BACKEND_IS_TEMP(backend_rel) &&
+		(fork == INIT_FORKNUM || fork == InvalidForkNumber))
+		nc_local_forget_persistence(&rel);
+}
+
+/*
+ * Runs in a critical section: md first, then only what neither fails nor
+ * waits for another process's I/O.
+ */
+void
+nc_smgr_truncate(SMgrRelation reln, ForkNumber fork, BlockNumber from, BlockNumber nblocks)
+{
+	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
+
+	nc_md_truncate(reln, fork, from, nblocks);
+	if (fork != MAIN_FORKNUM || is_temp(reln))
+		return;
+	nc_local_forget_blocks(&rel, nblocks);
+	nc_lwlsn_set_relation(&rel, nc_lsn_now());
+}
+
+/* ---- writing ---- */
+
+/* A heap page may become all-visible without moving its LSN. */
+static bool
+lsn_may_lag_content(const char *page)
+{
+	PageHeader	header = (PageHeader) unconstify(char *, page);
+
+	return header->pd_special == BLCKSZ && (header->pd_flags & PD_ALL_VISIBLE) != 0;
+}
+
+/* Remembers which version of a page a later read must get. */
+static void
+note_dropped(const NcRelKey *rel, BlockNumber block, const char *page)
+{
+	XLogRecPtr	lsn = PageGetLSN(unconstify(char *, page));
+	XLogRecPtr	nms = lsn;
+
+	if (lsn < (XLogRecPtr) wal_segment_size)
+	{
+		/* zero or never logged: nothing dates it, so it is dated now */
+		nc_lwlsn_set_page(rel, block, nc_lsn_now(), 0);
+		return;
+	}
+	if (NC_RULE_ON(ALL_VISIBLE) && lsn_may_lag_content(page))
+		nms = Max(nms, nc_lsn_now());
+	nc_lwlsn_set_page(rel, block, nms, lsn);
+}
+
+static void
+count_kept(NcKeep why)
+{
+	switch (why)
+	{
+		case NC_KEEP_NOT:
+			nc_stat(NC_COUNTER_WRITES_REMOTE, 1);
+			break;
+		case NC_KEEP_LOW_LSN:
+			nc_stat(NC_COUNTER_WRITES_LOCAL_LOW_LSN, 1);
+			break;
+		case NC_KEEP_SEQUENCE:
+			nc_stat(NC_COUNTER_WRITES_LOCAL_SEQUENCE, 1);
+			break;
+		case NC_KEEP_COMMAND_ID:
+			nc_stat(NC_COUNTER_WRITES_LOCAL_COMMAND_ID, 1);
+			break;
+		case NC_KEEP_CYCLE_ID:
+			nc_stat(NC_COUNTER_WRITES_LOCAL_CYCLE_ID, 1);
+			break;
+	}
+}
+
+/* Page servers can rebuild this page: let go of it. */
+static void
+drop_page(const NcRelKey *rel, BlockNumber block, const char *page)
+{
+	NcLocalRef	ref;
+
+	/* the LSN first: whoever then finds the block not local asks for the right version */
+	note_dropped(rel, block, page);
+	if (!nc_local_begin_read(rel, block, &ref))
+		return;
+	nc_local_end(&ref);
+
+	nc_local_begin_change(rel, block, &ref);
+	nc_local_clear(&ref);
+	nc_skeleton_punch(rel, block, 1);
+	nc_local_end(&ref);
+}
+
+/* Keeps the page in the skeleton file and says so in the index. */
+static void
+keep_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char *page, NcKeep why,
+		  FullTransactionId keep_until, bool skip_fsync)
+{
+	NcLocalRef	ref;
+
+	nc_local_begin_change(rel, block, &ref);
+	nc_local_ensure(&ref);
+	nc_md_write(reln, MAIN_FORKNUM, block, page, skip_fsync);
+	nc_local_mark(&ref, why, keep_until);
+	nc_local_end(&ref);
+}
+
+static void
+write_permanent(SMgrRelation reln, BlockNumber block, const char *page, bool skip_fsync)
+{
+	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
+	FullTransactionId keep_until;
+	NcKeep		why = nc_keep_page(page, block, &keep_until);
+
+	count_kept(why);
+	if (why == NC_KEEP_NOT)
+		drop_page(&rel, block, page);
+	else
+		keep_page(reln, &rel, block, page, why, keep_until, skip_fsync);
+}
+
+void
+nc_smgr_writev(SMgrRelation reln, ForkNumber fork, BlockNumber first, const char *const *pages,
+			   int nblocks, bool skip_fsync)
+{
+	bool		plain = is_plain(reln, fork);
+
+	for (int i = 0; i < nblocks; i++)
+	{
+		if (plain)
+		{
+			nc_stat(NC_COUNTER_WRITES_PLAIN, 1);
+			nc_md_write(reln, fork, first + i, pages[i], skip_fsync);
+		}
+		else
+			write_permanent(reln, first + i, pages[i], skip_fsync);
+	}
+}
+
+static void
+extend_plain(SMgrRelation reln, ForkNumber fork, BlockNumber first, const char *const *pages,
+			 int nblocks, bool skip_fsync)
+{
+	PGAlignedBlock zero;
+
+	if (pages == NULL)
+		memset(zero.data, 0, BLCKSZ);
+	for (int i = 0; i < nblocks; i++)
+		nc_md_extend(reln, fork, first + i, pages != NULL ? pages[i] : zero.data, skip_fsync);
+}
+
+void
+nc_smgr_extendv(SMgrRelation reln, ForkNumber fork, BlockNumber first, const char *const *pages,
+				int nblocks, bool skip_fsync)
+{
+	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
+	XLogRecPtr	now;
+	BlockNumber length;
+
+	if (is_plain(reln, fork))
+	{
+		extend_plain(reln, fork, first, pages, nblocks, skip_fsync);
+		return;
+	}
+	length = mdnblocks(reln, MAIN_FORKNUM);
+	nc_skeleton_extend(reln, first + nblocks - 1);
+	nc_stat(NC_COUNTER_EXTENDS, nblocks);
+
+	/* Blocks between the old end and the first one came into being too, without a name of their own. */
+	now = nc_lsn_now();
+	if (first > length)
+		nc_lwlsn_set_relation(&rel, now);
+	for (int i = 0; i < nblocks; i++)
+	{
+		nc_lwlsn_set_page(&rel, first + i, now, 0);
+		if (pages != NULL && !nc_page_is_zero(pages[i]))
+			write_permanent(reln, first + i, pages[i], skip_fsync);
+	}
+}
+
+void
+nc_smgr_writeback(SMgrRelation reln, ForkNumber fork, BlockNumber first, BlockNumber nblocks)
+{
+	/* a skeleton has nothing to write back; local blocks wait for the checkpoint's sync */
+	if (is_plain(reln, fork))
+		nc_md_writeback(reln, fork, first, nblocks);
+}
+
+/* ---- reading ---- */
+
+bool
+nc_smgr_prefetch(SMgrRelation reln, ForkNumber fork, BlockNumber first, int nblocks)
+{
+	if (is_plain(reln, fork))
+		return nc_md_prefetch(reln, fork, first, nblocks);
+
+	/* The answer tells recovery whether the file is there; reading ahead has no place to put pages yet. */
+	return !InRecovery || mdexists(reln, fork);
+}
+
+static bool
+read_local(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, char *page)
+{
+	NcLocalRef	ref;
+
+	if (!nc_local_begin_read(rel, block, &ref))
+		return false;
+	nc_md_read(reln, MAIN_FORKNUM, block, page);
+	nc_local_end(&ref);
+	nc_stat(NC_COUNTER_READS_LOCAL, 1);
+	return true;
+}
+
+static void
+read_remote(const NcRelKey *rel, BlockNumber first, char **pages, int nblocks)
+{
+	XLogRecPtr	exact[NC_SLOT_BLOCKS_MAX];
+	NcRead		read = {.rel = *rel, .block = first, .nblocks = nblocks, .pages = pages,
+		.exact = exact, .request_lsn = NC_LSN_MAX};
+
+	/* one not_modified_since for the run, the newest: page servers batch equal ones */
+	for (int i = 0; i < nblocks; i++)
+	{
+		XLogRecPtr	nms;
+
+		nc_lwlsn_query(rel, first + i, &nms, &exact[i]);
+		read.not_modified_since = Max(read.not_modified_since, nms);
+	}
+	nc_client_read(&read);
+}
+
+/* Reads the block without a page server, if that is where it is. */
+static bool
+read_here(SMgrRelation reln, ForkNumber fork, const NcRelKey *rel, BlockNumber length,
+		  BlockNumber block, char *page)
+{
+	if (block < length)
+		return read_local(reln, rel, block, page);
+
+	/* past the end md's errors and recovery's zeroes stay what they are */
+	nc_md_read(reln, fork, block, page);
+	return true;
+}
+
+/* How many of the blocks from here on are to be asked for together. */
+static int
+remote_run(const NcRelKey *rel, BlockNumber first, int most)
+{
+	int			run = 1;
+	NcLocalRef	ref;
+
+	/*
+	 * A block found remote stays so until it is read: whoever could write it
+	 * needs the buffer that we are filling.
+	 */
+	while (run < most && run < NC_SLOT_BLOCKS_MAX)
+	{
+		if (nc_local_begin_read(rel, first + run, &ref))
+		{
+			nc_local_end(&ref);
+			break;
+		}
+		run++;
+	}
+	return run;
+}
+
+void
+nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **pages, int nblocks)
+{
+	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
+	BlockNumber length = is_plain(reln, fork) ? 0 : mdnblocks(reln, fork);
+	int			run;
+
+	for (int i = 0; i < nblocks; i += run)
+	{
+		run = 1;
+		if (read_here(reln, fork, &rel, length, first + i, pages[i]))
+			continue;
+		run = remote_run(&rel, first + i, Min(nblocks - i, (int) (length - (first + i))));
+		read_remote(&rel, first + i, pages + i, run);
+	}
+}

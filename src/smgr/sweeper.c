@@ -1,0 +1,181 @@
+/*
+ * sweeper.c
+ *	  Drops local blocks that no live transaction needs (design 3.2).
+ *
+ * A chunk may go once every transaction below its keep_until has ended: then
+ * nobody can look at the command ids of its tuples, and an index build that
+ * wrote pages without WAL has either logged them or was rolled back.  Losing
+ * such a page is what a crash would do to it, and WAL makes up for that.
+ *
+ * Works on the files with descriptors of its own under the chunk's exclusive
+ * lock, asks for no sync (a file that is dropped meanwhile must not come back
+ * into the checkpointer's table), and restores the last-written LSN before the
+ * block stops being local.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/bufpage.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "nc/ext/guc.h"
+#include "nc/ext/shmem.h"
+#include "nc/smgr/keep.h"
+#include "nc/smgr/local.h"
+#include "nc/smgr/lwlsn.h"
+#include "nc/smgr/skeleton.h"
+#include "nc/smgr/sweeper.h"
+#include "nc/worker/alone.h"
+
+typedef struct Horizon
+{
+	FullTransactionId oldest;
+	bool		vacuum;			/* some VACUUM runs: its cycle ids must stay */
+} Horizon;
+
+/* The blocks of a chunk that may go. */
+static uint64
+ripe(const NcLocalChunk *c, const Horizon *h)
+{
+	if (!FullTransactionIdFollowsOrEquals(h->oldest, c->keep_until))
+		return 0;
+	return c->local & ~c->sequence & ~(h->vacuum ? c->cycle_id : 0);
+}
+
+static bool
+want_ripe(const NcLocalChunk *c, void *arg)
+{
+	return ripe(c, arg) != 0;
+}
+
+/* Dates the version that a reader must get from now on. */
+static void
+restore_lsn(const NcRelKey *rel, BlockNumber block, const char *page)
+{
+	XLogRecPtr	lsn = PageGetLSN(unconstify(char *, page));
+
+	if (lsn < (XLogRecPtr) wal_segment_size)
+		nc_lwlsn_set_page(rel, block, nc_lsn_now(), 0);
+	else
+		nc_lwlsn_set_page(rel, block, nc_lsn_now(), lsn);
+}
+
+/* Drops the ripe blocks of one chunk; returns how many. */
+static int
+sweep_chunk(const NcLocalKey *key, const Horizon *h)
+{
+	NcRelKey	rel = {key->spc, key->db, key->rel, MAIN_FORKNUM};
+	BlockNumber first = key->chunk * NC_LOCAL_CHUNK_BLOCKS;
+	PGAlignedBlock page;
+	Horizon		now = *h;
+	NcLocalRef	ref;
+	uint64		go;
+	int			swept = 0;
+
+	nc_local_begin_change_key(key, &ref);
+
+	/*
+	 * A VACUUM may have begun since the round did.  Nobody can mark a block
+	 * while we hold the lock, so what is marked belongs to a VACUUM that is
+	 * seen now or is over.
+	 */
+	now.vacuum = ref.chunk != NULL && ref.chunk->cycle_id != 0 && nc_keep_vacuum_running();
+	go = ref.chunk != NULL ? ripe(ref.chunk, &now) : 0;
+	for (int i = 0; i < NC_LOCAL_CHUNK_BLOCKS && go != 0; i++)
+	{
+		ref.bit = UINT64CONST(1) << i;
+		if ((go & ref.bit) == 0)
+			continue;
+		if (nc_skeleton_pread(&rel, first + i, page.data))
+			restore_lsn(&rel, first + i, page.data);
+		else
+			nc_lwlsn_set_page(&rel, first + i, nc_lsn_now(), 0);
+		nc_local_clear(&ref);
+		nc_skeleton_punch(&rel, first + i, 1);
+		swept++;
+	}
+	nc_local_end(&ref);
+	return swept;
+}
+
+uint64
+nc_sweep(void)
+{
+	Horizon		h;
+	NcLocalChunk *found;
+	uint64		swept = 0;
+	int			n;
+
+	if (RecoveryInProgress())
+		return 0;
+	h.vacuum = nc_keep_vacuum_running();
+	h.oldest = nc_keep_horizon();
+	found = nc_local_collect(want_ripe, &h, &n);
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		swept += sweep_chunk(&found[i].key, &h);
+	}
+	pfree(found);
+	nc_stat(NC_COUNTER_SWEEPS, 1);
+	nc_stat(NC_COUNTER_SWEPT, swept);
+	return swept;
+}
+
+/* ---- the worker ---- */
+
+void
+nc_sweeper_register(void)
+{
+	BackgroundWorker worker = {
+		.bgw_name = "neon_comm sweeper",
+		.bgw_type = "neon_comm sweeper",
+		.bgw_flags = BGWORKER_SHMEM_ACCESS,
+		.bgw_start_time = BgWorkerStart_RecoveryFinished,
+		.bgw_restart_time = 1,
+		.bgw_library_name = "neon_comm",
+		.bgw_function_name = "nc_sweeper_main"
+	};
+
+	RegisterBackgroundWorker(&worker);
+}
+
+void
+nc_sweeper_main(Datum arg)
+{
+	MemoryContext context;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	nc_worker_register_self();
+	CurrentResourceOwner = ResourceOwnerCreate(NULL, "neon_comm sweeper");
+	context = AllocSetContextCreate(TopMemoryContext, "neon_comm sweeper", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+
+	for (;;)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 nc_guc_sweep_interval, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		(void) nc_sweep();
+		MemoryContextReset(context);
+	}
+}

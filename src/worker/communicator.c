@@ -1,0 +1,244 @@
+/*
+ * communicator.c
+ *	  The background worker that hosts the engine: a thin shell of signals,
+ *	  settings and destinations around nc_engine_tick().
+ *
+ * Starts with the postmaster, because recovery is its first customer.  SIGTERM
+ * does not end it at once: backends that exit still read pages, so it goes on
+ * until no other process is left and then exits with code 1 (0 would
+ * deregister it).  It may be restarted at any time between two turns; slots
+ * are in shared memory and its successor takes them up.
+ *
+ * Nothing here raises an error inside a turn.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "postmaster/postmaster.h"
+#include "storage/bufmgr.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/pmsignal.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/ps_status.h"
+
+#include "nc/base/clock.h"
+#include "nc/engine/engine.h"
+#include "nc/ext/guc.h"
+#include "nc/ext/shmem.h"
+#include "nc/worker/alone.h"
+#include "nc/worker/communicator.h"
+
+/* The longest sleep: bounds how late a flag without a wake-up is seen. */
+#define TURN_MAX_MS 1000
+
+/* While shutting down it looks this often whether it is alone. */
+#define DRAIN_TURN_MAX_MS 20
+
+static volatile sig_atomic_t terminate_requested = false;
+static volatile sig_atomic_t reload_requested = false;
+
+static void
+on_sigterm(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	terminate_requested = true;
+	nc_ring_kick(&nc_rings);
+	errno = save_errno;
+}
+
+static void
+on_sighup(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	reload_requested = true;
+	nc_ring_kick(&nc_rings);
+	errno = save_errno;
+}
+
+/* ---- what the engine needs from us ---- */
+
+static uint64_t
+host_now_us(void *ctx)
+{
+	return nc_clock_us();
+}
+
+static void
+host_wake(void *ctx, uint32_t ring)
+{
+	if (ring < ProcGlobal->allProcCount)
+		SetLatch(&ProcGlobal->allProcs[ring].procLatch);
+}
+
+static uint8_t *
+host_dest_page(void *ctx, uint32_t ring, uint32_t dest)
+{
+	if ((dest & NC_DEST_BOUNCE) == 0)
+		return dest < (uint32) NBuffers ? (uint8_t *) BufferBlocks + (Size) dest * BLCKSZ : NULL;
+	dest &= ~NC_DEST_BOUNCE;
+	return dest < NC_BOUNCE_PAGES ? (uint8_t *) nc_bounce + (Size) dest * BLCKSZ : NULL;
+}
+
+static void
+host_log(void *ctx, NcLogLevel level, const char *message)
+{
+	switch (level)
+	{
+		case NC_LOG_DEBUG:
+			elog(DEBUG1, "communicator: %s", message);
+			break;
+		case NC_LOG_INFO:
+			ereport(LOG, (errmsg("communicator: %s", message)));
+			break;
+		case NC_LOG_WARNING:
+			ereport(LOG, (errmsg("communicator: warning: %s", message)));
+			break;
+	}
+}
+
+/* ---- settings ---- */
+
+static bool
+parse_map(NcShardMap *map)
+{
+	static uint32 version = 0;
+	char		err[256];
+
+	if (!nc_shard_map_parse(nc_guc_page_servers, nc_guc_stripe_size, map, err, sizeof(err)))
+	{
+		ereport(LOG,
+				(errmsg("neon_comm.page_servers is not usable: %s", err),
+				 errhint("The previous shard map stays in force.")));
+		return false;
+	}
+	map->version = ++version;
+	return true;
+}
+
+static void
+apply_settings(NcEngine *engine)
+{
+	static NcShardMap map;
+	NcEngineConfig config;
+
+	nc_guc_engine_config(&config);
+	nc_engine_configure(engine, &config);
+	if (parse_map(&map))
+		nc_engine_set_shard_map(engine, &map);
+}
+
+/* ---- life ---- */
+
+static void
+on_exit_mark(int code, Datum arg)
+{
+	atomic_store(&nc_shared->communicator_pid, 0);
+}
+
+static NcEngine *
+start_engine(void)
+{
+	static const NcHost host = {
+		.now_us = host_now_us,
+		.wake = host_wake,
+		.dest_page = host_dest_page,
+		.log = host_log
+	};
+	NcEngineConfig config;
+	char		err[256] = "";
+	NcEngine   *engine;
+
+	nc_guc_engine_config(&config);
+	engine = nc_engine_create(&config, nc_guc_io_method, &nc_rings, &nc_shared->counters,
+							  nc_shared->conns, &host,
+							  &postmaster_alive_fds[POSTMASTER_FD_WATCH], 1, err, sizeof(err));
+	if (engine == NULL)
+	{
+		ereport(LOG, (errmsg("communicator: could not start its event loop: %s", err),
+					  errhint("Try neon_comm.io_method = epoll.")));
+		proc_exit(1);
+	}
+	atomic_store(&nc_shared->io_uring_in_use,
+				 strcmp(nc_engine_io_method(engine), "io_uring") == 0);
+	ereport(LOG, (errmsg("communicator: started, event loop %s", nc_engine_io_method(engine))));
+	return engine;
+}
+
+static void
+run(NcEngine *engine)
+{
+	for (;;)
+	{
+		bool		draining = terminate_requested;
+
+		if (nc_engine_tick(engine, draining ? DRAIN_TURN_MAX_MS : TURN_MAX_MS) != 0 &&
+			!PostmasterIsAlive())
+			_exit(1);
+		if (reload_requested)
+		{
+			reload_requested = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			apply_settings(engine);
+		}
+		if (atomic_exchange(&nc_shared->restart_requested, 0) != 0)
+		{
+			ereport(LOG, (errmsg("communicator: restarting on request")));
+			return;
+		}
+		if (draining && nc_worker_alone() && nc_engine_busy(engine) == 0)
+			return;
+		MemoryContextReset(CurrentMemoryContext);
+	}
+}
+
+void
+nc_communicator_main(Datum arg)
+{
+	NcEngine   *engine;
+
+	pqsignal(SIGTERM, on_sigterm);
+	pqsignal(SIGHUP, on_sighup);
+	BackgroundWorkerUnblockSignals();
+	nc_worker_register_self();
+	atomic_store(&nc_shared->communicator_pid, MyProcPid);
+	before_shmem_exit(on_exit_mark, 0);
+
+	engine = start_engine();
+	apply_settings(engine);
+	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "neon_comm communicator turn",
+												ALLOCSET_DEFAULT_SIZES));
+	run(engine);
+	nc_engine_destroy(engine);
+	proc_exit(1);
+}
+
+void
+nc_communicator_register(void)
+{
+	BackgroundWorker worker = {
+		.bgw_name = "neon_comm communicator",
+		.bgw_type = "neon_comm communicator",
+		.bgw_flags = BGWORKER_SHMEM_ACCESS,
+		.bgw_start_time = BgWorkerStart_PostmasterStart,
+		.bgw_restart_time = 1,
+		.bgw_library_name = "neon_comm",
+		.bgw_function_name = "nc_communicator_main"
+	};
+
+	/* Made once; children inherit it, and it survives the reset after a crash. */
+	nc_rings.eventfd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (nc_rings.eventfd < 0)
+		ereport(FATAL, (errmsg("neon_comm: could not make an eventfd: %m")));
+	RegisterBackgroundWorker(&worker);
+}

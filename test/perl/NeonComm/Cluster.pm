@@ -1,0 +1,236 @@
+# NeonComm::Cluster - a developer cluster for a TAP test, made with neon_dev.
+#
+# One compute, N page servers, all below a temporary directory that goes away
+# with the test.  shared_buffers is 1 MB unless a test asks for more, so that
+# reads and evictions reach the storage layer; a test that must hit storage
+# asserts that its table is larger than that.
+#
+# Rules of the storage layer that are to be switched off, in a test build, come
+# from the environment: NEON_TEST_RULES_OFF="command_id ...".
+package NeonComm::Cluster;
+
+use strict;
+use warnings;
+
+use Cwd qw(abs_path);
+use File::Temp qw(tempdir);
+use IPC::Run ();
+use Test::More ();
+use Time::HiRes qw(usleep);
+use NeonComm::Session;
+
+my $bindir = `@{[ $ENV{PG_CONFIG} // 'pg_config' ]} --bindir`;
+chomp $bindir;
+my $neon_dev = "$bindir/neon_dev";
+
+# Lines that no server log of a test may hold, whatever the test says.
+my $forbidden = qr/PANIC|TRAP:|AddressSanitizer|runtime error:|could not read block|
+	was\ terminated\ by\ signal\ (?!9:)|found_late|old\ version\ of\ block|from\ the\ future/x;
+
+# new(shards => 2, stripe => 8, checksums => 0, conf => [...], ps_conf => [...], buffers => '1MB')
+sub new
+{
+	my ($class, %o) = @_;
+	my $top = tempdir('nc_XXXXXX', TMPDIR => 1, CLEANUP => 1);
+	my $self = bless { dir => "$top/c", allowed => [], started => 0 }, $class;
+	my @args = ('init', '-D', $self->{dir}, '--quiet',
+		'--shards', $o{shards} // 2, '--stripe-blocks', $o{stripe} // 8);
+
+	push @args, '--checksums' if $o{checksums};
+	my @conf = ('shared_buffers=' . ($o{buffers} // '1MB'),
+		'autovacuum=' . ($o{autovacuum} // 'off'), 'max_wal_size=256MB', @{ $o{conf} // [] });
+	push @conf, "neon_comm.test_rules_off='$ENV{NEON_TEST_RULES_OFF}'"
+	  if ($ENV{NEON_TEST_RULES_OFF} // '') ne '';
+	push @args, '--conf', $_ foreach @conf;
+	push @args, '--ps-conf', $_ foreach @{ $o{ps_conf} // [] };
+	$self->dev(@args);
+	$self->start unless $o{no_start};
+	return $self;
+}
+
+# Runs neon_dev; dies with its output when it fails.
+sub dev
+{
+	my ($self, @args) = @_;
+	my ($ok, $out) = $self->try_dev(@args);
+
+	die "neon_dev @args failed:\n$out\n" . $self->log_tail unless $ok;
+	return $out;
+}
+
+sub try_dev
+{
+	my ($self, @args) = @_;
+	my $out = '';
+	# a file, not a pipe: servers that it starts would keep a pipe open
+	my $file = File::Temp->new;
+	my $ok = IPC::Run::run([ $neon_dev, @args ], '<', \undef, '>', "$file", '2>&1');
+
+	open my $fh, '<', "$file" or die $!;
+	local $/;
+	$out = <$fh>;
+	return ($ok, $out);
+}
+
+sub start   { my ($s, @part) = @_; $s->{started} = 1; $s->dev('start', '-D', $s->{dir}, '--quiet', @part) }
+sub stop    { my ($s, @part) = @_; $s->dev('stop', '-D', $s->{dir}, '--quiet', @part) }
+sub restart { my ($s, @part) = @_; $s->dev('restart', '-D', $s->{dir}, '--quiet', @part) }
+
+# SIGKILL of every process of a part: 'compute' or 'page-server', N.
+sub kill9 { my ($s, @part) = @_; $s->dev('kill', '-D', $s->{dir}, '--quiet', @part) }
+
+sub conninfo
+{
+	my ($self) = @_;
+	if (!defined $self->{conninfo})
+	{
+		$self->{conninfo} = $self->dev('conninfo', '-D', $self->{dir});
+		chomp $self->{conninfo};
+	}
+	return $self->{conninfo};
+}
+
+# Output of one SQL script; dies on an error.
+sub sql
+{
+	my ($self, $sql, %o) = @_;
+	my ($rc, $out, $err) = $self->try_sql($sql, %o);
+
+	die "SQL failed: $sql\n$err" . $self->log_tail if $rc != 0;
+	return $out;
+}
+
+# (exit code, stdout, stderr)
+sub try_sql
+{
+	my ($self, $sql, %o) = @_;
+	my $conninfo = $self->conninfo . ' dbname=' . ($o{db} // 'postgres');
+	my ($out, $err) = ('', '');
+
+	IPC::Run::run([ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $conninfo, '-f', '-' ],
+		'<', \$sql, '>', \$out, '2>', \$err);
+	my $rc = $? >> 8;
+	chomp $out;
+	return ($rc, $out, $err);
+}
+
+# A session that stays open.
+sub session
+{
+	my ($self, %o) = @_;
+	return NeonComm::Session->new($self->conninfo . ' dbname=' . ($o{db} // 'postgres'));
+}
+
+sub counter { my ($s, $name) = @_; $s->sql("SELECT value FROM neon_comm.counters WHERE name = '$name'") }
+
+# Pushes everything else out of shared buffers: reads a table larger than they are.
+sub evict
+{
+	my ($self, %o) = @_;
+	$self->sql(q{CREATE TABLE IF NOT EXISTS nc_evict AS
+		SELECT g, repeat('x', 900) AS filler FROM generate_series(1, 4000) g;
+		SELECT count(*) FROM nc_evict; SELECT count(*) FROM nc_evict WHERE g % 2 = 0;
+		UPDATE nc_evict SET g = g WHERE g % 40 = 0;}, %o);
+	return;
+}
+
+# Runs pgbench; returns (exit code, stdout, stderr).
+sub pgbench
+{
+	my ($self, @args) = @_;
+	my ($out, $err) = ('', '');
+
+	IPC::Run::run([ 'pgbench', @args, $self->conninfo . ' dbname=postgres' ],
+		'<', \undef, '>', \$out, '2>', \$err);
+	return ($? >> 8, $out, $err);
+}
+
+# Starts a command in the background; ->finish of the IPC::Run harness ends it.
+sub background
+{
+	my ($self, $out, @command) = @_;
+	return IPC::Run::start([@command], '<', \undef, '>', $out, '2>&1');
+}
+
+sub postmaster_pid
+{
+	my ($self, $part) = @_;
+	open my $fh, '<', "$self->{dir}/$part/postmaster.pid" or return undef;
+	my $pid = <$fh>;
+	chomp $pid;
+	return $pid;
+}
+
+# Waits until an SQL condition is true; progress of the condition, not time, is what counts.
+sub wait_for
+{
+	my ($self, $sql, %o) = @_;
+	foreach (1 .. ($o{tries} // 1800))
+	{
+		my ($rc, $out) = $self->try_sql($sql, %o);
+		return 1 if $rc == 0 && $out eq 't';
+		usleep(100_000);
+	}
+	return 0;
+}
+
+sub log_file { my ($s, $part) = @_; return "$s->{dir}/log/$part.log" }
+
+sub log_text
+{
+	my ($self, $part) = @_;
+	open my $fh, '<', $self->log_file($part) or return '';
+	local $/;
+	return <$fh> // '';
+}
+
+sub log_tail
+{
+	my ($self) = @_;
+	my $text = '';
+	foreach my $file (glob("$self->{dir}/log/*.log"))
+	{
+		my @lines = split /\n/, do { local (@ARGV, $/) = $file; <> // '' };
+		$text .= "---- $file\n" . join("\n", @lines > 15 ? @lines[ -15 .. -1 ] : @lines) . "\n";
+	}
+	return $text;
+}
+
+# Says that lines like this are expected in the logs of this test.
+sub allow_log { my ($s, $regex) = @_; push @{ $s->{allowed} }, $regex; return }
+
+# The last test of every script: nothing forbidden in any log.
+sub check_logs
+{
+	my ($self) = @_;
+	my @bad;
+	foreach my $file (glob("$self->{dir}/log/*.log"))
+	{
+		open my $fh, '<', $file or next;
+		while (my $line = <$fh>)
+		{
+			next unless $line =~ $forbidden;
+			next if grep { $line =~ $_ } @{ $self->{allowed} };
+			push @bad, "$file: $line";
+		}
+	}
+	Test::More::is(scalar(@bad), 0, 'server logs hold nothing unexpected')
+	  or Test::More::diag(join('', @bad > 10 ? @bad[ 0 .. 9 ] : @bad));
+	return;
+}
+
+sub DESTROY
+{
+	my ($self) = @_;
+	local ($?, $@, $!);
+	return unless -d $self->{dir};
+	if ($ENV{NEON_TEST_KEEP})
+	{
+		Test::More::diag("kept $self->{dir}");
+		return;
+	}
+	eval { $self->try_dev('destroy', '-D', $self->{dir}, '--quiet') };
+	return;
+}
+
+1;

@@ -1,0 +1,100 @@
+# NeonComm::Session - one psql process that stays open, for tests that arrange
+# what several backends do one after the other.
+package NeonComm::Session;
+
+use strict;
+use warnings;
+
+use IPC::Run qw(start pump finish timeout);
+
+# The only limit of time: a test that hangs ends, it is not judged by speed.
+my $GIVE_UP_SECONDS = 300;
+
+sub new
+{
+	my ($class, $conninfo) = @_;
+	my $self = bless { in => '', out => '', err => '', n => 0 }, $class;
+
+	$self->{timer} = timeout($GIVE_UP_SECONDS);
+	$self->{harness} = start([ 'psql', '-XqAt', '-d', $conninfo, '-f', '-' ],
+		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err}, $self->{timer});
+	$self->query('SELECT 1');
+	return $self;
+}
+
+# Sends SQL without waiting for its end.
+sub send
+{
+	my ($self, $sql) = @_;
+	$self->{n}++;
+	$self->{in} .= "$sql\n;\n\\echo :done:$self->{n}:\n\\warn :done:$self->{n}:\n";
+	$self->{harness}->pump_nb;
+	return;
+}
+
+# Waits for the end of what was sent; returns its output.
+sub wait
+{
+	my ($self) = @_;
+	my $mark = ":done:$self->{n}:";
+
+	$self->{timer}->start($GIVE_UP_SECONDS);
+	$self->{harness}->pump
+	  until ($self->{out} =~ /^\Q$mark\E$/m && $self->{err} =~ /^\Q$mark\E$/m)
+	  || !$self->{harness}->pumpable;
+	my ($out, $err) = ($self->{out}, $self->{err});
+	$self->{out} = $self->{err} = '';
+	$out =~ s/^\Q$mark\E\n//m;
+	$err =~ s/^\Q$mark\E\n//m;
+	chomp $out;
+	$self->{last_error} = $err;
+	return $out;
+}
+
+# True when what was sent has ended; never waits.
+sub ready
+{
+	my ($self) = @_;
+	my $mark = ":done:$self->{n}:";
+
+	$self->{harness}->pump_nb;
+	return $self->{out} =~ /^\Q$mark\E$/m && $self->{err} =~ /^\Q$mark\E$/m;
+}
+
+sub query
+{
+	my ($self, $sql) = @_;
+	$self->send($sql);
+	my $out = $self->wait;
+	die "session: $sql\n$self->{last_error}" if $self->{last_error} =~ /ERROR|FATAL/;
+	return $out;
+}
+
+# As query, but an error is an answer: returns (output, error text).
+sub try
+{
+	my ($self, $sql) = @_;
+	$self->send($sql);
+	my $out = $self->wait;
+	return ($out, $self->{last_error});
+}
+
+sub pid { my ($self) = @_; return $self->{pid} //= $self->query('SELECT pg_backend_pid()') }
+
+sub close
+{
+	my ($self) = @_;
+	$self->{in} .= "\\q\n";
+	eval { finish $self->{harness} };
+	return;
+}
+
+sub DESTROY
+{
+	my ($self) = @_;
+	local ($?, $@, $!);
+	eval { $self->{harness}->kill_kill(grace => 1) if $self->{harness}->pumpable };
+	return;
+}
+
+1;

@@ -1,0 +1,46 @@
+# Builds the core with assertions (and, when asked, sanitizers), the unit tests
+# and the fuzzers in $(BUILD), and runs them.  Called by the top Makefile.
+CC ?= cc
+BUILD ?= build/unit
+SANITIZE ?=
+FUZZ_CC ?= clang
+FUZZ_SECONDS ?= 60
+
+CORE_DIRS = base wire shard lsn ring cache io net engine
+CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))
+PQ_INCLUDE := $(shell pkg-config --cflags-only-I libpq 2>/dev/null || echo -I/usr/include/postgresql)
+CFLAGS = -std=gnu11 -O1 -g -Wall -Wextra -Werror -Wno-unused-parameter -D_GNU_SOURCE \
+	-DNC_ASSERTIONS -Iinclude -Itest/unit $(PQ_INCLUDE) $(SANITIZE)
+OBJS = $(CORE_SRCS:%.c=$(BUILD)/%.o)
+TESTS = $(patsubst test/unit/%.c,$(BUILD)/%,$(sort $(wildcard test/unit/test_*.c)))
+SUPPORT = $(filter-out $(wildcard test/unit/test_*.c),$(wildcard test/unit/*.c))
+SUPPORT_OBJS = $(SUPPORT:%.c=$(BUILD)/%.o)
+FUZZERS = $(patsubst test/fuzz/%.c,$(BUILD)/%,$(sort $(wildcard test/fuzz/fuzz_*.c)))
+HEADERS = $(wildcard include/nc/*/*.h include/nc/*/*.def test/unit/*.h)
+
+run: $(TESTS)
+	@set -e; for t in $(TESTS); do echo "== $$t"; $$t; done
+
+$(BUILD)/libcore.a: $(OBJS)
+	rm -f $@; ar crs $@ $^
+
+$(BUILD)/%.o: %.c $(HEADERS)
+	@mkdir -p $(dir $@)
+	$(CC) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/test_%: test/unit/test_%.c $(BUILD)/libcore.a $(SUPPORT_OBJS) $(HEADERS)
+	@mkdir -p $(dir $@)
+	$(CC) $(CFLAGS) -o $@ $< $(SUPPORT_OBJS) $(BUILD)/libcore.a -lcmocka -luring -lpq -lpthread
+
+# One binary a decoder; the corpus is kept in the tree, what a run adds is not.
+fuzz: $(FUZZERS)
+	@set -e; for f in $(FUZZERS); do n=$$(basename $$f); mkdir -p $(BUILD)/corpus/$$n test/fuzz/corpus/$$n; \
+		echo "== $$n for $(FUZZ_SECONDS) s"; \
+		$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0 -rss_limit_mb=2048 \
+			-artifact_prefix=$(BUILD)/ $(BUILD)/corpus/$$n test/fuzz/corpus/$$n; done
+
+$(BUILD)/fuzz_%: test/fuzz/fuzz_%.c $(CORE_SRCS) $(HEADERS)
+	@mkdir -p $(dir $@)
+	$(FUZZ_CC) -std=gnu11 -O1 -g -D_GNU_SOURCE -DNC_ASSERTIONS -Iinclude $(PQ_INCLUDE) \
+		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< $(CORE_SRCS) -luring -lpq
+.PHONY: run fuzz
