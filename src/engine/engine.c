@@ -24,7 +24,7 @@ NC_STATIC_ASSERT(NC_SHARDS_MAX == NC_NET_POOLS_MAX, "one pool for each shard");
 #define PARTS_PER_CHUNK 256
 #define PAGES_PER_CHUNK 64
 
-/* How long destroy waits for the kernel to let go of buffers: it cancels at once, this is for the worst day. */
+/* How long destroy waits for the kernel to let go of buffers, which it normally does at once. */
 #define DESTROY_ROUNDS 200
 #define DESTROY_ROUND_US 10000
 

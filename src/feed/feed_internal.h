@@ -132,6 +132,7 @@ typedef struct NcFeedConn
 	/* Streaming. */
 	int			slot;			/* index of its name, -1 = none yet */
 	bool		from_recovery;	/* began in recovery: checked again when that ends */
+	TimeLineID	timeline;
 	bool		keepalive_owed;
 	bool		ping_sent;
 	XLogRecPtr	sent;

@@ -74,6 +74,24 @@ nc_feed_each_address(const char *list, bool (*visit) (const char *address, void 
 	return true;
 }
 
+/*
+ * A bad value of a module's setting in postgresql.conf is only warned of and the
+ * default used: the module is loaded after the file was read.  Starting with
+ * other addresses or slots than were asked for would be worse than not starting.
+ */
+static bool
+judge(const char *name, const char *value, bool good)
+{
+	if (!good && process_shared_preload_libraries_in_progress)
+		ereport(FATAL,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for parameter \"%s\": \"%s\"", name, value),
+				 GUC_check_errdetail_string ?
+				 errdetail_internal("%s", GUC_check_errdetail_string) : 0,
+				 GUC_check_errhint_string ? errhint("%s", GUC_check_errhint_string) : 0));
+	return good;
+}
+
 typedef struct AddressCheck
 {
 	int			count;
@@ -114,6 +132,7 @@ check_listen_addresses(char **newval, void **extra, GucSource source)
 
 	if (good && check.count > 0)
 		return true;
+	GUC_check_errhint_string = NULL;
 	if (check.not_numeric)
 		GUC_check_errdetail("\"%s\" is neither an IP address nor localhost.", check.which);
 	else if (check.not_loopback)
@@ -125,7 +144,7 @@ check_listen_addresses(char **newval, void **extra, GucSource source)
 	}
 	else
 		GUC_check_errdetail("The list must hold at least one address and no empty item.");
-	return false;
+	return judge("neon_comm.wal_feed_listen_addresses", *newval, false);
 }
 
 /* The server's own rule for slot names; its function has moved between minor versions. */
@@ -193,7 +212,8 @@ check_slots(char **newval, void **extra, GucSource source)
 
 	if (names == NULL)
 		return false;
-	if (!parse_slot_names(*newval, names))
+	GUC_check_errhint_string = NULL;
+	if (!judge("neon_comm.wal_feed_slots", *newval, parse_slot_names(*newval, names)))
 	{
 		free(names);
 		return false;

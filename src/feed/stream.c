@@ -24,6 +24,7 @@ nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRec
 	conn->state = NC_FEED_STREAMING;
 	conn->slot = slot;
 	conn->from_recovery = turn->limit.in_recovery;
+	conn->timeline = turn->limit.timeline;
 	conn->sent = start;
 	conn->write = conn->flush = conn->apply = InvalidXLogRecPtr;
 	nc_feed_slot_attach(slot, conn);
@@ -57,7 +58,11 @@ nc_feed_stream_recheck(NcFeedConn *conn, const NcFeedTurn *turn)
 
 	if (!conn->from_recovery || turn->limit.in_recovery)
 		return true;
-	if (theirs > turn->limit.lsn)
+	if (conn->timeline != turn->limit.timeline)
+		nc_feed_conn_fatal(conn, turn->now, "55000", "this compute has changed its timeline",
+						   "It was promoted, which a compute never is.",
+						   "Make the page servers anew from this compute's storage.");
+	else if (theirs > turn->limit.lsn)
 		refuse_diverged(conn, turn, theirs);
 	else if (!nc_feed_slot_ensure(conn->slot, turn->now, &why))
 		nc_feed_conn_fatal(conn, turn->now, "55000", "no WAL can be kept for this page server",

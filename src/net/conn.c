@@ -28,10 +28,17 @@ static const uint8_t allowed[NC_CONN_STATES] = {
 	[NC_CONN_CLOSING] = 1 << NC_CONN_UNUSED,
 };
 
+bool
+nc_conn_move_allowed(NcConnState from, NcConnState to)
+{
+	return (unsigned) from < NC_CONN_STATES && (unsigned) to < NC_CONN_STATES &&
+		(allowed[from] >> to & 1) != 0;
+}
+
 void
 nc_conn_set_state(NcConn *c, NcConnState to)
 {
-	NC_ASSERT((allowed[c->state] >> to & 1) != 0);
+	NC_ASSERT(nc_conn_move_allowed(c->state, to));
 	c->state = to;
 	c->since_us = c->net->now_us;
 }

@@ -75,7 +75,7 @@ struct NcNet
 /* The one place that changes a state; checks the table of conn_state.h. */
 extern void nc_conn_set_state(NcConn *c, NcConnState to);
 
-/* BACKOFF or UNUSED with a pool -> CONNECTING. hostaddr may be NULL. Failures are told to the pool. */
+/* BACKOFF -> CONNECTING. hostaddr may be NULL. Failures are told to the pool. */
 extern void nc_conn_start(NcConn *c, const char *hostaddr);
 
 /* Ends a connection in whatever state; its flights go to its pool. */

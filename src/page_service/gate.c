@@ -37,6 +37,7 @@
 #include "commands/tablespace.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
+#include "storage/pmsignal.h"
 #include "storage/smgr.h"
 #include "utils/wait_event.h"
 
@@ -124,16 +125,36 @@ removes_files(XLogReaderState *record)
 /* ---- the gate ---- */
 
 /*
+ * A held LWLock holds off interrupts.  Redo of a database drop waits for all
+ * processes to absorb a barrier, this one included, and would wait for ever; so the
+ * gate's own locks are taken out of that count.  Nobody who could be asked to absorb
+ * a barrier waits for these locks.
+ */
+static void
+lock_exclusive(int number)
+{
+	LWLockAcquire(&nc_svc_shared->locks[number].lock, LW_EXCLUSIVE);
+	RESUME_INTERRUPTS();
+}
+
+static void
+unlock_exclusive(int number)
+{
+	HOLD_INTERRUPTS();
+	LWLockRelease(&nc_svc_shared->locks[number].lock);
+}
+
+/*
  * The turnstile keeps a busy reader, which gives its lock back and takes it again
  * at once, from overtaking redo for ever.
  */
 static void
 gate_close(void)
 {
-	LWLockAcquire(&nc_svc_shared->locks[NC_SVC_LOCK_TURNSTILE].lock, LW_EXCLUSIVE);
+	lock_exclusive(NC_SVC_LOCK_TURNSTILE);
 	pg_atomic_write_u32(&nc_svc_shared->gate_closing, 1);
 	for (int i = 0; i < NC_SVC_WORKERS_MAX; i++)
-		LWLockAcquire(&nc_svc_shared->locks[NC_SVC_LOCK_GATE + i].lock, LW_EXCLUSIVE);
+		lock_exclusive(NC_SVC_LOCK_GATE + i);
 }
 
 static void
@@ -142,8 +163,8 @@ gate_open(void)
 	pg_atomic_fetch_add_u64(&nc_svc_shared->generation, 1);
 	pg_atomic_write_u32(&nc_svc_shared->gate_closing, 0);
 	for (int i = NC_SVC_WORKERS_MAX; i-- > 0;)
-		LWLockRelease(&nc_svc_shared->locks[NC_SVC_LOCK_GATE + i].lock);
-	LWLockRelease(&nc_svc_shared->locks[NC_SVC_LOCK_TURNSTILE].lock);
+		unlock_exclusive(NC_SVC_LOCK_GATE + i);
+	unlock_exclusive(NC_SVC_LOCK_TURNSTILE);
 }
 
 uint64
@@ -217,6 +238,23 @@ lazy_wait(XLogReaderState *record)
 	SetLatch(MyLatch);
 }
 
+/*
+ * After a crash of some process the postmaster starts no background worker until
+ * recovery is over, and a standby's recovery is never over (without hot standby it
+ * does not look again even when redo begins).  This makes it look, once, at the first
+ * record, when it has left that state.
+ */
+static void
+kick_postmaster(void)
+{
+	static bool kicked = false;
+
+	if (kicked)
+		return;
+	kicked = true;
+	SendPostmasterSignal(PMSIGNAL_BACKGROUND_WORKER_CHANGE);
+}
+
 /* ---- the wrapped redo function of every resource manager ---- */
 
 static void
@@ -230,6 +268,7 @@ redo_gated(XLogReaderState *record)
 		redo(record);
 		return;
 	}
+	kick_postmaster();
 	if (reachedConsistency && pg_atomic_read_u32(&nc_svc_shared->consistent) == 0)
 		pg_atomic_write_u32(&nc_svc_shared->consistent, 1);
 	if (lazy_holds_back(record))

@@ -124,6 +124,42 @@ define_serving_settings(void)
 							NULL, NULL, NULL);
 }
 
+static const char *const setting_names[] = {
+	LIBRARY ".listen_addresses", LIBRARY ".port", LIBRARY ".allow_unauthenticated",
+	LIBRARY ".workers", LIBRARY ".max_connections", LIBRARY ".idle_timeout",
+	LIBRARY ".tenant_id", LIBRARY ".timeline_id", LIBRARY ".wait_lsn_timeout",
+	LIBRARY ".lazy_replay", LIBRARY ".shard_count", LIBRARY ".shard_number",
+	LIBRARY ".stripe_size",
+};
+
+/*
+ * The server takes the default, with a warning, for a value in the configuration
+ * file that turns out to be invalid once the library defines its setting.  Here that
+ * could mean another tenant's pages, so such a value ends the start.
+ */
+static void
+define_settings(void)
+{
+	char	   *configured[lengthof(setting_names)];
+
+	for (int i = 0; i < lengthof(setting_names); i++)
+	{
+		const char *value = GetConfigOption(setting_names[i], true, false);
+
+		configured[i] = value == NULL ? NULL : pstrdup(value);
+	}
+	define_network_settings();
+	define_serving_settings();
+	MarkGUCPrefixReserved(LIBRARY);
+	for (int i = 0; i < lengthof(setting_names); i++)
+	{
+		/* Only validates: the value is not changed. */
+		if (configured[i] != NULL)
+			(void) set_config_option(setting_names[i], configured[i], PGC_POSTMASTER, PGC_S_TEST,
+									 GUC_ACTION_SET, false, FATAL, false);
+	}
+}
+
 /* Pages hold everything, so whoever connects from elsewhere must prove who they are. */
 static void
 refuse_open_network(void)
@@ -212,9 +248,7 @@ _PG_init(void)
 				 errmsg("%s must be preloaded", LIBRARY),
 				 errhint("Add it to shared_preload_libraries and restart the server.")));
 
-	define_network_settings();
-	define_serving_settings();
-	MarkGUCPrefixReserved(LIBRARY);
+	define_settings();
 	refuse_open_network();
 
 	previous_shmem_request = shmem_request_hook;

@@ -14,13 +14,6 @@
 uint64		nc_smgr_close_calls = 0;
 
 static void
-abi_init(void)
-{
-	mdinit();
-	nc_smgr_process_init();
-}
-
-static void
 abi_close(SMgrRelation reln, ForkNumber fork)
 {
 	nc_smgr_close_calls++;
@@ -107,7 +100,7 @@ static void *theirs[] = {
 };
 
 static void *ours[] = {
-	abi_init, NULL, mdopen, abi_close, nc_smgr_create, mdexists, nc_smgr_unlink, abi_extend,
+	mdinit, NULL, mdopen, abi_close, nc_smgr_create, mdexists, nc_smgr_unlink, abi_extend,
 	abi_prefetch, abi_read, abi_write, nc_smgr_writeback, mdnblocks, nc_smgr_truncate, mdimmedsync
 };
 

@@ -16,9 +16,7 @@
 
 #include "access/xlog.h"
 #include "access/xlogutils.h"
-#include "miscadmin.h"
 #include "storage/bufpage.h"
-#include "storage/ipc.h"
 #include "storage/md.h"
 
 #include "nc/client/client.h"
@@ -42,13 +40,6 @@ is_plain(SMgrRelation reln, ForkNumber fork)
 {
 	return fork != MAIN_FORKNUM || is_temp(reln) ||
 		(NC_RULE_ON(UNLOGGED) && nc_local_unlogged(reln));
-}
-
-void
-nc_smgr_process_init(void)
-{
-	if (AmCheckpointerProcess())
-		before_shmem_exit(nc_skeleton_save_sequences, 0);
 }
 
 /* ---- existence ---- */

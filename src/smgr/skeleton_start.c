@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
 #include "storage/fd.h"
+#include "storage/ipc.h"
 
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
@@ -325,8 +326,13 @@ write_sequences(const ControlFileData *control)
 	pfree(found);
 }
 
-void
-nc_skeleton_save_sequences(int code, Datum arg)
+/*
+ * The postmaster's last act, after every other process: remembers local
+ * sequences if the stop was clean.  Also called, without effect, before shared
+ * memory is made anew after a crash.
+ */
+static void
+save_sequences(int code, Datum arg)
 {
 	bool		crc_ok;
 	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
@@ -396,6 +402,7 @@ nc_skeleton_startup(void)
 	read_sequences(control);
 	pfree(control);
 	walk_main_forks(InvalidOid, scrub_file, NULL);
+	before_shmem_exit(save_sequences, 0);
 }
 
 /* ---- measuring ---- */

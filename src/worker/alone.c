@@ -106,6 +106,17 @@ is_walsender(int pid)
 	return false;
 }
 
+/*
+ * Who uses an entry of the process table, 0 = nobody.  Its pid field does not
+ * tell: an exiting backend leaves it as it is (seen on 15), but it always gives
+ * up the entry's latch, as the last thing it does.
+ */
+static int
+owner_of(const PGPROC *proc)
+{
+	return ((const volatile Latch *) &proc->procLatch)->owner_pid;
+}
+
 /* The process table does not say which auxiliary process is which; the status array does. */
 static bool
 startup_process_runs(void)
@@ -132,7 +143,7 @@ nc_worker_alone(void)
 {
 	for (int i = 0; i < MaxBackends; i++)
 	{
-		int			pid = ((volatile PGPROC *) &ProcGlobal->allProcs[i])->pid;
+		int			pid = owner_of(&ProcGlobal->allProcs[i]);
 
 		if (pid == 0 || pid == MyProcPid || is_own_worker(pid) || is_walsender(pid))
 			continue;

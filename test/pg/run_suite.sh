@@ -20,6 +20,7 @@
 #     --stock-cache DIR           keep the stock server's results there and use them again
 #     --against stock             compare stock with stock (tells which tests vary by themselves)
 #     --neon-dev PATH             which neon_dev (default: the one in this tree)
+#     --time-limit SECONDS        for one run of the suite (default 1800)
 #     --keep                      keep the results of a run in which everything passed
 #
 # One line an item, then: N passed, N failed, N skipped. Status 1 if something failed.
@@ -47,6 +48,7 @@ stock_cache=
 against=compute
 neon_dev=$top/src/bin/neon_dev
 keep=
+time_limit=1800
 conf=()
 ps_conf=()
 
@@ -54,7 +56,7 @@ usage_fatal() { fatal "$1 (see --help)"; }
 
 while [ $# -gt 0 ]; do
 	case $1 in
-		-h | --help) sed -n '3,33s/^# \{0,1\}//p' "$0"; exit 0 ;;
+		-h | --help) sed -n '3,34s/^# \{0,1\}//p' "$0"; exit 0 ;;
 		--checksums) checksums=1; shift; continue ;;
 		--keep) keep=1; shift; continue ;;
 		--*) [ $# -ge 2 ] || usage_fatal "$1 needs a value" ;;
@@ -73,6 +75,7 @@ while [ $# -gt 0 ]; do
 		--stock-cache) stock_cache=$(realpath -m "$2") ;;
 		--against) against=$2 ;;
 		--neon-dev) neon_dev=$(realpath -m "$2") ;;
+		--time-limit) time_limit=$2 ;;
 		*) usage_fatal "unknown option \"$1\"" ;;
 	esac
 	shift 2
@@ -120,6 +123,7 @@ running_stock=
 running_cluster=
 cleanup() {
 	trap - EXIT INT TERM HUP
+	end_driver
 	[ -z "$running_stock" ] || stop_stock immediate
 	[ -z "$running_cluster" ] || "$neon_dev" destroy -q -D "$running_cluster" >/dev/null 2>&1
 	rm -rf "$sockets"
@@ -195,6 +199,38 @@ stop_compute() {				# RUN-DIR
 }
 
 bad_ends=()
+driver_group=
+
+end_driver() {
+	[ -n "$driver_group" ] || return 0
+	kill -KILL -- "-$driver_group" 2>/dev/null
+	driver_group=
+}
+
+# Waits for the driver, but not for a suite that cannot end any more: each
+# statement would run into its timeout after a server died.
+watch_driver() {				# PID LABEL DEADLINE RUN-DIR
+	local file servers=() p
+	for file in "$4"/data/postmaster.pid "$4"/cluster/*/postmaster.pid; do
+		[ -f "$file" ] && servers+=("$(head -n 1 "$file")")
+	done
+	while kill -0 "$1" 2>/dev/null; do
+		[ -n "$driver_group" ] || driver_group=$(cat "$4/driver.pid" 2>/dev/null)
+		if [ "$SECONDS" -gt "$3" ]; then
+			bad_ends+=("$2: ended after $time_limit s")
+			end_driver
+		fi
+		for p in "${servers[@]}"; do
+			[ -d "/proc/$p" ] && [ "$(cut -d' ' -f3 "/proc/$p/stat" 2>/dev/null)" != Z ] && continue
+			bad_ends+=("$2: a server ended in the middle of the suite")
+			end_driver
+			break
+		done
+		sleep 1
+	done
+	wait "$1"
+	driver_group=
+}
 
 run_once() {					# KIND NUMBER
 	local run=$out/$1.$2 began=$SECONDS args
@@ -211,8 +247,11 @@ run_once() {					# KIND NUMBER
 		isolation) args+=(--dbname=isolation_regression) ;;
 	esac
 	# Its exit status is about expected/, which does not matter here.
-	as_server_user env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGOPTIONS \
-		"$driver" "${args[@]}" >"$run/driver.log" 2>&1 </dev/null
+	# The driver leads its own session, so that all of it can be ended.
+	as_server_user setsid bash -c 'echo $$ >"$0"; exec "$@"' "$run/driver.pid" \
+		env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGOPTIONS \
+		"$driver" "${args[@]}" >"$run/driver.log" 2>&1 </dev/null &
+	watch_driver $! "$1, run $2" $((SECONDS + time_limit)) "$run"
 	info "$1, run $2: $((SECONDS - began)) s"
 	if [ "${3:-$1}" = stock ]; then stop_stock fast; else stop_compute "$run"; fi
 	if [ "$1" = stock ] && [ -n "$stock_cache" ]; then
@@ -308,7 +347,8 @@ judge_logs() {
 	local k lines known
 	known=$(normalised_fatals "$out"/stock.*/stock.log)
 	for ((k = 1; k <= runs; k++)); do
-		for log in "$out/$against.$k"/*.log; do
+		[ "$against" != stock ] || break
+		for log in "$out/compute.$k"/*.log; do
 			case ${log##*/} in driver.log | initdb.log | neon_dev.log) continue ;; esac
 			lines=$(scan_logs "$log" | while IFS= read -r line; do
 				text=$(normalised_fatals <(printf '%s\n' "$line"))
@@ -324,7 +364,7 @@ judge_logs() {
 		done
 	done
 	for line in ${bad_ends[@]+"${bad_ends[@]}"}; do
-		not_ok "$suite/stop # $line"
+		not_ok "$suite/run # $line"
 	done
 }
 
@@ -345,13 +385,14 @@ while [ "$runs" -lt "$runs_max" ]; do
 	differing=$(unresolved)
 	[ -n "$differing" ] || break
 	info "differing so far: $(paste -sd' ' <<<"$differing")"
+	[ ${#bad_ends[@]} = 0 ] || break
 	# Many differences, or a server that broke, are not a matter of luck.
 	[ "$(wc -l <<<"$differing")" -le 15 ] || break
 done
 for t in "${items[@]}"; do
 	judge "$t"
 done
-[ "$against" = stock ] || judge_logs
+judge_logs
 
 if [ "$failed" = 0 ] && [ "$skipped" = 0 ] && [ -z "$keep" ]; then
 	rm -rf "$out"

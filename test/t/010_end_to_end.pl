@@ -86,7 +86,7 @@ my $public = $c->sql(q{SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.o
 is($public, 0, 'PUBLIC may execute no function');
 
 # pg_prewarm-like reads into private memory: ALTER TABLE SET TABLESPACE copies through smgr.
-$c->sql(q{SET allow_in_place_tablespaces = on; CREATE TABLESPACE ts LOCATION '';});
+$c->sql(q{CREATE TABLESPACE ts LOCATION '';});
 $c->sql('ALTER TABLE t SET TABLESPACE ts');
 is($c->sql('SELECT count(*), sum(v) FROM t'), '30000|1485000', 'after SET TABLESPACE');
 cmp_ok($c->counter('reads_to_bounce'), '>', 100, 'which reads through bounce pages');

@@ -1,7 +1,8 @@
 # The page service: a stock standby with neon_page_service serves the pages of its
 # primary.  Pages are compared with the files of the primary after a checkpoint.
 # Each page compared was frozen right after an earlier checkpoint, so its full-page
-# image carried every hint bit and both servers hold the same bytes.
+# image carried every hint bit and both servers hold the same bytes, except for the
+# free space between line pointers and tuples, which the WAL leaves out.
 
 use strict;
 use warnings;
@@ -29,7 +30,7 @@ $primary->append_conf(
 	'postgresql.conf', qq{
 autovacuum = off
 max_wal_senders = 10
-wal_keep_size = 256MB
+wal_keep_size = 1GB
 });
 $primary->start;
 $primary->backup('base');
@@ -84,10 +85,9 @@ sub stream_to
 
 sub flush_lsn
 {
-	# A record of its own, so that the position is the end of a record.
-	$primary->safe_psql('postgres', q{SELECT pg_logical_emit_message(false, 'test', 'x')});
-	return lsn_number($primary->safe_psql('postgres', 'SELECT pg_switch_wal() IS NOT NULL')
-		  && $primary->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()'));
+	# The commit flushes up to its own end, which is the end of a record.
+	$primary->safe_psql('postgres', q{SELECT pg_logical_emit_message(true, 'test', 'x')});
+	return lsn_number($primary->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()'));
 }
 
 sub relation
@@ -137,6 +137,18 @@ sub read_fork
 	return @pages;
 }
 
+# A page without its checksum, its pruning hint and what is in its free space.
+sub essence
+{
+	my ($page) = @_;
+	my ($lower, $upper) = unpack 'x12 S S', $page;
+	substr $page, 8, 2, "\0" x 2;
+	substr $page, 20, 4, "\0" x 4;
+	substr $page, $lower, $upper - $lower, "\0" x ($upper - $lower)
+	  if $lower < $upper && $upper <= $block_bytes;
+	return $page;
+}
+
 # The pages of a table as served must be those of the primary's file.
 sub compare_table
 {
@@ -146,9 +158,10 @@ sub compare_table
 	my @expected = file_blocks($relation->{path});
 	my $size = $client->ask('nblocks', rel => $relation->{rel}, nms => $nms);
 	my @answers = read_fork($client, $relation->{rel}, $nms, scalar @expected);
-	my @bad = grep { ($answers[$_]{page} // '') ne $expected[$_] } 0 .. $#expected;
+	my @bad = grep { essence($answers[$_]{page} // $zero_page) ne essence($expected[$_]) } 0 .. $#expected;
 
 	is($size->{nblocks}, scalar @expected, "$label: length");
+ for (@bad) { my ($a,$b)=(essence($answers[$_]{page}),essence($expected[$_])); diag "blk $_: ", join ' ', map { sprintf '%d:%02x/%02x', $_, ord(substr $a,$_,1), ord(substr $b,$_,1) } grep { substr($a,$_,1) ne substr($b,$_,1) } 0..8191; }
 	is("@bad", '', "$label: " . scalar(@expected) . ' pages');
 	return $relation;
 }
@@ -229,11 +242,11 @@ is($client->ask('dbsize', db => $db, nms => flush_lsn())->{bytes}, database_byte
 like($client->ask('dbsize', db => 99)->{error}, qr/^database not found/, 'unknown database');
 
 $primary->safe_psql('postgres', 'INSERT INTO small VALUES (1)') for 1 .. 20;
-$primary->safe_psql('postgres', 'CHECKPOINT');
-$answer = $client->ask('slru', slru => 0, segment => 0, nms => flush_lsn());
-my $clog = slurp_file($primary->data_dir . '/pg_xact/0000');
 # The statuses up to the next transaction id, four to a byte.
 my $next_xid = $primary->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())');
+$primary->safe_psql('postgres', 'CHECKPOINT');
+my $clog = slurp_file($primary->data_dir . '/pg_xact/0000');
+$answer = $client->ask('slru', slru => 0, segment => 0, nms => flush_lsn());
 is(substr($answer->{page}, 0, int($next_xid / 4)),
 	substr($clog, 0, int($next_xid / 4)), 'newest pg_xact, not what is on the disk of the standby');
 is(length $answer->{page}, $answer->{nblocks} * $block_bytes, 'whole blocks');
@@ -245,7 +258,33 @@ like($client->ask('slru', slru => 3, segment => 0)->{error}, qr/^Bad request/, '
 
 # ---- files that come and go while others read
 
-# Blindly reads every number and block around, so that a stale page would be loaded.
+# Reads every number and block around, so that a stale page would be loaded.
+sub read_blindly
+{
+	my ($stop, $from, $to) = @_;
+	my $watch = IO::Select->new($stop);
+	my $reader = stream_to($standby);
+	my $pages = 0;
+
+	until ($watch->can_read(0))
+	{
+		my @bodies;
+		for (1 .. 200)
+		{
+			my $rel = [ 1663, $db, $from + int rand($to - $from) ];
+			push @bodies, $reader->request_body('getpage', rel => $rel, block => int rand 40);
+		}
+		$reader->send_requests(@bodies);
+		for (@bodies)
+		{
+			my $got = $reader->read_answer // return 2;
+			return 3 if $got->{tag} != 102 && $got->{error} !~ /^relation not found/;
+			$pages++ if $got->{tag} == 102 && $got->{page} ne $zero_page;
+		}
+	}
+	return $pages > 0 ? 0 : 4;
+}
+
 sub start_reader
 {
 	my ($from, $to) = @_;
@@ -253,27 +292,10 @@ sub start_reader
 	my $pid = fork // die $!;
 	if ($pid == 0)
 	{
-		close $stop_write;
-		my $watch = IO::Select->new($stop_read);
-		my $reader = stream_to($standby);
-		my $pages = 0;
-		until ($watch->can_read(0))
-		{
-			my @bodies;
-			for (1 .. 200)
-			{
-				my $rel = [ 1663, $db, $from + int rand($to - $from) ];
-				push @bodies, $reader->request_body('getpage', rel => $rel, block => int rand 40);
-			}
-			$reader->send_requests(@bodies);
-			for (@bodies)
-			{
-				my $got = $reader->read_answer // POSIX::_exit(2);
-				POSIX::_exit(3) if $got->{tag} != 102 && $got->{error} !~ /^relation not found/;
-				$pages++ if $got->{tag} == 102 && $got->{page} ne $zero_page;
-			}
-		}
-		POSIX::_exit($pages > 0 ? 0 : 4);
+		# Leaves without the end blocks of the test, which stop the servers.
+		my $code = eval { close $stop_write; read_blindly($stop_read, $from, $to) };
+		diag "reader: $@" if $@;
+		POSIX::_exit($code // 5);
 	}
 	close $stop_read;
 	return { pid => $pid, stop => $stop_write };
@@ -282,7 +304,8 @@ sub start_reader
 sub stop_reader
 {
 	my ($reader, $label) = @_;
-	close $reader->{stop};
+	# A byte, not the end of file: readers started later hold copies of this pipe.
+	syswrite $reader->{stop}, 'x';
 	waitpid $reader->{pid}, 0;
 	is($? >> 8, 0, $label);
 	return;
@@ -465,6 +488,44 @@ $sharded->stop('fast');
 wait_for_port($occupied);
 is(connect_to($occupied)->status->{consistent}, 'on', 'the port is taken over once it is free');
 
+# ---- life of the workers
+
+# The parent and the pids of the workers, from the server's own process titles.
+sub worker_pids
+{
+	my ($node) = @_;
+	my $postmaster = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
+	my @found = map { /^\s*(\d+)\s+$postmaster\s.*neon page service/ ? $1 : () } split /\n/, `ps -eo pid,ppid,args`;
+	return @found;
+}
+
+my $log_start = -s $occupied->logfile;
+my $ended = connect_to($occupied);
+kill 'TERM', worker_pids($occupied);
+$error = NeonComm::Pagestream::error_of($ended->read_until('E'));
+is($error->{C}, '57P01', 'a client is told that its worker ends');
+wait_for_port($occupied);
+pass('a terminated worker comes back');
+
+kill 'KILL', (worker_pids($occupied))[0];
+$occupied->wait_for_log(qr/reinitializing/, $log_start);
+# Recovery starts over; the postmaster starts workers only because redo asks it to.
+$primary->safe_psql('postgres', q{INSERT INTO small VALUES (2)});
+wait_for_port($occupied);
+$client = stream_to($occupied);
+compare_table($client, 'small', 'after the crash of a worker');
+$client->close;
+
+$occupied->append_conf('postgresql.conf', q{neon_page_service.idle_timeout = '1s'});
+$occupied->reload;
+$ended = connect_to($occupied);
+$error = NeonComm::Pagestream::error_of($ended->read_until('E'));
+is($error->{C}, '08006', 'an idle client is disconnected');
+$occupied->append_conf('postgresql.conf', q{neon_page_service.idle_timeout = '10min'});
+$occupied->reload;
+$occupied->restart;
+wait_for_port($occupied);
+
 # ---- a client that does not read does not delay shutdown
 
 my $lazy_reader = stream_to($occupied);
@@ -537,6 +598,9 @@ fails_to_start('open', qr/would serve every page to everybody who reaches "0\.0\
 	'neon_page_service.listen_addresses' => '0.0.0.0');
 fails_to_start('tenant', qr/invalid value for parameter "neon_page_service.tenant_id"/,
 	'neon_page_service.tenant_id' => 'abc');
+
+fails_to_start('port', qr/70000 is outside the valid range for parameter "neon_page_service.port"/,
+	'neon_page_service.port' => 70000);
 
 my ($rc, $stdout, $stderr) = $primary->psql('postgres', q{LOAD 'neon_page_service'});
 like($stderr, qr/neon_page_service must be preloaded/, 'LOAD is refused');

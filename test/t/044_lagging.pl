@@ -69,7 +69,7 @@ foreach my $strategy ('wal_log', 'file_copy')
 	is($c->sql('SELECT sum(x) FROM d', db => "copy_$strategy"), '200030000', "$strategy: and changes them");
 	is($c->sql('SELECT sum(x) FROM d', db => "src_$strategy"), '200010000', "$strategy: alone");
 }
-$c->sql(q{SET allow_in_place_tablespaces = on; CREATE TABLESPACE ts LOCATION '';});
+$c->sql(q{CREATE TABLESPACE ts LOCATION '';});
 foreach my $round (1 .. 2)
 {
 	$c->sql('ALTER DATABASE copy_file_copy SET TABLESPACE ts');

@@ -72,6 +72,7 @@ struct MockPs
 	uint32_t	open_now;
 	uint32_t	open_max;
 	uint32_t	requests;
+	uint32_t	history[MOCK_HISTORY];
 	MockConn	conns[MOCK_CONNS_MAX];
 };
 
@@ -253,6 +254,12 @@ uint32_t
 mock_ps_requests(const MockPs *m)
 {
 	return m->requests;
+}
+
+uint32_t
+mock_ps_block_of_request(const MockPs *m, uint32_t index)
+{
+	return m->history[index];
 }
 
 uint32_t
@@ -478,6 +485,8 @@ take_request(MockPs *m, MockConn *c, const NcFrame *f)
 
 	if (!nc_ps_request_decode(f->body, f->body_bytes, c->version, &req))
 		die("the engine sent a malformed request");
+	if (m->requests < MOCK_HISTORY)
+		m->history[m->requests] = req.block;
 	m->requests++;
 	/* answers keep their order behind a held one */
 	if (c->nheld > 0)

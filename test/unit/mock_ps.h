@@ -80,6 +80,10 @@ extern uint32_t mock_ps_accepted(const MockPs *m);
 extern uint32_t mock_ps_open_now(const MockPs *m);
 extern uint32_t mock_ps_open_max(const MockPs *m);
 extern uint32_t mock_ps_requests(const MockPs *m);
+
+/* Block of the request with this number (from 0, the first MOCK_HISTORY of them). */
+#define MOCK_HISTORY 128
+extern uint32_t mock_ps_block_of_request(const MockPs *m, uint32_t index);
 extern uint32_t mock_ps_held(const MockPs *m);
 extern const char *mock_ps_last_command(const MockPs *m);
 extern const char *mock_ps_last_param(const MockPs *m, const char *name);

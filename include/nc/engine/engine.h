@@ -60,11 +60,11 @@ typedef struct NcEngineConfig
 	uint32_t	connect_timeout_ms;
 	uint32_t	silence_timeout_ms; /* oldest request of a connection unanswered for this long:
 									 * abandon the connection, move its requests */
-	uint32_t	idle_timeout_ms;	/* close a connection beyond the first of its shard after this */
+	uint32_t	idle_timeout_ms;	/* close an idle connection that is not the last of its shard */
 	char		password_file[1024];	/* token read at each connect; empty = none */
 } NcEngineConfig;
 
-/* One row of neon_comm.connections; written by the engine, read by anyone, torn reads tolerated. */
+/* One row of neon_comm.connections; the engine writes, anyone reads, torn reads are tolerated. */
 typedef struct NcConnRow
 {
 	_Atomic uint32_t state;		/* NcConnState */

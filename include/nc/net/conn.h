@@ -79,6 +79,9 @@ typedef struct NcConn
 	char		last_error[NC_CONN_TEXT_BYTES];
 } NcConn;
 
+/* May a connection go from one state to the other?  The table of conn_state.h. */
+extern bool nc_conn_move_allowed(NcConnState from, NcConnState to);
+
 static inline bool
 nc_conn_open(const NcConn *c)
 {

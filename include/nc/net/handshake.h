@@ -58,7 +58,7 @@ extern const char *nc_handshake_error(const NcHandshake *h);
 /* Closes the socket, too. */
 extern void nc_handshake_free(NcHandshake *h);
 
-/* ---- streams inside TLS: results as of read(): > 0, 0 = would block, < 0 = dead, see error ---- */
+/* ---- streams inside TLS: results are > 0, 0 = would block, < 0 = dead, see error ---- */
 
 /* Queues the body of one CopyData. */
 extern int	nc_handshake_put(NcHandshake *h, const void *body, size_t bytes);

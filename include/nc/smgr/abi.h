@@ -12,7 +12,6 @@
 #include "nc/compat/pg.h"
 
 /* ---- our operations, called through the server's table; contracts as in smgr.c ---- */
-extern void nc_smgr_process_init(void);
 extern void nc_smgr_create(SMgrRelation reln, ForkNumber fork, bool is_redo);
 extern void nc_smgr_unlink(NcPgRelBackend rel, ForkNumber fork, bool is_redo);
 
@@ -63,8 +62,8 @@ extern const NcSmgrAbi *nc_smgr_abi(void);
 
 /*
  * How often the close entry of the table was called: install's self-test
- * watches it move.  Not open: its index is a constant there, so the compiler
- * calls mdopen directly.
+ * watches it move.  Not open or init: their index is a constant there, so the
+ * compiler calls md directly.
  */
 extern uint64 nc_smgr_close_calls;
 

@@ -48,7 +48,4 @@ typedef struct NcLocalBytes
 
 extern void nc_skeleton_measure(NcLocalBytes *out);
 
-/* Checkpointer, at exit after a clean shutdown checkpoint: remembers local sequences. */
-extern void nc_skeleton_save_sequences(int code, Datum arg);
-
 #endif							/* NC_SMGR_SKELETON_H */

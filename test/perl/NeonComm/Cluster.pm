@@ -38,11 +38,12 @@ sub new
 
 	push @args, '--checksums' if $o{checksums};
 	my @conf = ('shared_buffers=' . ($o{buffers} // '1MB'),
-		'autovacuum=' . ($o{autovacuum} // 'off'), 'max_wal_size=256MB', @{ $o{conf} // [] });
+		'autovacuum=' . ($o{autovacuum} // 'off'), 'max_wal_size=256MB',
+		'allow_in_place_tablespaces=on', @{ $o{conf} // [] });
 	push @conf, "neon_comm.test_rules_off='$ENV{NEON_TEST_RULES_OFF}'"
 	  if ($ENV{NEON_TEST_RULES_OFF} // '') ne '';
 	push @args, '--conf', $_ foreach @conf;
-	push @args, '--ps-conf', $_ foreach @{ $o{ps_conf} // [] };
+	push @args, '--ps-conf', $_ foreach ('allow_in_place_tablespaces=on', @{ $o{ps_conf} // [] });
 	$self->dev(@args);
 	$self->start unless $o{no_start};
 	return $self;

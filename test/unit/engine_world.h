@@ -1,0 +1,93 @@
+/*
+ * engine_world.h
+ *	  An engine, page servers and clients in one thread, with a clock that the
+ *	  test moves: the bench of the engine's tests.
+ */
+#ifndef ENGINE_WORLD_H
+#define ENGINE_WORLD_H
+
+#include "mock_ps.h"
+#include "nc/engine/engine.h"
+
+#define WORLD_SERVERS_MAX 8
+#define WORLD_DEST_PAGES 8192
+#define WORLD_TURNS_MAX 20000
+
+/* What the clock advances by in each turn. */
+#define WORLD_TURN_US 100
+
+typedef struct World
+{
+	NcIoMethod	io;
+	NcRingArea	area;
+	void	   *area_memory;
+	NcCounters	counters;
+	NcConnRow	rows[NC_CONN_ROWS];
+	NcEngineConfig config;
+	NcShardMap	map;
+	NcEngine   *engine;
+	MockPs	   *servers[WORLD_SERVERS_MAX];
+	uint32_t	nservers;
+	uint64_t	now_us;
+	uint8_t    *dest;			/* [WORLD_DEST_PAGES] pages, shared by all rings */
+	uint32_t	wakes;
+	int			extra_fds[4];	/* descriptors to watch, before the start */
+	int			nextra_fds;
+	char		log[8192];		/* all lines */
+	int			wait_ms;		/* real waiting in a turn, for tests with a thread */
+} World;
+
+/* One read as a client makes it. */
+typedef struct WorldRead
+{
+	uint32_t	ring;
+	uint32_t	slot;
+	NcSlotKind	kind;
+	NcSlotClass class;
+	uint32_t	rel;
+	uint32_t	block;
+	uint32_t	nblocks;
+	uint32_t	dest;			/* the first of nblocks pages in `dest` */
+} WorldRead;
+
+extern World *world_open(NcIoMethod io, uint32_t nrings, uint32_t nservers);
+extern void world_close(World *w);
+
+/* (Re)starts the engine with w->config and w->map. */
+extern void world_start(World *w);
+extern void world_stop(World *w);
+
+/* A map over the first n servers. */
+extern void world_map(World *w, uint32_t n, uint32_t stripe);
+
+/* One turn of everybody. */
+extern void world_turn(World *w);
+
+/* Turns until the slot is DONE; fails the test when that does not come. */
+extern void world_wait(World *w, uint32_t ring, uint32_t slot);
+
+/* Turns until a counter reaches a value. */
+extern void world_wait_counter(World *w, NcCounter id, uint64_t value);
+
+/* n turns. */
+extern void world_turns(World *w, uint32_t n);
+
+extern void world_submit(World *w, const WorldRead *r);
+extern void world_submit_quietly(World *w, const WorldRead *r); /* without the doorbell */
+extern NcSlot *world_slot(World *w, uint32_t ring, uint32_t slot);
+extern NcSlotState world_state(World *w, uint32_t ring, uint32_t slot);
+
+/* DONE -> FREE; returns the result. */
+extern NcSlotResult world_collect(World *w, uint32_t ring, uint32_t slot);
+
+/* SUBMITTED or TAKEN -> FREE; false when it was too late. */
+extern bool world_cancel(World *w, uint32_t ring, uint32_t slot);
+
+/* Are the pages of a read all there, each from the server that the map names? */
+extern bool world_pages_right(World *w, const WorldRead *r);
+
+extern NcRelKey world_rel(uint32_t rel);
+extern uint64_t world_counter(World *w, NcCounter id);
+extern uint32_t world_rows_in(World *w, NcConnState state);
+
+#endif							/* ENGINE_WORLD_H */

@@ -1,0 +1,1100 @@
+/*
+ * test_engine.c
+ *	  The engine against page servers that behave and that do not, with both
+ *	  methods of the loop.
+ *
+ * Each test is one history; clocks are the test's, nothing sleeps.  Every page
+ * that arrives is compared byte by byte with what the server of that shard sends
+ * for that key.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine_world.h"
+#include "nc/net/net.h"
+
+static NcIoMethod method;
+
+static int
+use_uring(void **state)
+{
+	method = NC_IO_URING;
+	return 0;
+}
+
+static int
+use_epoll(void **state)
+{
+	method = NC_IO_EPOLL;
+	return 0;
+}
+
+static World *
+open_world(uint32_t nrings, uint32_t nservers)
+{
+	return world_open(method, nrings, nservers);
+}
+
+static void
+expect_pages(World *w, const WorldRead *r)
+{
+	world_wait(w, r->ring, r->slot);
+	assert_int_equal(world_collect(w, r->ring, r->slot), NC_SLOT_RESULT_OK);
+	assert_true(world_pages_right(w, r));
+}
+
+/* ---- it works ---- */
+
+static void
+test_single_page(void **state)
+{
+	World	   *w = open_world(2, 1);
+	WorldRead	r = {.ring = 1, .slot = 3, .rel = 100, .block = 7, .dest = 5};
+
+	world_start(w);
+	assert_string_equal(nc_engine_io_method(w->engine),
+						method == NC_IO_URING ? "io_uring" : "epoll");
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+	assert_int_equal(world_counter(w, NC_COUNTER_PAGES_RECEIVED), 1);
+	assert_int_equal(world_rows_in(w, NC_CONN_READY), 1);
+	assert_string_equal(mock_ps_last_command(w->servers[0]),
+						"pagestream_v3 11223344556677889900aabbccddeeff "
+						"ffeeddccbbaa00998877665544332211");
+	assert_string_equal(mock_ps_last_param(w->servers[0], "user"), "neon_comm");
+	assert_string_equal(mock_ps_last_param(w->servers[0], "database"), "neon_comm");
+	assert_string_equal(mock_ps_last_param(w->servers[0], "options"),
+						"-c neon.compute_mode=primary");
+	world_close(w);
+}
+
+static void
+test_version_2(void **state)
+{
+	World	   *w = open_world(2, 1);
+	WorldRead	r = {.rel = 100, .block = 7, .nblocks = 9};
+
+	w->config.protocol_version = 2;
+	world_start(w);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_non_null(strstr(mock_ps_last_command(w->servers[0]), "pagestream_v2 "));
+	world_close(w);
+}
+
+/* A range over four shards with stripe 1: every block is somebody else's. */
+static void
+test_range_over_shards(void **state)
+{
+	World	   *w = open_world(2, 4);
+	WorldRead	r = {.rel = 16384, .block = 1000, .nblocks = 32, .dest = 40};
+
+	world_start(w);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	for (uint32_t i = 0; i < 4; i++)
+		assert_true(mock_ps_requests(w->servers[i]) > 0);
+	assert_int_equal(world_counter(w, NC_COUNTER_PAGES_REQUESTED), 32);
+	world_close(w);
+}
+
+static void
+test_other_kinds(void **state)
+{
+	World	   *w = open_world(1, 4);
+	WorldRead	r[] = {
+		{.slot = 0, .kind = NC_SLOT_KIND_EXISTS, .rel = 100},
+		{.slot = 1, .kind = NC_SLOT_KIND_EXISTS, .rel = 101},
+		{.slot = 2, .kind = NC_SLOT_KIND_NBLOCKS, .rel = 100},
+		{.slot = 3, .kind = NC_SLOT_KIND_DBSIZE, .rel = 0}
+	};
+	uint64_t	want[] = {1, 0, 107, 5 * NC_PAGE_BYTES};
+
+	world_start(w);
+	for (int i = 0; i < 4; i++)
+		world_submit(w, &r[i]);
+	for (uint32_t i = 0; i < 4; i++)
+	{
+		world_wait(w, 0, i);
+		assert_int_equal(world_slot(w, 0, i)->value, want[i]);
+		assert_int_equal(world_collect(w, 0, i), NC_SLOT_RESULT_OK);
+	}
+	assert_int_equal(mock_ps_requests(w->servers[0]), 4);
+	world_close(w);
+}
+
+/* A wake only for who sleeps, and one for all that a turn completed. */
+static void
+test_wakes(void **state)
+{
+	World	   *w = open_world(2, 1);
+	WorldRead	a = {.ring = 0, .slot = 0, .rel = 100, .block = 1, .dest = 0};
+	WorldRead	b = {.ring = 1, .slot = 0, .rel = 100, .block = 2, .dest = 1};
+	WorldRead	c = {.ring = 1, .slot = 1, .rel = 100, .block = 3, .dest = 2};
+
+	world_start(w);
+	atomic_store(&w->area.rings[1].client_asleep, 1);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_submit(w, &a);
+	world_submit(w, &b);
+	world_submit(w, &c);
+	while (mock_ps_held(w->servers[0]) < 3)
+		world_turn(w);
+	mock_ps_release(w->servers[0]);
+	expect_pages(w, &a);
+	expect_pages(w, &b);
+	expect_pages(w, &c);
+	assert_int_equal(w->wakes, 1);
+	assert_int_equal(world_counter(w, NC_COUNTER_WAKES), 1);
+	world_close(w);
+}
+
+static void
+test_password(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7};
+	FILE	   *f;
+
+	snprintf(w->config.password_file, sizeof(w->config.password_file), "/tmp/nc_token_XXXXXX");
+	close(mkstemp(w->config.password_file));
+	mock_ps_password(w->servers[0], "token-2");
+	f = fopen(w->config.password_file, "w");
+	fputs("token-1\n", f);
+	fclose(f);
+	world_start(w);
+	world_submit(w, &r);
+	world_wait_counter(w, NC_COUNTER_CONNECT_FAILURES, 1);
+	assert_null(strstr(w->log, "token"));
+	assert_non_null(strstr(w->log, "JWT authentication error"));
+
+	/* the token rotates; it is read at each connect */
+	f = fopen(w->config.password_file, "w");
+	fputs("token-2\n", f);
+	fclose(f);
+	w->now_us += 2 * NC_BACKOFF_MAX_US;
+	expect_pages(w, &r);
+	assert_non_null(strstr(w->log, "connected again"));
+	unlink(w->config.password_file);
+	world_close(w);
+}
+
+/* A name is resolved in a thread; its end wakes the loop. */
+static void
+test_host_name(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7};
+
+	snprintf(w->map.conninfo[0], sizeof(w->map.conninfo[0]),
+			 "postgresql://localhost:%u/?sslmode=disable", mock_ps_port(w->servers[0]));
+	w->wait_ms = 1;
+	world_start(w);
+	world_submit(w, &r);
+	world_wait(w, 0, 0);
+	assert_int_equal(world_collect(w, 0, 0), NC_SLOT_RESULT_OK);
+	assert_true(mock_page_is(w->dest, 0, &(NcRelKey) {1663, 5, 100, 0}, 7));
+	world_close(w);
+}
+
+/* ---- what clients may get wrong ---- */
+
+static void
+expect_bad(World *w, const WorldRead *r)
+{
+	world_submit(w, r);
+	world_wait(w, r->ring, r->slot);
+	assert_int_equal(world_collect(w, r->ring, r->slot), NC_SLOT_RESULT_BAD_REQUEST);
+}
+
+static void
+test_bad_requests(void **state)
+{
+	World	   *w = open_world(1, 1);
+	NcSlot	   *s;
+
+	world_start(w);
+	expect_bad(w, &(WorldRead) {.rel = 1, .kind = (NcSlotKind) 9});
+	expect_bad(w, &(WorldRead) {.rel = 1, .class = NC_SLOT_CLASS_AIO});
+	expect_bad(w, &(WorldRead) {.rel = 1, .nblocks = 33});
+	expect_bad(w, &(WorldRead) {.rel = 1, .nblocks = 2, .block = 0xfffffffe});
+	expect_bad(w, &(WorldRead) {.rel = 1, .dest = WORLD_DEST_PAGES});
+	expect_bad(w, &(WorldRead) {.rel = 1, .nblocks = 2, .dest = WORLD_DEST_PAGES - 1});
+	expect_bad(w, &(WorldRead) {.rel = 1, .dest = NC_DEST_NONE});
+
+	/* destinations beyond the ring's array */
+	world_submit_quietly(w, &(WorldRead) {.rel = 1, .nblocks = 4});
+	s = world_slot(w, 0, 0);
+	s->dest_first = NC_RING_DESTS - 3;
+	nc_ring_notify(&w->area, 0);
+	world_wait(w, 0, 0);
+	assert_int_equal(world_collect(w, 0, 0), NC_SLOT_RESULT_BAD_REQUEST);
+	assert_int_equal(mock_ps_requests(w->servers[0]), 0);
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+	world_close(w);
+}
+
+static void
+test_no_server(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7};
+
+	w->map.shard_count = 0;
+	world_start(w);
+	world_submit(w, &r);
+	world_wait(w, 0, 0);
+	assert_int_equal(world_collect(w, 0, 0), NC_SLOT_RESULT_NO_SERVER);
+	world_close(w);
+}
+
+/* ---- cancellation ---- */
+
+static void
+test_cancel_before_take(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7};
+
+	world_start(w);
+	world_wait_counter(w, NC_COUNTER_CONNECTS, 1);
+	world_submit(w, &r);
+	assert_true(world_cancel(w, 0, 0));
+	world_turns(w, 50);
+	assert_int_equal(world_counter(w, NC_COUNTER_REQUESTS), 0);
+	assert_int_equal(mock_ps_requests(w->servers[0]), 0);
+	world_close(w);
+}
+
+/* Cancelled in flight, the slot and its buffer used again: the late page goes nowhere. */
+static void
+test_cancel_in_flight(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7, .dest = 0};
+	WorldRead	again = {.rel = 200, .block = 9, .dest = 0};
+
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_submit(w, &r);
+	while (mock_ps_held(w->servers[0]) == 0)
+		world_turn(w);
+	assert_true(world_cancel(w, 0, 0));
+	memset(w->dest, 0x5a, NC_PAGE_BYTES);
+	world_submit(w, &again);
+	while (mock_ps_held(w->servers[0]) < 2)
+		world_turn(w);
+	mock_ps_release(w->servers[0]);
+	expect_pages(w, &again);
+	assert_int_equal(world_counter(w, NC_COUNTER_LATE_ANSWERS), 1);
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+	world_close(w);
+}
+
+/* A range of which some pages are here is cancelled: nothing of it is written. */
+static void
+test_cancel_half_a_range(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7, .nblocks = 6, .dest = 0};
+
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 3, 1);
+	world_submit(w, &r);
+	world_wait_counter(w, NC_COUNTER_PAGES_RECEIVED, 3);
+	memset(w->dest, 0x5a, 6 * NC_PAGE_BYTES);
+	assert_true(world_cancel(w, 0, 0));
+	mock_ps_release(w->servers[0]);
+	world_wait_counter(w, NC_COUNTER_LATE_ANSWERS, 3);
+	for (size_t i = 0; i < 6 * NC_PAGE_BYTES; i++)
+		assert_int_equal(w->dest[i], 0x5a);
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+	world_close(w);
+}
+
+/* Cancelled while the server is away: the queue is emptied by the watchdog's sweep. */
+static void
+test_cancel_queued(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7, .nblocks = 32};
+
+	mock_ps_down(w->servers[0]);
+	world_start(w);
+	world_submit(w, &r);
+	world_turns(w, 20);
+	assert_int_equal(nc_engine_busy(w->engine), 1);
+	assert_true(world_cancel(w, 0, 0));
+	w->now_us += 1100000;
+	world_turns(w, 2);
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+	mock_ps_up(w->servers[0]);
+	w->now_us += 2000000;
+	world_wait_counter(w, NC_COUNTER_CONNECTS, 1);
+	world_turns(w, 20);
+	assert_int_equal(mock_ps_requests(w->servers[0]), 0);
+	world_close(w);
+}
+
+/* Cancelled between two sweeps, the server comes back: it is not asked. */
+static void
+test_cancel_not_sent(void **state)
+{
+	World	   *w = open_world(2, 1);
+	WorldRead	r = {.ring = 0, .rel = 100, .block = 7};
+	WorldRead	other = {.ring = 1, .rel = 200, .block = 8, .dest = 1};
+
+	mock_ps_down(w->servers[0]);
+	world_start(w);
+	world_submit(w, &r);
+	world_submit(w, &other);
+	world_turns(w, 3);
+	assert_true(world_cancel(w, 0, 0));
+	mock_ps_up(w->servers[0]);
+	expect_pages(w, &other);
+	assert_int_equal(mock_ps_requests(w->servers[0]), 1);
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+	world_close(w);
+}
+
+/* Cancelled behind one that is still wanted, while the server is away: swept. */
+static void
+test_cancel_swept(void **state)
+{
+	World	   *w = open_world(2, 1);
+	WorldRead	r = {.ring = 0, .rel = 100, .block = 7};
+	WorldRead	other = {.ring = 1, .rel = 200, .block = 8, .nblocks = 32};
+
+	mock_ps_down(w->servers[0]);
+	world_start(w);
+	world_submit(w, &r);
+	world_turns(w, 3);
+	world_submit(w, &other);
+	world_turns(w, 3);
+	assert_true(world_cancel(w, 1, 0));
+	assert_int_equal(nc_engine_busy(w->engine), 2);
+	w->now_us += 1100000;
+	world_turns(w, 2);
+	assert_int_equal(nc_engine_busy(w->engine), 1);
+	world_close(w);
+}
+
+/* ---- page servers that fail ---- */
+
+/* What is sent again comes first, and in its order. */
+static void
+test_resend_order(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 50, .nblocks = 20};
+	uint32_t	before;
+
+	w->config.connections_per_shard_max = 1;
+	w->config.depth_max = 6;
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_submit(w, &r);
+	while (mock_ps_held(w->servers[0]) < 6)
+		world_turn(w);
+	before = mock_ps_requests(w->servers[0]);
+	mock_ps_drop_all(w->servers[0]);
+	expect_pages(w, &r);
+	for (uint32_t i = 0; i < 20; i++)
+		assert_int_equal(mock_ps_block_of_request(w->servers[0], before + i), 50 + i);
+	assert_int_equal(world_counter(w, NC_COUNTER_RESENT), 6);
+	world_close(w);
+}
+
+static void
+lost_and_resent(MockFault fault, NcCounter counter)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7, .nblocks = 8, .dest = 3};
+
+	w->config.connections_per_shard_max = 1;
+	world_start(w);
+	mock_ps_fault(w->servers[0], fault, 2, 1);
+	world_submit(w, &r);
+	world_wait_counter(w, counter, 1);
+	w->now_us += NC_BACKOFF_MAX_US;
+	expect_pages(w, &r);
+	assert_int_equal(world_counter(w, counter), 1);
+	assert_true(world_counter(w, NC_COUNTER_RESENT) > 0);
+	assert_int_equal(world_counter(w, NC_COUNTER_DISCONNECTS), 1);
+	assert_int_equal(world_counter(w, NC_COUNTER_CONNECTS), 2);
+	assert_int_equal(world_rows_in(w, NC_CONN_READY), 1);
+	assert_int_equal(world_rows_in(w, NC_CONN_CLOSING), 0);
+	world_close(w);
+}
+
+static void
+test_lost(void **state)
+{
+	lost_and_resent(MOCK_CLOSE, NC_COUNTER_DISCONNECTS);
+}
+
+static void
+test_lost_mid_frame(void **state)
+{
+	lost_and_resent(MOCK_CLOSE_MID_FRAME, NC_COUNTER_DISCONNECTS);
+}
+
+static void
+test_stream_error(void **state)
+{
+	lost_and_resent(MOCK_STREAM_ERROR, NC_COUNTER_DISCONNECTS);
+}
+
+static void
+test_poison_wrong_id(void **state)
+{
+	lost_and_resent(MOCK_WRONG_ID, NC_COUNTER_POISONED);
+}
+
+static void
+test_poison_wrong_block(void **state)
+{
+	lost_and_resent(MOCK_WRONG_BLOCK, NC_COUNTER_POISONED);
+}
+
+static void
+test_poison_wrong_tag(void **state)
+{
+	lost_and_resent(MOCK_WRONG_TAG, NC_COUNTER_POISONED);
+}
+
+static void
+test_poison_swapped(void **state)
+{
+	lost_and_resent(MOCK_SWAP, NC_COUNTER_POISONED);
+}
+
+static void
+test_poison_garbage(void **state)
+{
+	lost_and_resent(MOCK_GARBAGE, NC_COUNTER_POISONED);
+}
+
+static void
+test_poison_length(void **state)
+{
+	lost_and_resent(MOCK_LONG_FRAME, NC_COUNTER_POISONED);
+}
+
+/* The last answer comes twice: the second has no request. */
+static void
+test_poison_unasked(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7};
+
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_UNASKED, 0, 1);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	world_wait_counter(w, NC_COUNTER_POISONED, 1);
+	assert_non_null(strstr(w->log, "nobody asked for"));
+	world_close(w);
+}
+
+static void
+test_stream_error_text(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7};
+
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_STREAM_ERROR, 0, 1);
+	world_submit(w, &r);
+	world_wait_counter(w, NC_COUNTER_DISCONNECTS, 1);
+	assert_non_null(strstr(w->log, "shutdown (SQLSTATE 57P01)"));
+	world_close(w);
+}
+
+/* A prefetch is not sent again: nobody waits for it. */
+static void
+test_prefetch_dropped(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	p = {.slot = 40, .class = NC_SLOT_CLASS_PREFETCH, .rel = 100, .block = 7,
+	.dest = NC_DEST_NONE};
+	WorldRead	r = {.slot = 0, .rel = 100, .block = 8};
+
+	w->config.connections_per_shard_max = 1;
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_submit(w, &p);
+	world_submit(w, &r);
+	while (mock_ps_held(w->servers[0]) < 2)
+		world_turn(w);
+	mock_ps_drop_all(w->servers[0]);
+	world_wait(w, 0, 40);
+	assert_int_equal(world_collect(w, 0, 40), NC_SLOT_RESULT_PS_ERROR);
+	assert_int_equal(w->area.rings[0].error_slot, 41);
+	assert_non_null(strstr(w->area.rings[0].error, "connection lost"));
+	expect_pages(w, &r);
+	assert_int_equal(world_counter(w, NC_COUNTER_RESENT), 1);
+	world_close(w);
+}
+
+static void
+test_prefetch_answered(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	p = {.slot = 40, .class = NC_SLOT_CLASS_PREFETCH, .rel = 100, .block = 7,
+	.nblocks = 5, .dest = NC_DEST_NONE};
+
+	world_start(w);
+	world_submit(w, &p);
+	world_wait(w, 0, 40);
+	assert_int_equal(world_collect(w, 0, 40), NC_SLOT_RESULT_OK);
+	world_close(w);
+}
+
+/* The silent connection is abandoned, its requests move to the next one in their order. */
+static void
+test_silent(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7, .nblocks = 5};
+
+	w->config.silence_timeout_ms = 2000;
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_SILENT, 1, 1);
+	world_submit(w, &r);
+	world_wait_counter(w, NC_COUNTER_PAGES_RECEIVED, 1);
+	world_turns(w, 100);
+	assert_int_equal(world_counter(w, NC_COUNTER_SILENT), 0);
+	w->now_us += 2000000;
+	expect_pages(w, &r);
+	assert_int_equal(world_counter(w, NC_COUNTER_SILENT), 1);
+	assert_int_equal(world_counter(w, NC_COUNTER_RESENT), 4);
+	world_close(w);
+}
+
+static void
+test_error_text(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.slot = 6, .rel = 100, .block = 7};
+	WorldRead	next = {.slot = 7, .rel = 100, .block = 8};
+	char		want[128];
+	char		huge[500];
+
+	world_start(w);
+	mock_ps_error_text(w->servers[0], "LSN timeout:\n\tWAL is late");
+	mock_ps_fault(w->servers[0], MOCK_ERROR, 0, 1);
+	world_submit(w, &r);
+	world_wait(w, 0, 6);
+	assert_int_equal(world_collect(w, 0, 6), NC_SLOT_RESULT_PS_ERROR);
+	assert_int_equal(w->area.rings[0].error_slot, 7);
+	snprintf(want, sizeof(want), "shard 0 (127.0.0.1:%u): LSN timeout: WAL is late",
+			 mock_ps_port(w->servers[0]));
+	assert_string_equal(w->area.rings[0].error, want);
+	assert_int_equal(world_counter(w, NC_COUNTER_PS_ERRORS), 1);
+
+	/* the stream goes on, and a long text is cut */
+	memset(huge, 'x', sizeof(huge) - 1);
+	huge[sizeof(huge) - 1] = '\0';
+	mock_ps_error_text(w->servers[0], huge);
+	mock_ps_fault(w->servers[0], MOCK_ERROR, 0, 1);
+	world_submit(w, &r);
+	world_wait(w, 0, 6);
+	assert_int_equal(world_collect(w, 0, 6), NC_SLOT_RESULT_PS_ERROR);
+	assert_true(strlen(w->area.rings[0].error) >= NC_RING_ERROR_BYTES - 2);
+	world_submit(w, &next);
+	expect_pages(w, &next);
+	assert_int_equal(world_counter(w, NC_COUNTER_DISCONNECTS), 0);
+	world_close(w);
+}
+
+/* One block of a range fails: the slot ends at once, the other answers are ignored. */
+static void
+test_error_in_range(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7, .nblocks = 8};
+
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_ERROR, 3, 2);
+	world_submit(w, &r);
+	world_wait(w, 0, 0);
+	assert_int_equal(world_collect(w, 0, 0), NC_SLOT_RESULT_PS_ERROR);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+	assert_int_equal(world_counter(w, NC_COUNTER_LATE_ANSWERS), 0);
+	world_close(w);
+}
+
+/* ---- connecting ---- */
+
+/* Attempts thin out to about one a second, messages to one in five seconds. */
+static void
+test_back_off(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7};
+	uint64_t	first;
+	uint32_t	lines = 0;
+
+	mock_ps_down(w->servers[0]);
+	world_start(w);
+	world_submit(w, &r);
+	for (int i = 0; i < 1000; i++)
+	{
+		w->now_us += 10000;
+		world_turn(w);
+	}
+	first = world_counter(w, NC_COUNTER_CONNECT_FAILURES);
+	assert_true(first >= 15 && first <= 40);
+	for (char *at = w->log; (at = strstr(at, "cannot connect")) != NULL; at++)
+		lines++;
+	assert_true(lines >= 2 && lines <= 3);
+	assert_non_null(strstr(w->log, "1 requests waiting"));
+	assert_int_equal(world_rows_in(w, NC_CONN_BACKOFF), 1);
+	assert_non_null(strstr(w->rows[0].last_error, "refused"));
+
+	/* a success resets it: the next loss is repaired within milliseconds */
+	mock_ps_up(w->servers[0]);
+	w->now_us += 2000000;
+	expect_pages(w, &r);
+	assert_non_null(strstr(w->log, "connected again"));
+	mock_ps_drop_all(w->servers[0]);
+	world_wait_counter(w, NC_COUNTER_DISCONNECTS, 1);
+	world_turns(w, 40);
+	assert_int_equal(world_counter(w, NC_COUNTER_CONNECTS), 2);
+	world_close(w);
+}
+
+static void
+door_fails(MockDoor door, const char *text, uint64_t advance_us)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7};
+
+	mock_ps_door(w->servers[0], door);
+	world_start(w);
+	world_submit(w, &r);
+	world_turns(w, 50);
+	w->now_us += advance_us;
+	world_wait_counter(w, NC_COUNTER_CONNECT_FAILURES, 1);
+	if (strstr(w->log, text) == NULL)
+		fail_msg("\"%s\" is not in the log:\n%s", text, w->log);
+	assert_int_equal(world_counter(w, NC_COUNTER_CONNECTS), 0);
+	mock_ps_door(w->servers[0], MOCK_DOOR_OPEN);
+	w->now_us += 10000000;
+	expect_pages(w, &r);
+	world_close(w);
+}
+
+static void
+test_command_refused(void **state)
+{
+	door_fails(MOCK_DOOR_REFUSES, "tenant is not here", 0);
+}
+
+static void
+test_command_no_copy(void **state)
+{
+	door_fails(MOCK_DOOR_SELECT, "CopyBoth", 0);
+}
+
+static void
+test_connect_closed(void **state)
+{
+	door_fails(MOCK_DOOR_CLOSES, "cannot connect", 0);
+}
+
+static void
+test_connect_timeout(void **state)
+{
+	door_fails(MOCK_DOOR_SILENT, "timed out while connecting", 5000000);
+}
+
+/* ---- pools ---- */
+
+static void
+test_pool_cap(void **state)
+{
+	World	   *w = open_world(200, 2);
+
+	world_start(w);
+	for (int round = 0; round < 3; round++)
+	{
+		for (uint32_t i = 0; i < 200; i++)
+			world_submit(w, &(WorldRead) {.ring = i, .slot = 0, .rel = 100 + i, .block = i,
+				.nblocks = 8, .dest = 8 * i});
+		for (uint32_t i = 0; i < 200; i++)
+			expect_pages(w, &(WorldRead) {.ring = i, .slot = 0, .rel = 100 + i, .block = i,
+				.nblocks = 8, .dest = 8 * i});
+	}
+	for (int s = 0; s < 2; s++)
+		assert_int_equal(mock_ps_open_max(w->servers[s]), 4);
+	assert_int_equal(world_counter(w, NC_COUNTER_PAGES_RECEIVED), 4800);
+	assert_int_equal(world_counter(w, NC_COUNTER_FOUND_LATE), 0);
+
+	/* what is idle goes, the first of each shard stays */
+	w->now_us += 61000000;
+	world_turns(w, 20);
+	for (int s = 0; s < 2; s++)
+		assert_int_equal(mock_ps_open_now(w->servers[s]), 1);
+	assert_int_equal(world_counter(w, NC_COUNTER_DISCONNECTS), 0);
+	world_close(w);
+}
+
+/* Work for one connection opens one. */
+static void
+test_pool_lazy(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7, .nblocks = 8};
+
+	world_start(w);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_int_equal(mock_ps_accepted(w->servers[0]), 1);
+	world_close(w);
+}
+
+/* Blocks of one range go to one connection while it has room: servers batch them. */
+static void
+test_range_together(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .nblocks = 16};
+	uint64_t	before[2];
+
+	world_start(w);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_int_equal(world_rows_in(w, NC_CONN_READY), 2);
+	for (int i = 0; i < 2; i++)
+		before[i] = w->rows[i].requests;
+	r.nblocks = 8;
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_true((w->rows[0].requests - before[0] == 8 && w->rows[1].requests == before[1]) ||
+				(w->rows[1].requests - before[1] == 8 && w->rows[0].requests == before[0]));
+	world_close(w);
+}
+
+/* ---- the shard map ---- */
+
+/* In flight on a server that stays and on one that goes; all are answered by the new map. */
+static void
+test_map_change(void **state)
+{
+	World	   *w = open_world(4, 3);
+	WorldRead	r[4];
+
+	/* one connection each, so that no page of the old map is answered before the change */
+	w->config.connections_per_shard_max = 1;
+	w->config.depth_max = 64;
+	world_map(w, 2, 1);
+	world_start(w);
+	for (int s = 0; s < 2; s++)
+		mock_ps_fault(w->servers[s], MOCK_HOLD, 0, 1);
+	for (uint32_t i = 0; i < 4; i++)
+	{
+		r[i] = (WorldRead) {.ring = i, .slot = i, .rel = 100 + i, .nblocks = 16, .dest = 16 * i};
+		world_submit(w, &r[i]);
+	}
+	while (mock_ps_held(w->servers[0]) == 0 || mock_ps_held(w->servers[1]) == 0)
+		world_turn(w);
+
+	/* server 0 stays shard 0, server 1 goes, server 2 comes, stripe changes */
+	snprintf(w->map.conninfo[1], sizeof(w->map.conninfo[1]), "%s",
+			 mock_ps_conninfo(w->servers[2]));
+	w->map.stripe_blocks = 4;
+	nc_engine_set_shard_map(w->engine, &w->map);
+	mock_ps_fault(w->servers[2], MOCK_HOLD, 0, 1);
+	world_turns(w, 100);
+	mock_ps_release(w->servers[0]);
+	mock_ps_release(w->servers[2]);
+	for (uint32_t i = 0; i < 4; i++)
+		expect_pages(w, &r[i]);
+	assert_int_equal(mock_ps_open_now(w->servers[1]), 0);
+	assert_int_equal(world_counter(w, NC_COUNTER_MAP_CHANGES), 2);
+	assert_int_equal(world_counter(w, NC_COUNTER_POISONED), 0);
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+
+	/* the same map again: nothing happens */
+	nc_engine_set_shard_map(w->engine, &w->map);
+	assert_int_equal(world_counter(w, NC_COUNTER_MAP_CHANGES), 2);
+	world_close(w);
+}
+
+/* Addresses swap places: both keep their connections. */
+static void
+test_map_swap(void **state)
+{
+	World	   *w = open_world(1, 2);
+	WorldRead	r = {.rel = 100, .nblocks = 16};
+	uint32_t	accepted;
+
+	w->config.depth_max = 16;
+	world_start(w);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	accepted = mock_ps_accepted(w->servers[0]) + mock_ps_accepted(w->servers[1]);
+	snprintf(w->map.conninfo[0], sizeof(w->map.conninfo[0]), "%s", mock_ps_conninfo(w->servers[1]));
+	snprintf(w->map.conninfo[1], sizeof(w->map.conninfo[1]), "%s", mock_ps_conninfo(w->servers[0]));
+	nc_engine_set_shard_map(w->engine, &w->map);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_int_equal(mock_ps_accepted(w->servers[0]) + mock_ps_accepted(w->servers[1]), accepted);
+	world_close(w);
+}
+
+static void
+test_map_removed(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .nblocks = 4};
+
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_submit(w, &r);
+	while (mock_ps_held(w->servers[0]) == 0)
+		world_turn(w);
+	w->map.shard_count = 0;
+	nc_engine_set_shard_map(w->engine, &w->map);
+	world_wait(w, 0, 0);
+	assert_int_equal(world_collect(w, 0, 0), NC_SLOT_RESULT_NO_SERVER);
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+	world_close(w);
+}
+
+/* Another protocol version: connections are replaced, requests survive. */
+static void
+test_configure(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .nblocks = 4};
+
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_submit(w, &r);
+	while (mock_ps_held(w->servers[0]) == 0)
+		world_turn(w);
+	w->config.protocol_version = 2;
+	nc_engine_configure(w->engine, &w->config);
+	expect_pages(w, &r);
+	assert_non_null(strstr(mock_ps_last_command(w->servers[0]), "pagestream_v2"));
+	assert_int_equal(world_counter(w, NC_COUNTER_DISCONNECTS), 0);
+	world_close(w);
+}
+
+/* ---- life ---- */
+
+/* An engine ends between turns; the next one serves what the first had taken. */
+static void
+test_takeover(void **state)
+{
+	World	   *w = open_world(2, 1);
+	WorldRead	a = {.ring = 0, .rel = 100, .block = 1, .nblocks = 4, .dest = 0};
+	WorldRead	b = {.ring = 1, .rel = 200, .block = 2, .dest = 10};
+
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_submit(w, &a);
+	while (mock_ps_held(w->servers[0]) == 0)
+		world_turn(w);
+	assert_int_equal(world_state(w, 0, 0), NC_SLOT_TAKEN);
+	world_stop(w);
+	assert_int_equal(world_state(w, 0, 0), NC_SLOT_TAKEN);
+	/* submitted, and its bit taken by the dead one */
+	world_submit_quietly(w, &b);
+	world_start(w);
+	expect_pages(w, &a);
+	expect_pages(w, &b);
+	assert_int_equal(world_counter(w, NC_COUNTER_REQUEUED), 1);
+	assert_int_equal(world_counter(w, NC_COUNTER_FOUND_LATE), 0);
+	assert_int_equal(atomic_load(&w->area.doorbell->epoch), 2);
+	world_close(w);
+}
+
+/* A slot without a doorbell is served, and counted because that must not happen. */
+static void
+test_found_late(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7};
+
+	world_start(w);
+	world_wait_counter(w, NC_COUNTER_CONNECTS, 1);
+	world_submit_quietly(w, &r);
+	w->now_us += 1100000;
+	world_turn(w);
+	assert_int_equal(world_counter(w, NC_COUNTER_FOUND_LATE), 0);
+	w->now_us += 1100000;
+	expect_pages(w, &r);
+	assert_int_equal(world_counter(w, NC_COUNTER_FOUND_LATE), 1);
+	world_close(w);
+}
+
+/* Two engines in one process do not know of each other. */
+static void
+test_two_engines(void **state)
+{
+	World	   *a = open_world(1, 1);
+	World	   *b = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7, .nblocks = 3};
+
+	world_start(a);
+	world_start(b);
+	world_submit(a, &r);
+	world_submit(b, &r);
+	expect_pages(a, &r);
+	expect_pages(b, &r);
+	world_close(a);
+	world_submit(b, &r);
+	expect_pages(b, &r);
+	world_close(b);
+}
+
+/* A descriptor of the host that becomes readable is reported, every turn. */
+static void
+test_extra_fds(void **state)
+{
+	World	   *w = open_world(1, 1);
+	int			fds[2];
+
+	assert_int_equal(pipe(fds), 0);
+	w->extra_fds[0] = fds[0];
+	w->nextra_fds = 1;
+	world_start(w);
+	assert_int_equal(nc_engine_tick(w->engine, 0), 0);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	assert_int_equal(nc_engine_tick(w->engine, 0), 1);
+	assert_int_equal(nc_engine_tick(w->engine, 0), 1);
+	close(fds[1]);
+	world_close(w);
+	close(fds[0]);
+}
+
+/* More ranges than staging pages: some slots wait untaken, all are served. */
+static void
+test_staging_bound(void **state)
+{
+	World	   *w = open_world(300, 1);
+
+	mock_ps_down(w->servers[0]);
+	world_start(w);
+	for (uint32_t i = 0; i < 300; i++)
+		world_submit(w, &(WorldRead) {.ring = i, .rel = 100 + i, .nblocks = 32,
+			.dest = 32 * (i % 256)});
+	world_turns(w, 10);
+	assert_int_equal(nc_engine_busy(w->engine), 256);
+	w->now_us += 5000000;
+	world_turns(w, 10);
+	mock_ps_up(w->servers[0]);
+	w->now_us += 2000000;
+	for (uint32_t i = 0; i < 300; i++)
+	{
+		world_wait(w, i, 0);
+		assert_int_equal(world_collect(w, i, 0), NC_SLOT_RESULT_OK);
+	}
+	assert_int_equal(world_counter(w, NC_COUNTER_FOUND_LATE), 0);
+	assert_int_equal(world_counter(w, NC_COUNTER_PAGES_RECEIVED), 9600);
+	world_close(w);
+}
+
+/* ---- the table of connection states, written down a second time ---- */
+
+static void
+test_conn_states(void **state)
+{
+	static const uint8_t pairs[][2] = {
+		{NC_CONN_UNUSED, NC_CONN_BACKOFF}, {NC_CONN_UNUSED, NC_CONN_CONNECTING},
+		{NC_CONN_BACKOFF, NC_CONN_CONNECTING}, {NC_CONN_BACKOFF, NC_CONN_UNUSED},
+		{NC_CONN_CONNECTING, NC_CONN_STARTING}, {NC_CONN_CONNECTING, NC_CONN_READY},
+		{NC_CONN_CONNECTING, NC_CONN_CLOSING}, {NC_CONN_STARTING, NC_CONN_READY},
+		{NC_CONN_STARTING, NC_CONN_CLOSING}, {NC_CONN_READY, NC_CONN_CLOSING},
+		{NC_CONN_CLOSING, NC_CONN_UNUSED}
+	};
+
+	for (int from = 0; from < NC_CONN_STATES; from++)
+	{
+		for (int to = 0; to < NC_CONN_STATES; to++)
+		{
+			bool		listed = false;
+
+			for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
+				listed = listed || (pairs[i][0] == from && pairs[i][1] == to);
+			assert_int_equal(nc_conn_move_allowed(from, to), listed);
+		}
+	}
+}
+
+#define BOTH(test) \
+	cmocka_unit_test_setup(test, use_uring), \
+	cmocka_unit_test_setup(test, use_epoll)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		BOTH(test_single_page),
+		BOTH(test_version_2),
+		BOTH(test_range_over_shards),
+		BOTH(test_other_kinds),
+		BOTH(test_wakes),
+		BOTH(test_password),
+		BOTH(test_host_name),
+		BOTH(test_bad_requests),
+		BOTH(test_no_server),
+		BOTH(test_cancel_before_take),
+		BOTH(test_cancel_in_flight),
+		BOTH(test_cancel_half_a_range),
+		BOTH(test_cancel_queued),
+		BOTH(test_cancel_not_sent),
+		BOTH(test_cancel_swept),
+		BOTH(test_resend_order),
+		BOTH(test_lost),
+		BOTH(test_lost_mid_frame),
+		BOTH(test_stream_error),
+		BOTH(test_poison_wrong_id),
+		BOTH(test_poison_wrong_block),
+		BOTH(test_poison_wrong_tag),
+		BOTH(test_poison_swapped),
+		BOTH(test_poison_garbage),
+		BOTH(test_poison_length),
+		BOTH(test_poison_unasked),
+		BOTH(test_stream_error_text),
+		BOTH(test_prefetch_dropped),
+		BOTH(test_prefetch_answered),
+		BOTH(test_silent),
+		BOTH(test_error_text),
+		BOTH(test_error_in_range),
+		BOTH(test_back_off),
+		BOTH(test_command_refused),
+		BOTH(test_command_no_copy),
+		BOTH(test_connect_closed),
+		BOTH(test_connect_timeout),
+		BOTH(test_pool_cap),
+		BOTH(test_pool_lazy),
+		BOTH(test_range_together),
+		BOTH(test_map_change),
+		BOTH(test_map_swap),
+		BOTH(test_map_removed),
+		BOTH(test_configure),
+		BOTH(test_takeover),
+		BOTH(test_found_late),
+		BOTH(test_two_engines),
+		BOTH(test_extra_fds),
+		BOTH(test_staging_bound),
+		cmocka_unit_test(test_conn_states)
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
