@@ -19,6 +19,7 @@
 #include "storage/bufpage.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/pmsignal.h"
 #include "storage/proc.h"
 #include "utils/wait_event.h"
 
@@ -164,11 +165,26 @@ describe(const Request *req)
 	return text;
 }
 
+/*
+ * After a crash restart the postmaster starts no background worker until redo
+ * has begun, and then does not look again by itself (15 to 18: StartWorkerNeeded
+ * was cleared by FatalError).  Recovery waits for the communicator, so it asks.
+ */
+static void
+ask_for_workers(void)
+{
+	if (atomic_load(&nc_shared->communicator_pid) == 0)
+		SendPostmasterSignal(PMSIGNAL_BACKGROUND_WORKER_CHANGE);
+}
+
 static void
 process_interrupts(void)
 {
 	if (AmStartupProcess())
+	{
 		HandleStartupProcInterrupts();
+		ask_for_workers();
+	}
 	else
 		CHECK_FOR_INTERRUPTS();
 }
@@ -242,6 +258,8 @@ wait_done(Request *req)
 
 	req->started_us = nc_clock_us();
 	req->logged_us = 0;
+	if (AmStartupProcess())
+		ask_for_workers();
 	while (!is_done(req))
 	{
 		consumed |= sleep_once(req);

@@ -46,7 +46,10 @@ _PG_init(void)
 	/* Without page servers this is an ordinary server whose WAL feed may run. */
 	nc_enabled = *nc_guc_page_servers != '\0';
 	if (!nc_enabled)
+	{
+		nc_skeleton_check_absent();
 		return;
+	}
 	check_ids();
 	nc_skeleton_check_start();
 	nc_smgr_install();

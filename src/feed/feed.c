@@ -231,7 +231,10 @@ publish_row(int slot, const NcFeedTurn *turn)
 	nc_feed_row_write(slot, &row);
 }
 
-/* Position up to which every streaming page server has been sent WAL; all ones when none is. */
+/*
+ * Position up to which every streaming page server has been sent WAL, or has it
+ * anyway; all ones when none streams.
+ */
 static XLogRecPtr
 sent_by_all(void)
 {
@@ -242,7 +245,7 @@ sent_by_all(void)
 		NcFeedConn *conn = nc_feed_slot_conn(i);
 
 		if (conn != NULL && conn->state == NC_FEED_STREAMING)
-			sent = Min(sent, conn->sent);
+			sent = Min(sent, Max(conn->sent, nc_feed_stream_theirs(conn)));
 	}
 	return sent;
 }

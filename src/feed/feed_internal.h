@@ -133,6 +133,7 @@ typedef struct NcFeedConn
 	int			slot;			/* index of its name, -1 = none yet */
 	bool		from_recovery;	/* began in recovery: checked again when that ends */
 	TimeLineID	timeline;
+	bool		greeted;		/* has told its positions on this connection */
 	bool		keepalive_owed;
 	bool		ping_sent;
 	XLogRecPtr	sent;
@@ -162,12 +163,14 @@ nc_feed_conn_drained(const NcFeedConn *conn)
 	return conn->out_at == conn->out_end;
 }
 
-/* The address text of a connection nobody has accepted yet is the caller's. */
+/* Takes the socket over; NULL when there is no memory, then the socket stays the caller's. */
 extern NcFeedConn *nc_feed_conn_create(int fd, const char *address, TimestampTz now);
 extern void nc_feed_conn_free(NcFeedConn *conn);
 
-/* Reads what is there and says what the connection waits for; false when it is over. */
+/* Reads what is there. */
 extern void nc_feed_conn_receive(NcFeedConn *conn, const NcFeedTurn *turn);
+
+/* Sends what is pending; true when all of it is gone. */
 extern bool nc_feed_conn_flush(NcFeedConn *conn);
 
 /* One turn of one connection; true when it could do more at once. */
@@ -201,6 +204,7 @@ extern bool nc_feed_stream_recheck(NcFeedConn *conn, const NcFeedTurn *turn);
 extern bool nc_feed_stream_fill(NcFeedConn *conn, const NcFeedTurn *turn);
 extern void nc_feed_stream_keepalive(NcFeedConn *conn, const NcFeedTurn *turn);
 extern void nc_feed_stream_finish(NcFeedConn *conn, TimestampTz now);
+extern XLogRecPtr nc_feed_stream_theirs(const NcFeedConn *conn);
 extern const char *nc_feed_stream_state(const NcFeedConn *conn, const NcFeedLimit *limit);
 
 /* ---- commands (command.c) ---- */

@@ -13,6 +13,7 @@
 #include <limits.h>
 
 #include "access/xlog.h"
+#include "miscadmin.h"
 #include "replication/slot.h"
 #include "utils/guc.h"
 
@@ -132,7 +133,6 @@ check_listen_addresses(char **newval, void **extra, GucSource source)
 
 	if (good && check.count > 0)
 		return true;
-	GUC_check_errhint_string = NULL;
 	if (check.not_numeric)
 		GUC_check_errdetail("\"%s\" is neither an IP address nor localhost.", check.which);
 	else if (check.not_loopback)
@@ -212,7 +212,6 @@ check_slots(char **newval, void **extra, GucSource source)
 
 	if (names == NULL)
 		return false;
-	GUC_check_errhint_string = NULL;
 	if (!judge("neon_comm.wal_feed_slots", *newval, parse_slot_names(*newval, names)))
 	{
 		free(names);

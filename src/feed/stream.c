@@ -6,6 +6,10 @@
  * the limit or at a WAL page boundary: a walreceiver relies on it), that a page
  * server which has WAL the compute does not have is disconnected, and that what
  * a page server confirms only ever moves its retention forward.
+ *
+ * A walreceiver asks for whole segments, so its start tells little.  It is asked
+ * for its positions first and gets no WAL while they are ahead of ours: WAL that
+ * differs from ours must not be overwritten, it is how we know.
  */
 #include "postgres.h"
 
@@ -25,6 +29,8 @@ nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRec
 	conn->slot = slot;
 	conn->from_recovery = turn->limit.in_recovery;
 	conn->timeline = turn->limit.timeline;
+	conn->greeted = false;
+	conn->ping_sent = false;
 	conn->sent = start;
 	conn->write = conn->flush = conn->apply = InvalidXLogRecPtr;
 	nc_feed_slot_attach(slot, conn);
@@ -32,6 +38,13 @@ nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRec
 			(errmsg("WAL feed streams to %s at %s from %X/%X on timeline %u%s",
 					nc_feed_slot_names[slot], conn->address, LSN_FORMAT_ARGS(start),
 					turn->limit.timeline, turn->limit.in_recovery ? " (in recovery)" : "")));
+}
+
+/* The furthest position that the page server has by its own account. */
+XLogRecPtr
+nc_feed_stream_theirs(const NcFeedConn *conn)
+{
+	return Max(conn->flush, conn->apply);
 }
 
 /* The page server has applied or made durable what this compute does not have. */
@@ -53,7 +66,7 @@ refuse_diverged(NcFeedConn *conn, const NcFeedTurn *turn, XLogRecPtr theirs)
 bool
 nc_feed_stream_recheck(NcFeedConn *conn, const NcFeedTurn *turn)
 {
-	XLogRecPtr	theirs = Max(conn->sent, Max(conn->flush, conn->apply));
+	XLogRecPtr	theirs = Max(conn->sent, nc_feed_stream_theirs(conn));
 	const char *why;
 
 	if (!conn->from_recovery || turn->limit.in_recovery)
@@ -94,6 +107,8 @@ nc_feed_stream_fill(NcFeedConn *conn, const NcFeedTurn *turn)
 
 	if (conn->state != NC_FEED_STREAMING || turn->limit.lsn <= conn->sent)
 		return false;
+	if (!conn->greeted || nc_feed_stream_theirs(conn) > turn->limit.lsn)
+		return false;
 	end = message_end(conn->sent, turn->limit.lsn);
 	w = nc_feed_conn_writer(conn);
 	length_at = nc_frame_begin(&w, 'd');
@@ -117,12 +132,13 @@ nc_feed_stream_fill(NcFeedConn *conn, const NcFeedTurn *turn)
 	return true;
 }
 
-/* Answers a request, and asks for a sign of life after half of the timeout. */
+/* Answers a request; asks for positions at first and for a sign of life when it is quiet. */
 void
 nc_feed_stream_keepalive(NcFeedConn *conn, const NcFeedTurn *turn)
 {
-	bool		ping = !conn->ping_sent &&
-		TimestampDifferenceExceeds(conn->heard_at, turn->now, nc_feed_timeout_ms / 2);
+	bool		quiet = TimestampDifferenceExceeds(conn->heard_at, turn->now,
+												   nc_feed_timeout_ms / 2);
+	bool		ping = !conn->ping_sent && (quiet || !conn->greeted);
 	NcWriter	w;
 	uint8_t    *length_at;
 
@@ -162,7 +178,7 @@ nc_feed_stream_state(const NcFeedConn *conn, const NcFeedLimit *limit)
 		return "closing";
 	if (conn->state != NC_FEED_STREAMING)
 		return "absent";
-	if (limit->in_recovery && conn->sent > limit->lsn)
+	if (limit->in_recovery && Max(conn->sent, nc_feed_stream_theirs(conn)) > limit->lsn)
 		return "waiting";
 	return conn->sent < limit->lsn || !nc_feed_conn_drained(conn) ? "catchup" : "streaming";
 }
@@ -188,11 +204,12 @@ take_status(NcFeedConn *conn, const NcFeedTurn *turn, NcReader *r)
 	conn->flush = flush;
 	conn->apply = apply;
 	conn->reply_time = turn->now;
+	conn->greeted = true;
 	conn->keepalive_owed |= reply;
 	if (turn->limit.in_recovery)
 		return;
-	if (Max(flush, apply) > turn->limit.lsn)
-		refuse_diverged(conn, turn, Max(flush, apply));
+	if (nc_feed_stream_theirs(conn) > turn->limit.lsn)
+		refuse_diverged(conn, turn, nc_feed_stream_theirs(conn));
 	else if (flush != InvalidXLogRecPtr)
 		nc_feed_slot_confirm(conn->slot, flush);
 }

@@ -87,7 +87,7 @@ nc_svc_slru_attach(SlruCtl ctl, int kind)
 }
 #define NC_SVC_HAVE_SLRU 1
 #else
-/* From 17 on SLRU slots live in banks with their own locks; not written yet, answered as an error. */
+/* From 17 on SLRU slots live in banks with own locks; not written yet, answered as an error. */
 #define NC_SVC_HAVE_SLRU 0
 #endif
 

@@ -10,6 +10,8 @@
  */
 #include "postgres.h"
 
+#include <sys/stat.h>
+
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/objectaccess.h"
@@ -77,13 +79,18 @@ moves_database(const Node *stmt)
 	return false;
 }
 
-/* Page servers of the same host would share a tablespace directory with us. */
+/*
+ * Page servers of the same host would share a tablespace directory with us.  A
+ * location that is no directory is left to the server, which names that fault.
+ */
 static void
 check_tablespace(const Node *stmt)
 {
 	const CreateTableSpaceStmt *create = (const CreateTableSpaceStmt *) stmt;
+	struct stat st;
 
-	if (IsA(stmt, CreateTableSpaceStmt) && is_absolute_path(create->location))
+	if (IsA(stmt, CreateTableSpaceStmt) && is_absolute_path(create->location) &&
+		stat(create->location, &st) == 0 && S_ISDIR(st.st_mode))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("tablespaces with a location are not supported on a neon_comm compute"),

@@ -78,6 +78,17 @@ check_marker(void)
 						   (unsigned long long) system_identifier())));
 }
 
+void
+nc_skeleton_check_absent(void)
+{
+	if (access(NC_SKELETON_MARKER, F_OK) == 0)
+		ereport(FATAL,
+				(errmsg("data directory \"%s\" is a neon_comm skeleton, but neon_comm.page_servers is empty or invalid",
+						DataDir),
+				 errdetail("Its tables are on page servers; the local files hold no content."),
+				 errhint("Set neon_comm.page_servers to the connection strings of the page servers.")));
+}
+
 static void
 refuse(const char *what, const char *why)
 {

@@ -196,7 +196,8 @@ run(NcEngine *engine)
 			ereport(LOG, (errmsg("communicator: restarting on request")));
 			return;
 		}
-		if (draining && nc_worker_alone() && nc_engine_busy(engine) == 0)
+		/* what is still in flight then was withdrawn: nobody waits for it */
+		if (draining && nc_worker_alone())
 			return;
 		MemoryContextReset(CurrentMemoryContext);
 	}

@@ -11,7 +11,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use IO::Socket::INET;
-use NeonComm::Pagestream qw(LSN_MAX lsn_number lsn_text);
+use NeonComm::Pagestream qw(lsn_number);
 use POSIX qw(:sys_wait_h);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -383,8 +383,7 @@ $query->send_message($_->[0], $_->[1])
   for [ 'P', "\0select 1\0\0\0" ], [ 'B', "\0\0\0\0\0\0\0\0" ], [ 'E', "\0\0\0\0\0" ], [ 'S', '' ];
 is(join('', map { $_->[0] } $query->read_until('Z')), 'EZ', 'extended protocol: one error up to Sync');
 
-my $good = $query->{version} = 3;
-$good = $query->request_body('nblocks', rel => $small->{rel});
+my $good = $query->request_body('nblocks', rel => $small->{rel});
 for my $broken ([ 'd', substr($good, 0, 20) ], [ 'd', '' ], [ 'd', "\x63" . 'x' x 60 ], [ 'c', '' ], [ 'Q', "select 1\0" ], [ 'S', '' ])
 {
 	my $name = sprintf 'type %s, %d bytes', $broken->[0], length $broken->[1];
@@ -425,7 +424,6 @@ cmp_ok($status->{connections}, '>=', 2, 'status: connections');
 
 # ---- a page that cannot be read is an error answer, not the end of the worker
 
-my $broken_table = relation('small');
 $primary->safe_psql('postgres', q{CREATE TABLE torn AS SELECT generate_series(1, 5000)});
 my $torn = relation('torn');
 settle('torn');
@@ -480,7 +478,10 @@ is($client->ask('nblocks', rel => relation('big')->{rel})->{tag}, 101, 'the othe
 
 # ---- port in use: the server stays up and takes the port when it is free
 
-my $occupied = new_standby('occupied', 'neon_page_service.port' => $sharded->{page_port});
+my $occupied = new_standby(
+	'occupied',
+	'neon_page_service.port' => $sharded->{page_port},
+	restart_after_crash => 'on');
 $occupied->start;
 $occupied->wait_for_log(qr/page service: could not listen on address "127.0.0.1"/);
 pass('a port in use is logged');
@@ -499,18 +500,35 @@ sub worker_pids
 	return @found;
 }
 
+# Two workers, none of them among the old ones.
+sub wait_for_new_workers
+{
+	my ($node, @old) = @_;
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		my @now = worker_pids($node);
+		return if @now == 2 && !grep { my $pid = $_; grep { $_ == $pid } @old } @now;
+		select undef, undef, undef, 0.1;
+	}
+	die 'no new workers of ' . $node->name;
+}
+
 my $log_start = -s $occupied->logfile;
 my $ended = connect_to($occupied);
-kill 'TERM', worker_pids($occupied);
+my @old_workers = worker_pids($occupied);
+is(scalar @old_workers, 2, 'two workers');
+kill 'TERM', @old_workers;
 $error = NeonComm::Pagestream::error_of($ended->read_until('E'));
 is($error->{C}, '57P01', 'a client is told that its worker ends');
-wait_for_port($occupied);
+wait_for_new_workers($occupied, @old_workers);
 pass('a terminated worker comes back');
 
-kill 'KILL', (worker_pids($occupied))[0];
+@old_workers = worker_pids($occupied);
+kill 'KILL', $old_workers[0];
 $occupied->wait_for_log(qr/reinitializing/, $log_start);
 # Recovery starts over; the postmaster starts workers only because redo asks it to.
 $primary->safe_psql('postgres', q{INSERT INTO small VALUES (2)});
+wait_for_new_workers($occupied, @old_workers);
 wait_for_port($occupied);
 $client = stream_to($occupied);
 compare_table($client, 'small', 'after the crash of a worker');

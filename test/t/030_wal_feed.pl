@@ -107,6 +107,16 @@ sub send_status
 	$socket->flush;
 }
 
+# Starts streaming as a page server that has everything up to $have.
+sub start_streaming
+{
+	my ($socket, $slot, $from, $have) = @_;
+	send_query($socket, qq{START_REPLICATION SLOT "$slot" $from TIMELINE 1});
+	my $copy = read_until($socket, 'WE');
+	send_status($socket, ($have) x 3) if $copy->{type} eq 'W' && defined $have;
+	return $copy->{type} eq 'W';
+}
+
 sub lsn_number { my ($hi, $lo) = split m{/}, $_[0]; return hex($hi) * 2**32 + hex $lo; }
 sub lsn_text { return sprintf '%X/%X', $_[0] >> 32, $_[0] & 0xffffffff; }
 
@@ -161,10 +171,8 @@ ok($primary->poll_query_until('postgres',
 is($primary->safe_psql('postgres', q{SELECT string_agg(state, ',') FROM neon_comm.page_servers}),
 	'absent,absent', 'the view shows page servers that are not connected');
 
-# pg_ctl cannot tell when a server that takes no connections is ready
 $standby->start;
-command_ok([ 'pg_ctl', '-W', '-D', $blind->data_dir, '-l', $blind->logfile, 'start' ],
-	'page server with hot_standby=off starts');
+$blind->start;
 
 # Waits until a page server has everything on disk and applied.
 sub wait_synced
@@ -332,11 +340,9 @@ my $start = $primary->safe_psql('postgres',
 	q{SELECT ('0/0'::pg_lsn + (pg_wal_lsn_diff(restart_lsn, '0/0')::bigint / 16777216) * 16777216::bigint)
 	  FROM pg_replication_slots WHERE slot_name = 'page_server_0'});
 my $old = feed_session();
-send_query($old, qq{START_REPLICATION SLOT "page_server_0" $start TIMELINE 1});
-ok(read_until($old, 'W'), 'first connection of the slot streams');
+ok(start_streaming($old, 'page_server_0', $start), 'first connection of the slot streams');
 my $new = feed_session();
-send_query($new, qq{START_REPLICATION SLOT "page_server_0" $start TIMELINE 1});
-ok(read_until($new, 'W'), 'second connection of the slot streams');
+ok(start_streaming($new, 'page_server_0', $start, 0), 'second connection of the slot streams');
 like(read_until($old, 'E')->{body}, qr/replaced by a newer connection/, 'the older one is ended');
 
 # the messages are contiguous, bounded, and end at the flush position
@@ -365,11 +371,19 @@ send_status($new, $at + 2**30, $at + 2**30, $at + 2**30);
 like(read_until($new, 'E')->{body}, qr/has WAL up to .*, this compute only up to/, 'a diverged page server is disconnected');
 is(read_until($new, 'd'), undef, 'and nothing follows');
 is($primary->safe_psql('postgres', $kept_sql), lsn_text($at), 'what it claimed does not move the slot');
+$new = feed_session();
+start_streaming($new, 'page_server_0', $start, $at + 2**30);
+my ($message, $overwritten) = (undef, 0);
+while ($message = read_until($new, 'dE'))
+{
+	last if $message->{type} eq 'E';
+	$overwritten ||= $message->{body} =~ /^w/;
+}
+ok(!$overwritten && $message, 'when it comes back it is sent away before its WAL is overwritten');
 
 # stop streaming and go on with commands, as pg_receivewal and walreceivers do
 $new = feed_session();
-send_query($new, qq{START_REPLICATION SLOT "page_server_0" $start TIMELINE 1});
-read_until($new, 'W');
+start_streaming($new, 'page_server_0', $start, 0);
 print $new message('c', '');
 $new->flush;
 ok(read_until($new, 'c') && read_until($new, 'Z'), 'CopyDone is answered');
@@ -385,7 +399,7 @@ $primary->append_conf('postgresql.conf', "neon_comm.wal_feed_timeout = 1s\n");
 $primary->reload;
 $standby->stop;
 $new = feed_session();
-send_query($new, qq{START_REPLICATION SLOT "page_server_0" $start TIMELINE 1});
+start_streaming($new, 'page_server_0', $start, 0);
 my $asked = 0;
 while (my $m = read_until($new, 'd'))
 {
@@ -420,8 +434,7 @@ $primary->start;
 my $replayed = $primary->safe_psql('postgres', 'SELECT pg_last_wal_replay_lsn()');
 like((command('IDENTIFY_SYSTEM'))[0], qr{\|\Q$replayed\E\|}, 'IDENTIFY_SYSTEM in recovery tells the replay position');
 $socket = feed_session();
-send_query($socket, qq{START_REPLICATION SLOT "page_server_0" $start TIMELINE 1});
-read_until($socket, 'W');
+start_streaming($socket, 'page_server_0', $start, 0);
 for ($at = lsn_number($start); $at < lsn_number($replayed);)
 {
 	my $m = read_until($socket, 'd') or last;
@@ -429,14 +442,21 @@ for ($at = lsn_number($start); $at < lsn_number($replayed);)
 }
 is(lsn_text($at), $replayed, 'in recovery WAL is sent up to the replay position');
 my $ahead = feed_session();
-send_query($ahead, 'START_REPLICATION SLOT "page_server_1" FFF/0 TIMELINE 1');
-ok(read_until($ahead, 'W'), 'in recovery a start ahead of the replay position is not refused');
-ok($primary->poll_query_until('postgres', q{SELECT state = 'waiting' FROM neon_comm.page_servers WHERE name = 'page_server_1'}),
-	'it waits');
+ok(start_streaming($ahead, 'page_server_1', 'FFF/0', lsn_number('FFF/0')), 'in recovery a start ahead of the replay position is not refused');
+my $claims = feed_session();
+ok(start_streaming($claims, 'page_server_0', $start, lsn_number('FFF/0')), 'nor is one that has more than was replayed');
+ok($primary->poll_query_until('postgres', q{SELECT bool_and(state = 'waiting') FROM neon_comm.page_servers}), 'both wait');
 
 # a compute is never promoted; if it is, its page servers are sent away
 $primary->safe_psql('postgres', 'SELECT pg_promote()');
 like(read_until($ahead, 'E')->{body}, qr/changed its timeline/, 'promotion ends streaming');
+$overwritten = 0;
+while ($message = read_until($claims, 'dE'))
+{
+	last if $message->{type} eq 'E';
+	$overwritten ||= $message->{body} =~ /^w/;
+}
+ok(!$overwritten && $message, 'a page server that is ahead gets no WAL');
 like((command('TIMELINE_HISTORY 2'))[0], qr/00000002\.history\|1\t/, 'TIMELINE_HISTORY');
 like((command('START_REPLICATION SLOT "page_server_0" 0/1000000 TIMELINE 1'))[1],
 	qr/is on timeline 1, this compute is on timeline 2/, 'the old timeline is refused');

@@ -87,6 +87,11 @@ is($rc, 0, 'ON CONFLICT under load') or diag($err);
 is($c->sql('SELECT sum(n) FROM upsert'), 12000, 'every upsert counted once');
 is($c->sql('SELECT count(*) = count(DISTINCT k) FROM upsert'), 't', 'no key twice');
 
+cmp_ok($c->counter('writes_local_command_id'), '>', 0, 'pages were kept for their command ids');
+$c->sql('SELECT neon_comm.sweep()');
+is($c->sql(q{SELECT count(*) FROM neon_comm.local_blocks() WHERE reason = 'command id'}),
+	0, 'and given back when nobody needs them');
+
 # A prepared transaction survives a checkpoint and a stop; it needs nothing local.
 big_table('prep');
 $c->sql(q{BEGIN; UPDATE prep SET v = 7; INSERT INTO prep SELECT g, 7, 'p' FROM generate_series(8001, 8100) g;
@@ -97,9 +102,5 @@ $c->sql("COMMIT PREPARED 'pt'");
 is($c->sql('SELECT count(*), sum(v) FROM prep'), '8100|56700',
 	'a prepared transaction over a checkpoint and a stop');
 
-cmp_ok($c->counter('writes_local_command_id'), '>', 0, 'pages were kept for their command ids');
-$c->sql('SELECT neon_comm.sweep()');
-is($c->sql(q{SELECT count(*) FROM neon_comm.local_blocks() WHERE reason = 'command id'}),
-	0, 'and given back when nobody needs them');
 $c->check_logs;
 done_testing();

@@ -22,7 +22,7 @@ sub under_load
 	$c->wait_for("SELECT count(*) > $before + 200 FROM pgbench_history");
 	$do->();
 	$h->finish;
-	is($h->result, 0, "$what: no transaction failed") or diag($text);
+	is(($h->full_results)[0], 0, "$what: no transaction failed") or diag($text);
 	is( $c->sql('SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history)
 			AND (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(bbalance) FROM pgbench_branches)'),
 		't', "$what: sums agree");
@@ -81,7 +81,7 @@ foreach my $mode ('smart', 'fast', 'immediate')
 		$h->finish;
 		$_->close foreach @sessions;
 		$stop->finish;
-		is($stop->result, 0, 'smart shutdown ends when its clients have left') or diag($stop_out);
+		is(($stop->full_results)[0], 0, 'smart shutdown ends when its clients have left') or diag($stop_out);
 	}
 	else
 	{

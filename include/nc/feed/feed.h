@@ -21,12 +21,12 @@
 /* A registered page server, as the view neon_comm.page_servers shows it. */
 typedef struct NcFeedPeer
 {
-	char		name[NAMEDATALEN];	/* its replication slot, from neon_comm.wal_feed_slots */
-	char		address[NC_FEED_ADDRESS_BYTES]; /* "" when it is not connected */
+	char		name[NAMEDATALEN];	/* its slot in neon_comm.wal_feed_slots */
+	char		address[NC_FEED_ADDRESS_BYTES]; /* "" = not connected */
 
 	/*
 	 * "absent": not connected.  "waiting": has more WAL than recovery has
-	 * replayed so far.  "catchup": behind.  "streaming": has been sent
+	 * replayed so far, gets none until recovery has passed it or ended.  "catchup": behind.  "streaming": has been sent
 	 * everything.  "closing": its connection is being ended.
 	 */
 	char		state[NC_FEED_STATE_BYTES];

@@ -21,8 +21,7 @@
 	NC_RULE(DATABASE, "database") /* settle whole-database statements */ \
 	NC_RULE(RELATION_LSN, "relation_lsn") /* date relations at truncate, unlink, create */ \
 	NC_RULE(PAGE_LSN, "page_lsn") /* remember the LSN of dropped pages */ \
-	NC_RULE(MIDDLE_SEGMENTS, "middle_segments") /* grow every segment up to the target */ \
-	NC_RULE(VOID_LEFTOVERS, "void_leftovers") /* the index, not the file, says what is local */
+	NC_RULE(MIDDLE_SEGMENTS, "middle_segments") /* grow every segment up to the target */
 
 #ifdef NC_TEST_RULES
 typedef enum NcRule

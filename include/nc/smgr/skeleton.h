@@ -19,6 +19,9 @@
  */
 extern void nc_skeleton_check_start(void);
 
+/* FATAL when page servers are not configured but the data directory is a skeleton. */
+extern void nc_skeleton_check_absent(void);
+
 /*
  * In the postmaster, at each start of shared memory: takes over the sequences
  * of a clean stop and punches every other content of permanent main forks.
