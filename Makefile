@@ -10,6 +10,9 @@ EXTENSION = neon_comm
 DATA = sql/neon_comm--1.0.sql
 SCRIPTS = src/bin/neon_dev
 
+# installcheck runs against a running compute (PGHOST, PGPORT), see docs/testing.md
+REGRESS = basic guc views
+
 # ---- the core: no server header on its include path
 CORE_DIRS = base wire shard lsn ring cache io net engine
 CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))

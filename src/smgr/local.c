@@ -126,6 +126,26 @@ enter_relation(const RelKey *key, uint32 hash)
 	return state;
 }
 
+/*
+ * Throws away entries that are only a cache.  Scanning a partitioned table
+ * needs all its locks; none may be held by the caller.
+ */
+static void
+evict_relations(void)
+{
+	HASH_SEQ_STATUS seq;
+	RelState   *state;
+
+	for (int i = 0; i < LOCAL_PARTITIONS; i++)
+		LWLockAcquire(&relation_locks[i].lock, LW_EXCLUSIVE);
+	hash_seq_init(&seq, relations);
+	while ((state = hash_seq_search(&seq)) != NULL)
+		if (state->nchunks == 0 && !state->unlogged)
+			hash_search(relations, &state->key, HASH_REMOVE, NULL);
+	for (int i = LOCAL_PARTITIONS - 1; i >= 0; i--)
+		LWLockRelease(&relation_locks[i].lock);
+}
+
 bool
 nc_local_unlogged(SMgrRelation reln)
 {
@@ -136,6 +156,7 @@ nc_local_unlogged(SMgrRelation reln)
 	RelState   *state = hash_search_with_hash_value(relations, &key, hash, HASH_FIND, NULL);
 	bool		found = state != NULL;
 	bool		unlogged = found && state->unlogged;
+	bool		full = false;
 
 	LWLockRelease(lock);
 	if (found)
@@ -155,8 +176,12 @@ nc_local_unlogged(SMgrRelation reln)
 		state = enter_relation(&key, hash);
 		if (state != NULL)
 			state->unlogged = unlogged;
+		else
+			full = true;
 	}
 	LWLockRelease(lock);
+	if (full)
+		evict_relations();
 	return unlogged;
 }
 
@@ -190,24 +215,6 @@ nc_local_forget_persistence(const NcRelKey *rel)
 	else if (state != NULL)
 		state->unlogged = false;
 	LWLockRelease(lock);
-}
-
-/* Throws away entries of one partition that are only a cache. Lock held exclusive. */
-static void
-evict_relations(uint32 partition)
-{
-	HASH_SEQ_STATUS seq;
-	RelState   *state;
-
-	/* the caller holds only this partition's lock: collect nothing of the others */
-	hash_seq_init(&seq, relations);
-	while ((state = hash_seq_search(&seq)) != NULL)
-	{
-		uint32		hash = get_hash_value(relations, &state->key);
-
-		if (hash % LOCAL_PARTITIONS == partition && state->nchunks == 0 && !state->unlogged)
-			hash_search_with_hash_value(relations, &state->key, hash, HASH_REMOVE, NULL);
-	}
 }
 
 /* Notes that a chunk entry came or went. The chunk's lock is held. False when the table is full. */
@@ -303,12 +310,7 @@ nc_local_ensure(NcLocalRef *ref)
 		return;
 	if (!count_chunk(&ref->key, +1))
 	{
-		uint32		hash;
-		RelKey		key = {ref->key.spc, ref->key.db, ref->key.rel};
-		LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
-
-		evict_relations(hash % LOCAL_PARTITIONS);
-		LWLockRelease(lock);
+		evict_relations();
 		if (!count_chunk(&ref->key, +1))
 			index_full(ref);
 	}

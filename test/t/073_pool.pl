@@ -30,8 +30,7 @@ while ($h->pumpable)
 	my $n = $c->sql(q{SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM neon_comm.connections GROUP BY shard) x});
 	$most = $n if $n > $most;
 }
-$h->finish;
-is(($h->full_results)[0], 0, '200 clients got right rows') or diag($text);
+ok($h->finish, '200 clients got right rows') or diag($text);
 cmp_ok($most, '>=', 1, 'connections were seen');
 cmp_ok($most, '<=', 3, 'never more than the cap for a shard');
 is($c->counter('connections_poisoned'), 0, 'no answer was mixed up');

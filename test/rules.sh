@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+#
+# Switches rules of the storage layer off, one at a time, and demands that the
+# test named for each then fails: a test that passes without its rule proves
+# nothing.  Builds a copy of the tree with -DNC_TEST_RULES, installs it, runs,
+# and installs the tree it was called in again.
+#
+#   test/rules.sh [RULE...]        needs the right to install; as root the tests run as postgres
+#
+# One line a rule, then: N passed, N failed.
+set -u -o pipefail
+cd "$(dirname "$0")/.." || exit 1
+tree=$PWD
+pg_config=${PG_CONFIG:-pg_config}
+bindir=$("$pg_config" --bindir)
+logs=$tree/build/rules
+mkdir -p "$logs"
+
+# RULE TEST: what must fail, and why it can
+cases='
+command_id       040_command_ids
+own_horizon      043_evictors
+low_lsn          042_indexes
+sequence         041_sequences
+cycle_id         045_vacuum_cycle
+unlogged         046_unlogged
+all_visible      044_lagging
+database         044_lagging
+relation_lsn     044_lagging
+page_lsn         044_lagging
+middle_segments  060_large
+'
+
+restore() { make -C "$tree" install PG_CONFIG="$pg_config" >"$logs/restore.log" 2>&1; rm -rf "$copy"; }
+
+copy=$(mktemp -d "${TMPDIR:-/var/tmp}/nc_rules.XXXXXX") || exit 1
+trap restore EXIT
+trap 'exit 130' INT TERM
+git -C "$tree" ls-files -z | (cd "$tree" && cpio -0pdm --quiet "$copy")
+if ! make -C "$copy" PG_CONFIG="$pg_config" EXTRA_CFLAGS=-DNC_TEST_RULES install >"$logs/build.log" 2>&1; then
+	tail -n 5 "$logs/build.log"
+	echo "0 passed, 1 failed"
+	exit 1
+fi
+chmod -R a+rX "$copy"
+
+run_test() {					# RULE TEST; status of the test
+	local perl5=-I$copy/test/perl
+	local cmd=(timeout -k 10 "${NEON_RULE_SECONDS:-150}" prove "$perl5" "$copy/test/t/$2.pl")
+
+	if [ "$(id -u)" = 0 ]; then
+		(cd / && runuser -u postgres -- env PATH="$PATH:$bindir" PG_CONFIG="$pg_config" HOME=/tmp \
+			NEON_TEST_RULES_OFF="$1" "${cmd[@]}")
+	else
+		PATH="$PATH:$bindir" NEON_TEST_RULES_OFF="$1" "${cmd[@]}"
+	fi </dev/null >"$logs/$1.log" 2>&1
+}
+
+passed=0 failed=0
+while read -r rule test; do
+	[ -n "$rule" ] || continue
+	[ $# -eq 0 ] || [[ " $* " == *" $rule "* ]] || continue
+	if run_test "$rule" "$test"; then
+		echo "not ok  rules/$rule # $test passes without it"
+		failed=$((failed + 1))
+	else
+		echo "ok      rules/$rule # $test fails without it: $(grep -m1 -E "Failed test|failed:|ERROR|died|Timeout" "$logs/$rule.log" | tr -s ' #' ' ' | cut -c1-100)"
+		passed=$((passed + 1))
+	fi
+done <<<"$cases"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
