@@ -78,3 +78,10 @@ model:
 	$(MAKE) --no-print-directory -C test/model run
 
 .PHONY: page-service install-page-service clean-page-service unit unit-sanitize fuzz model
+
+# ---- everything at once
+check:
+	scripts/check
+bench: all
+	test/bench/quick.sh
+.PHONY: check bench

@@ -47,7 +47,7 @@ foreach my $what (sort keys %variants)
 	{
 		my $text = '';
 		my ($rc) = $c->pgbench('-i', '-q', '-s', 1);
-		my $h = $c->background(\$text, 'pgbench', '-n', '-c', 4, '-t', 800, $c->conninfo . ' dbname=postgres');
+		my $h = $c->background(\$text, 'pgbench', '-n', '-c', 4, '-t', 3000, $c->conninfo . ' dbname=postgres');
 		foreach my $round (1 .. 10)
 		{
 			my $v = 2 + $round % 2;
@@ -55,7 +55,7 @@ foreach my $what (sort keys %variants)
 			$c->sql("ALTER SYSTEM SET neon_comm.protocol_version = $v");
 			$c->sql("ALTER SYSTEM SET neon_comm.connections_per_shard = $round");
 			$c->sql('SELECT pg_reload_conf()');
-			$c->wait_for("SELECT value > $n FROM neon_comm.counters WHERE name = 'requests'");
+			$c->wait_for("SELECT value > $n FROM neon_comm.counters WHERE name = 'requests'", tries => 20);
 		}
 		ok($h->finish, 'no transaction failed while the protocol version changed') or diag($text);
 	}
