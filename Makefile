@@ -4,6 +4,13 @@
 # PG_CONFIG chooses the server; see README.md for the two commands that do everything.
 
 PG_CONFIG ?= pg_config
+
+# PGXS has a target "check" of its own, which only says that it has none.
+ifeq ($(MAKECMDGOALS),check)
+check:
+	scripts/check
+else
+
 PG_MAJOR := $(shell $(PG_CONFIG) --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
 
 EXTENSION = neon_comm
@@ -77,11 +84,16 @@ fuzz:
 model:
 	$(MAKE) --no-print-directory -C test/model run
 
-.PHONY: page-service install-page-service clean-page-service unit unit-sanitize fuzz model
+# ---- style; format changes files and is run by nobody but you
+lint:
+	PG_CONFIG=$(PG_CONFIG) scripts/lint
+format:
+	find src include test \( -name '*.c' -o -name '*.h' \) -exec clang-format -i {} +
 
-# ---- everything at once
-check:
-	scripts/check
+.PHONY: page-service install-page-service clean-page-service unit unit-sanitize fuzz model lint format
+
 bench: all
 	test/bench/quick.sh
 .PHONY: check bench
+
+endif

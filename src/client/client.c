@@ -36,6 +36,9 @@
 /* Pause between attempts to get one of the few bounce pages. */
 #define BOUNCE_RETRY_US 1000
 
+/* Pause of recovery before it asks again after an error. */
+#define RECOVERY_RETRY_MS 500
+
 /* A request of this process: its slot and the bounce pages it uses. */
 typedef struct Request
 {
@@ -428,29 +431,15 @@ collect(Request *req)
 }
 
 /*
- * Redo of a relation that a later record drops asks for pages the page server
- * does not have any more; zeroes let the redo routine do the right thing.
+ * Asks once for the pages. False when the page server answered with an error
+ * during recovery, which has nobody to report to; any other failure is raised.
  */
 static bool
-unknown_in_recovery(const NcRead *read)
-{
-	if (!RecoveryInProgress())
-		return false;
-	if (nc_client_exists(&read->rel, read->request_lsn, read->not_modified_since))
-		return false;
-	for (int i = 0; i < read->nblocks; i++)
-		memset(read->pages[i], 0, BLCKSZ);
-	nc_stat(NC_COUNTER_READS_ZERO_RECOVERY, read->nblocks);
-	return true;
-}
-
-void
-nc_client_read(const NcRead *read)
+read_once(const NcRead *read)
 {
 	Request		req = {.read = read, .rel = read->rel, .block = read->block};
-	volatile bool failed = false;
+	volatile bool ok = true;
 
-	Assert(read->nblocks >= 1 && read->nblocks <= NC_SLOT_BLOCKS_MAX);
 	attach_ring();
 	make_lsn_available(read->not_modified_since);
 	PG_ENSURE_ERROR_CLEANUP(release_on_exit, PointerGetDatum(&req));
@@ -458,33 +447,83 @@ nc_client_read(const NcRead *read)
 		submit_and_wait(&req, NC_SLOT_KIND_GETPAGE, read->request_lsn, read->not_modified_since);
 		if (req.slot->result == NC_SLOT_RESULT_OK)
 			collect(&req);
-		else if (req.slot->result == NC_SLOT_RESULT_PS_ERROR && RecoveryInProgress())
-			failed = true;
+		else if (AmStartupProcess())
+			ok = false;
 		else
 			report_failure(&req);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(release_on_exit, PointerGetDatum(&req));
-	if (failed && !unknown_in_recovery(read))
-		report_failure(&req);
 	release(&req);
+	return ok;
 }
 
-bool
-nc_client_exists(const NcRelKey *rel, XLogRecPtr request_lsn, XLogRecPtr not_modified_since)
+/* As read_once, for a question without pages. */
+static bool
+exists_once(const NcRelKey *rel, XLogRecPtr request_lsn, XLogRecPtr not_modified_since,
+			bool *exists)
 {
 	Request		req = {.rel = *rel};
-	bool		exists = false;
+	volatile bool ok = true;
 
 	attach_ring();
 	make_lsn_available(not_modified_since);
 	PG_ENSURE_ERROR_CLEANUP(release_on_exit, PointerGetDatum(&req));
 	{
 		submit_and_wait(&req, NC_SLOT_KIND_EXISTS, request_lsn, not_modified_since);
-		if (req.slot->result != NC_SLOT_RESULT_OK)
+		if (req.slot->result == NC_SLOT_RESULT_OK)
+			*exists = req.slot->value != 0;
+		else if (AmStartupProcess())
+			ok = false;
+		else
 			report_failure(&req);
-		exists = req.slot->value != 0;
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(release_on_exit, PointerGetDatum(&req));
 	release(&req);
-	return exists;
+	return ok;
+}
+
+/* Recovery waits: a moment's pause, and a line in the log now and then. */
+static void
+pause_recovery(const NcRead *read, uint64 *logged_us)
+{
+	if (nc_clock_us() - *logged_us >= (uint64) nc_guc_wait_log_period * 1000)
+	{
+		*logged_us = nc_clock_us();
+		ereport(LOG,
+				(errmsg("recovery waits for block %u of relation %u/%u/%u: its page server answers with an error",
+						read->block, read->rel.spc, read->rel.db, read->rel.rel),
+				 errdetail("%s", my_ring->error),
+				 errhint("Recovery goes on as soon as the page server answers.")));
+	}
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 RECOVERY_RETRY_MS, WAIT_EVENT_DATA_FILE_READ);
+	ResetLatch(MyLatch);
+	process_interrupts();
+}
+
+void
+nc_client_read(const NcRead *read)
+{
+	uint64		logged_us = 0;
+
+	Assert(read->nblocks >= 1 && read->nblocks <= NC_SLOT_BLOCKS_MAX);
+	while (!read_once(read))
+	{
+		bool		exists;
+
+		/*
+		 * Redo of a relation that a later record drops asks for pages the page
+		 * server does not have any more; zeroes let the redo routine do the
+		 * right thing.
+		 */
+		if (exists_once(&read->rel, read->request_lsn, read->not_modified_since, &exists) &&
+			!exists)
+		{
+			for (int i = 0; i < read->nblocks; i++)
+				memset(read->pages[i], 0, BLCKSZ);
+			nc_stat(NC_COUNTER_READS_ZERO_RECOVERY, read->nblocks);
+			return;
+		}
+		pause_recovery(read, &logged_us);
+	}
 }

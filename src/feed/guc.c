@@ -18,6 +18,7 @@
 #include "utils/guc.h"
 
 #include "feed_internal.h"
+#include "nc/compat/server.h"
 
 #define WARN_MB_DEFAULT 1024
 #define TIMEOUT_MS_DEFAULT 60000
@@ -286,12 +287,10 @@ nc_feed_check_settings(int elevel)
 				 errdetail("Pages exist nowhere else: a page server without that WAL cannot "
 						   "serve them again."),
 				 errhint("Set max_slot_wal_keep_size = -1.")));
-#if PG_VERSION_NUM >= 180000
-	if (idle_replication_slot_timeout_secs != 0)
+	if (nc_pg_idle_slots_time_out())
 		ereport(elevel,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("idle_replication_slot_timeout could make the server drop WAL that a "
 						"page server still needs"),
 				 errhint("Set idle_replication_slot_timeout = 0.")));
-#endif
 }

@@ -24,6 +24,7 @@
 #include "utils/wait_event.h"
 
 #include "feed_internal.h"
+#include "nc/compat/server.h"
 
 #define CHECK_PERIOD_MS 1000
 #define RETRY_PERIOD_MS 10000
@@ -109,17 +110,9 @@ nc_feed_slot_detach(int slot, NcFeedConn *conn)
 static void
 look_at(ReplicationSlot *slot, SlotLook *look)
 {
-	bool		invalidated;
-
 	SpinLockAcquire(&slot->mutex);
 	look->restart_lsn = slot->data.restart_lsn;
-#if PG_VERSION_NUM >= 160000
-	invalidated = slot->data.invalidated != RS_INVAL_NONE;
-#else
-	invalidated = slot->data.invalidated_at != InvalidXLogRecPtr &&
-		slot->data.restart_lsn == InvalidXLogRecPtr;
-#endif
-	look->usable = !invalidated && slot->data.database == InvalidOid &&
+	look->usable = !nc_pg_slot_invalidated(slot) && slot->data.database == InvalidOid &&
 		slot->data.persistency != RS_TEMPORARY;
 	SpinLockRelease(&slot->mutex);
 	look->exists = true;
@@ -190,11 +183,7 @@ let_go(void)
 static void
 create_and_reserve(const char *name, XLogRecPtr from)
 {
-#if PG_VERSION_NUM >= 170000
-	ReplicationSlotCreate(name, false, RS_PERSISTENT, false, false, false);
-#else
-	ReplicationSlotCreate(name, false, RS_PERSISTENT, false);
-#endif
+	nc_pg_slot_create(name);
 	LWLockAcquire(ReplicationSlotAllocationLock, LW_EXCLUSIVE);
 	SpinLockAcquire(&MyReplicationSlot->mutex);
 	MyReplicationSlot->data.restart_lsn = from;

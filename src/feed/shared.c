@@ -17,6 +17,7 @@
 #include "storage/shmem.h"
 
 #include "feed_internal.h"
+#include "nc/ext/shmem.h"
 
 #define ROW_READ_ATTEMPTS 1000
 
@@ -127,7 +128,10 @@ nc_feed_ring(XLogRecPtr lsn)
 	raise_wanted(lsn);
 	if (pg_atomic_read_u32(&shared->sleeping) != 0 &&
 		pg_atomic_exchange_u32(&shared->sleeping, 0) != 0)
+	{
+		nc_stat(NC_COUNTER_FEED_RINGS, 1);
 		nc_feed_doorbell_press();
+	}
 }
 
 /* Says that the feed sleeps from now on; true when somebody wants more than was sent. */

@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "feed_internal.h"
+#include "nc/ext/shmem.h"
 
 void
 nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRecPtr start)
@@ -34,6 +35,7 @@ nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRec
 	conn->sent = start;
 	conn->write = conn->flush = conn->apply = InvalidXLogRecPtr;
 	nc_feed_slot_attach(slot, conn);
+	nc_stat(NC_COUNTER_FEED_CONNECTS, 1);
 	ereport(LOG,
 			(errmsg("WAL feed streams to %s at %s from %X/%X on timeline %u%s",
 					nc_feed_slot_names[slot], conn->address, LSN_FORMAT_ARGS(start),
@@ -128,6 +130,7 @@ nc_feed_stream_fill(NcFeedConn *conn, const NcFeedTurn *turn)
 	nc_frame_end(&w, length_at);
 	if (!nc_feed_conn_commit(conn, &w))
 		return false;
+	nc_stat(NC_COUNTER_FEED_BYTES, end - conn->sent);
 	conn->sent = end;
 	return true;
 }

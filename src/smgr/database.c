@@ -5,8 +5,12 @@
  *
  * At the PRE_COMMIT of every commit inside such a statement and after the
  * statement, on the error path too, the floor of all last-written LSNs is
- * raised and everything keyed by the database is dropped; copied files, which
- * hold dense zeroes and leftovers, are made sparse again.
+ * raised and everything keyed by the database is dropped.  Before a made or
+ * moved database becomes visible its copied files, which hold dense zeroes and
+ * leftovers, are made sparse again; never later, when others use it.
+ *
+ * A statement that was refused before it touched a database does nothing here:
+ * it is known by the object-access hook, which fires after the permission checks.
  */
 #include "postgres.h"
 
@@ -16,7 +20,6 @@
 #include "access/xlog.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
-#include "commands/dbcommands.h"
 #include "commands/tablespace.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
@@ -34,25 +37,33 @@ static object_access_hook_type next_object_access = NULL;
 /* Depth of database statements in this process (0 or 1), and the database it is about. */
 static int	inside = 0;
 static Oid	database = InvalidOid;
+static bool copied = false;
 
 static void
 settle(void)
 {
-	if (!NC_RULE_ON(DATABASE))
+	if (!NC_RULE_ON(DATABASE) || !OidIsValid(database))
 		return;
-	if (!RecoveryInProgress())
-		nc_lwlsn_raise_all(nc_lsn_now());
-	if (!OidIsValid(database))
-		return;
+	nc_lwlsn_raise_all(nc_lsn_now());
 	nc_local_forget_database(database);
-	nc_skeleton_scrub_database(database);
+}
+
+/* Makes copied files sparse, once, while nobody can see the database yet. */
+static void
+scrub_copy(void)
+{
+	if (copied && NC_RULE_ON(DATABASE))
+		nc_skeleton_scrub_database(database);
+	copied = false;
 }
 
 static void
 at_xact_event(XactEvent event, void *arg)
 {
-	if (inside > 0 && event == XACT_EVENT_PRE_COMMIT)
-		settle();
+	if (inside == 0 || event != XACT_EVENT_PRE_COMMIT)
+		return;
+	settle();
+	scrub_copy();
 }
 
 /* Learns which database a statement makes, moves or drops; names are resolved by the server. */
@@ -61,9 +72,13 @@ on_object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_i
 {
 	if (next_object_access != NULL)
 		next_object_access(access, class_id, object_id, sub_id, arg);
-	if (inside > 0 && class_id == DatabaseRelationId && sub_id == 0 &&
-		(access == OAT_POST_CREATE || access == OAT_POST_ALTER || access == OAT_DROP))
+	if (inside == 0 || class_id != DatabaseRelationId || sub_id != 0)
+		return;
+	if (access == OAT_POST_CREATE || access == OAT_POST_ALTER || access == OAT_DROP)
 		database = object_id;
+	/* a move fires after it has copied, and scrubs at the commit that follows */
+	if (access == OAT_POST_CREATE || access == OAT_POST_ALTER)
+		copied = true;
 }
 
 static bool
@@ -114,18 +129,17 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only, ProcessUtility
 
 	inside++;
 	database = InvalidOid;
-	if (IsA(stmt, DropdbStmt))
-		database = get_database_oid(castNode(DropdbStmt, stmt)->dbname, true);
-	else if (IsA(stmt, AlterDatabaseStmt))
-		database = get_database_oid(castNode(AlterDatabaseStmt, stmt)->dbname, true);
+	copied = false;
 	PG_TRY();
 	{
 		call(pstmt, query, read_only, context, params, env, dest, qc);
+		/* CREATE DATABASE commits after us, a move has committed and done this */
+		scrub_copy();
 	}
 	PG_FINALLY();
 	{
-		settle();
 		inside--;
+		settle();
 		database = InvalidOid;
 	}
 	PG_END_TRY();

@@ -55,6 +55,14 @@ nc_page_is_sequence(const char *page, BlockNumber block)
 		*(const uint32 *) (page + BLCKSZ - MAXALIGN(sizeof(uint32))) == SEQUENCE_MAGIC;
 }
 
+bool
+nc_page_lsn_may_lag(const char *page)
+{
+	PageHeader	header = (PageHeader) unconstify(char *, page);
+
+	return header->pd_special == BLCKSZ && (header->pd_flags & PD_ALL_VISIBLE) != 0;
+}
+
 FullTransactionId
 nc_keep_horizon(void)
 {
@@ -89,6 +97,21 @@ nc_keep_horizon(void)
 									  (uint32) (XidFromFullTransactionId(next) - oldest));
 	cached_at = now;
 	return cached;
+}
+
+bool
+nc_keep_snapshot_open(FullTransactionId until)
+{
+	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
+	{
+		PGPROC	   *proc = &ProcGlobal->allProcs[i];
+		TransactionId xmin = *(volatile TransactionId *) &proc->xmin;
+
+		if (proc != MyProc && TransactionIdIsNormal(xmin) &&
+			TransactionIdPrecedesOrEquals(xmin, XidFromFullTransactionId(until)))
+			return true;
+	}
+	return false;
 }
 
 bool
@@ -172,12 +195,13 @@ btree_page_has_cycle_id(const char *page)
 }
 
 NcKeep
-nc_keep_page(const char *page, BlockNumber block, FullTransactionId *keep_until)
+nc_keep_page(const char *page, BlockNumber block, XLogRecPtr born,
+			 FullTransactionId *keep_until)
 {
 	XLogRecPtr	lsn = PageGetLSN(unconstify(char *, page));
 	NcKeep		why = NC_KEEP_NOT;
 
-	if (lsn != BOOTSTRAP_LSN && lsn < (XLogRecPtr) wal_segment_size)
+	if ((lsn != BOOTSTRAP_LSN && lsn < (XLogRecPtr) wal_segment_size) || lsn < born)
 	{
 		if (PageIsNew(unconstify(char *, page)) && nc_page_is_zero(page))
 			return NC_KEEP_NOT;

@@ -20,13 +20,14 @@
 
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
+#include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
 
 /* All chunk locks are held together by nc_local_collect(); a process may hold 200 LWLocks. */
 #define LOCAL_PARTITIONS 128
 
-/* Relations whose persistence is remembered; more are looked up in the directory each time. */
-#define RELATIONS_MAX 65536
+/* Relations remembered; the persistence of more is looked up in the directory each time. */
+#define RELATIONS_MAX Max(65536, nc_guc_local_chunks)
 
 typedef struct RelKey
 {
@@ -39,6 +40,8 @@ typedef struct RelState
 {
 	RelKey		key;			/* hash key */
 	bool		unlogged;
+	XLogRecPtr	born;			/* see NcRelInfo */
+	FullTransactionId born_until;	/* no live transaction below this can have made it */
 	uint32		nchunks;		/* entries of the chunk table */
 	uint32		chunk_max;		/* highest chunk number ever entered */
 } RelState;
@@ -120,47 +123,70 @@ enter_relation(const RelKey *key, uint32 hash)
 	if (state != NULL && !found)
 	{
 		state->unlogged = false;
+		state->born = InvalidXLogRecPtr;
+		state->born_until = FullTransactionIdFromU64(0);
 		state->nchunks = 0;
 		state->chunk_max = 0;
 	}
 	return state;
 }
 
+/* Nothing but a cache: no chunks, and whoever made the relation is done. */
+static bool
+evictable(const RelState *state, FullTransactionId horizon)
+{
+	return state->nchunks == 0 && FullTransactionIdFollowsOrEquals(horizon, state->born_until);
+}
+
 /*
  * Throws away entries that are only a cache.  Scanning a partitioned table
- * needs all its locks; none may be held by the caller.
+ * needs all its locks; no lock of a relation may be held by the caller.
  */
 static void
 evict_relations(void)
 {
 	HASH_SEQ_STATUS seq;
 	RelState   *state;
+	FullTransactionId horizon = nc_keep_horizon();
 
 	for (int i = 0; i < LOCAL_PARTITIONS; i++)
 		LWLockAcquire(&relation_locks[i].lock, LW_EXCLUSIVE);
 	hash_seq_init(&seq, relations);
 	while ((state = hash_seq_search(&seq)) != NULL)
-		if (state->nchunks == 0 && !state->unlogged)
+		if (evictable(state, horizon))
 			hash_search(relations, &state->key, HASH_REMOVE, NULL);
 	for (int i = LOCAL_PARTITIONS - 1; i >= 0; i--)
 		LWLockRelease(&relation_locks[i].lock);
 }
 
-bool
-nc_local_unlogged(SMgrRelation reln)
+void
+nc_local_recovery_ended(void)
+{
+	evict_relations();
+}
+
+static NcRelInfo
+info_of(const RelState *state)
+{
+	return (NcRelInfo) {.unlogged = state->unlogged, .born = state->born};
+}
+
+NcRelInfo
+nc_local_relation(SMgrRelation reln)
 {
 	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
 	RelKey		key = rel_key(&rel);
+	NcRelInfo	info = {0};
 	uint32		hash;
 	LWLock	   *lock = lock_relation(&key, LW_SHARED, &hash);
 	RelState   *state = hash_search_with_hash_value(relations, &key, hash, HASH_FIND, NULL);
 	bool		found = state != NULL;
-	bool		unlogged = found && state->unlogged;
-	bool		full = false;
 
+	if (found)
+		info = info_of(state);
 	LWLockRelease(lock);
 	if (found)
-		return unlogged;
+		return info;
 
 	/*
 	 * Look under the lock, so that an INIT fork made meanwhile is not
@@ -168,21 +194,39 @@ nc_local_unlogged(SMgrRelation reln)
 	 */
 	lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
 	state = hash_search_with_hash_value(relations, &key, hash, HASH_FIND, NULL);
-	if (state != NULL)
-		unlogged = state->unlogged;
-	else
+	if (state == NULL)
 	{
-		unlogged = init_fork_exists(&rel);
+		info.unlogged = init_fork_exists(&rel);
 		state = enter_relation(&key, hash);
 		if (state != NULL)
-			state->unlogged = unlogged;
-		else
-			full = true;
+			state->unlogged = info.unlogged;
+	}
+	else
+		info = info_of(state);
+	LWLockRelease(lock);
+	if (state == NULL)
+		evict_relations();
+	return info;
+}
+
+void
+nc_local_set_born(const NcRelKey *rel, XLogRecPtr now)
+{
+	RelKey		key = rel_key(rel);
+	FullTransactionId next = ReadNextFullTransactionId();
+	uint32		hash;
+	LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
+	RelState   *state = enter_relation(&key, hash);
+
+	if (state != NULL)
+	{
+		state->unlogged = false;
+		state->born = now;
+		state->born_until = next;
 	}
 	LWLockRelease(lock);
-	if (full)
+	if (state == NULL)
 		evict_relations();
-	return unlogged;
 }
 
 void
@@ -193,13 +237,18 @@ nc_local_set_unlogged(const NcRelKey *rel)
 	LWLock	   *lock;
 	RelState   *state;
 
-	/* What was kept while it looked permanent stays in the file, which now is all of it. */
-	nc_local_forget_blocks(rel, 0);
 	lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
 	state = enter_relation(&key, hash);
 	if (state != NULL)
 		state->unlogged = true;
 	LWLockRelease(lock);
+
+	/*
+	 * What was kept while it looked permanent stays in the file, which now is
+	 * all of it.  After the flag: who keeps a page looks at the flag again
+	 * under the chunk's lock.
+	 */
+	nc_local_forget_blocks(rel, 0);
 }
 
 void
@@ -301,29 +350,35 @@ index_full(NcLocalRef *ref)
 			 errhint("End long transactions and wait for the sweeper, or raise neon_comm.local_index_chunks (needs a restart).")));
 }
 
-void
-nc_local_ensure(NcLocalRef *ref)
+bool
+nc_local_try_ensure(NcLocalRef *ref)
 {
 	bool		found;
 
 	if (ref->chunk != NULL)
-		return;
+		return true;
 	if (!count_chunk(&ref->key, +1))
 	{
 		evict_relations();
 		if (!count_chunk(&ref->key, +1))
-			index_full(ref);
+			return false;
 	}
 	ref->chunk = hash_search_with_hash_value(chunks, &ref->key, ref->hash, HASH_ENTER_NULL,
 											 &found);
 	if (ref->chunk == NULL)
 	{
 		count_chunk(&ref->key, -1);
-		index_full(ref);
+		return false;
 	}
-	ref->chunk->local = ref->chunk->sequence = ref->chunk->low_lsn = 0;
-	ref->chunk->command_id = ref->chunk->cycle_id = 0;
-	ref->chunk->keep_until = FullTransactionIdFromU64(0);
+	memset((char *) ref->chunk + sizeof(NcLocalKey), 0, sizeof(NcLocalChunk) - sizeof(NcLocalKey));
+	return true;
+}
+
+void
+nc_local_ensure(NcLocalRef *ref)
+{
+	if (!nc_local_try_ensure(ref))
+		index_full(ref);
 }
 
 static void
@@ -334,6 +389,7 @@ clear_bits(NcLocalChunk *chunk, uint64 bits)
 	chunk->low_lsn &= ~bits;
 	chunk->command_id &= ~bits;
 	chunk->cycle_id &= ~bits;
+	chunk->unverified &= ~bits;
 }
 
 void

@@ -17,6 +17,7 @@
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
 #include "nc/lsn/request_lsn.h"
+#include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
 #include "nc/smgr/rules.h"
 
@@ -135,7 +136,8 @@ nc_lwlsn_query(const NcRelKey *rel, BlockNumber block, XLogRecPtr *nms, XLogRecP
 	if (!RecoveryInProgress() && atomic_load(&nc_shared->lwlsn_ready) == 0)
 	{
 		nc_lwlsn_raise_all(nc_lsn_now());
-		atomic_store(&nc_shared->lwlsn_ready, 1);
+		if (atomic_exchange(&nc_shared->lwlsn_ready, 1) == 0)
+			nc_local_recovery_ended();
 	}
 	page_found = get(&page, &page_nms, &page_exact);
 	rel_found = get(&relation, &rel_nms, &unused);

@@ -39,7 +39,7 @@ static bool
 is_plain(SMgrRelation reln, ForkNumber fork)
 {
 	return fork != MAIN_FORKNUM || is_temp(reln) ||
-		(NC_RULE_ON(UNLOGGED) && nc_local_unlogged(reln));
+		(NC_RULE_ON(UNLOGGED) && nc_local_relation(reln).unlogged);
 }
 
 /* ---- existence ---- */
@@ -55,7 +55,11 @@ nc_smgr_create(SMgrRelation reln, ForkNumber fork, bool is_redo)
 	if (fork == INIT_FORKNUM)
 		nc_local_set_unlogged(&rel);
 	else if (fork == MAIN_FORKNUM)
+	{
 		nc_lwlsn_set_relation(&rel, nc_lsn_now());
+		if (!is_redo && !RecoveryInProgress())
+			nc_local_set_born(&rel, nc_lsn_now());
+	}
 }
 
 void
@@ -95,15 +99,6 @@ nc_smgr_truncate(SMgrRelation reln, ForkNumber fork, BlockNumber from, BlockNumb
 
 /* ---- writing ---- */
 
-/* A heap page may become all-visible without moving its LSN. */
-static bool
-lsn_may_lag_content(const char *page)
-{
-	PageHeader	header = (PageHeader) unconstify(char *, page);
-
-	return header->pd_special == BLCKSZ && (header->pd_flags & PD_ALL_VISIBLE) != 0;
-}
-
 /* Remembers which version of a page a later read must get. */
 static void
 note_dropped(const NcRelKey *rel, BlockNumber block, const char *page)
@@ -117,8 +112,12 @@ note_dropped(const NcRelKey *rel, BlockNumber block, const char *page)
 		nc_lwlsn_set_page(rel, block, nc_lsn_now(), 0);
 		return;
 	}
-	if (NC_RULE_ON(ALL_VISIBLE) && lsn_may_lag_content(page))
-		nms = Max(nms, nc_lsn_now());
+	if (nc_page_lsn_may_lag(page))
+	{
+		if (NC_RULE_ON(ALL_VISIBLE))
+			nms = Max(nms, nc_lsn_now());
+		lsn = 0;
+	}
 	nc_lwlsn_set_page(rel, block, nms, lsn);
 }
 
@@ -171,6 +170,13 @@ keep_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char 
 	NcLocalRef	ref;
 
 	nc_local_begin_change(rel, block, &ref);
+	if (nc_local_relation(reln).unlogged)
+	{
+		/* an INIT fork has come since the caller looked: the file is all there is */
+		nc_md_write(reln, MAIN_FORKNUM, block, page, skip_fsync);
+		nc_local_end(&ref);
+		return;
+	}
 	nc_local_ensure(&ref);
 	nc_md_write(reln, MAIN_FORKNUM, block, page, skip_fsync);
 	nc_local_mark(&ref, why, keep_until);
@@ -182,7 +188,7 @@ write_permanent(SMgrRelation reln, BlockNumber block, const char *page, bool ski
 {
 	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
 	FullTransactionId keep_until;
-	NcKeep		why = nc_keep_page(page, block, &keep_until);
+	NcKeep		why = nc_keep_page(page, block, nc_local_relation(reln).born, &keep_until);
 
 	count_kept(why);
 	if (why == NC_KEEP_NOT)
@@ -270,19 +276,6 @@ nc_smgr_prefetch(SMgrRelation reln, ForkNumber fork, BlockNumber first, int nblo
 	return !InRecovery || mdexists(reln, fork);
 }
 
-static bool
-read_local(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, char *page)
-{
-	NcLocalRef	ref;
-
-	if (!nc_local_begin_read(rel, block, &ref))
-		return false;
-	nc_md_read(reln, MAIN_FORKNUM, block, page);
-	nc_local_end(&ref);
-	nc_stat(NC_COUNTER_READS_LOCAL, 1);
-	return true;
-}
-
 static void
 read_remote(const NcRelKey *rel, BlockNumber first, char **pages, int nblocks)
 {
@@ -299,6 +292,57 @@ read_remote(const NcRelKey *rel, BlockNumber first, char **pages, int nblocks)
 		read.not_modified_since = Max(read.not_modified_since, nms);
 	}
 	nc_client_read(&read);
+}
+
+/*
+ * A sequence's block that was found in the file, at a start or after a database
+ * was copied: WAL logs sequences ahead, so the file holds the newer state if,
+ * and only if, it has the LSN of the page server's version.
+ */
+static void
+verify_sequence(const NcRelKey *rel, BlockNumber block, char *page)
+{
+	PGAlignedBlock remote;
+	char	   *pages[1] = {remote.data};
+	NcLocalRef	ref;
+
+	read_remote(rel, block, pages, 1);
+	nc_local_begin_change(rel, block, &ref);
+	if (PageGetLSN(remote.data) == PageGetLSN(page))
+	{
+		if (ref.chunk != NULL)
+			ref.chunk->unverified &= ~ref.bit;
+	}
+	else
+	{
+		memcpy(page, remote.data, BLCKSZ);
+		nc_local_clear(&ref);
+		nc_skeleton_punch(rel, block, 1);
+	}
+	nc_local_end(&ref);
+}
+
+static bool
+read_local(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, char *page)
+{
+	NcLocalRef	ref;
+	bool		unverified;
+
+	if (!nc_local_begin_read(rel, block, &ref))
+		return false;
+	unverified = (ref.chunk->unverified & ref.bit) != 0;
+	if (unverified && RecoveryInProgress())
+	{
+		/* redo writes sequences as a whole; what it does not touch is judged later */
+		nc_local_end(&ref);
+		return false;
+	}
+	nc_md_read(reln, MAIN_FORKNUM, block, page);
+	nc_local_end(&ref);
+	if (unverified)
+		verify_sequence(rel, block, page);
+	nc_stat(NC_COUNTER_READS_LOCAL, 1);
+	return true;
 }
 
 /* Reads the block without a page server, if that is where it is. */

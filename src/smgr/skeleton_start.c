@@ -1,12 +1,12 @@
 /*
  * skeleton_start.c
  *	  What happens to skeleton files as a whole: the checks before a start, the
- *	  cleaning at each start, sequences remembered over a clean stop, and
- *	  measuring what is kept.
+ *	  cleaning at each start and after a database was copied, and measuring what
+ *	  is kept.
  *
- * The checks and the cleaning run in the postmaster.  After an unclean stop
- * every local block is void, its owners being dead; after a clean one only
- * sequences have a reason to be remembered.
+ * The checks and the cleaning at a start run in the postmaster.  After a stop,
+ * clean or not, every local block is void, its owners being dead; only sequences
+ * have a reason to be remembered.
  */
 #include "postgres.h"
 
@@ -22,13 +22,12 @@
 #include "common/file_perm.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
-#include "port/pg_crc32c.h"
 #include "storage/fd.h"
-#include "storage/ipc.h"
 
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
 #include "nc/feed/feed.h"
+#include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/skeleton.h"
 
@@ -150,13 +149,19 @@ parse_main_fork(const char *name, Oid *rel, BlockNumber *segno)
 	return *end == '\0';
 }
 
+/* Has the relation of this main fork segment an INIT fork? */
 static bool
-has_init_fork(const char *dir, Oid rel)
+init_fork_beside(const char *path)
 {
-	char		path[MAXPGPATH];
+	char		init[MAXPGPATH];
+	char	   *dot;
 
-	snprintf(path, sizeof(path), "%s/%u_init", dir, rel);
-	return access(path, F_OK) == 0;
+	strlcpy(init, path, sizeof(init));
+	dot = strchr(last_dir_separator(init), '.');
+	if (dot != NULL)
+		*dot = '\0';
+	strlcat(init, "_init", sizeof(init));
+	return access(init, F_OK) == 0;
 }
 
 static void
@@ -175,7 +180,7 @@ walk_directory(const char *dir, Oid spc, Oid db, FileVisitor visit, void *arg)
 		if (!parse_main_fork(de->d_name, &file.rel.rel, &file.segno))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", dir, de->d_name);
-		file.unlogged = has_init_fork(dir, file.rel.rel);
+		file.unlogged = init_fork_beside(path);
 		visit(&file, arg);
 	}
 	closedir(d);
@@ -241,8 +246,35 @@ walk_main_forks(Oid only_db, FileVisitor visit, void *arg)
 /* ---- cleaning ---- */
 
 /*
+ * A sequence found in a file that nobody has told the index about: its state may
+ * be newer than what WAL says, because WAL logs sequences ahead.  It is entered
+ * as unverified and judged when it is read.  The chunk's lock is held.
+ */
+static void
+adopt_sequence(NcLocalRef *ref, int fd)
+{
+	PGAlignedBlock page;
+
+	if ((ref->chunk != NULL && (ref->chunk->local & 1) != 0) ||
+		pg_pread(fd, page.data, BLCKSZ, 0) != BLCKSZ || !nc_page_is_sequence(page.data, 0))
+		return;
+	if (!nc_local_try_ensure(ref))
+	{
+		ereport(LOG,
+				(errmsg("the index of local blocks is full: a sequence falls back to its logged state"),
+				 errhint("Raise neon_comm.local_index_chunks.")));
+		return;
+	}
+	ref->bit = 1;
+	nc_local_mark(ref, NC_KEEP_SEQUENCE, FullTransactionIdFromU64(0));
+	ref->chunk->unverified |= 1;
+}
+
+/*
  * Punches everything that the index does not name, chunk by chunk under the
- * chunk's lock, so that blocks kept meanwhile by others stay.
+ * chunk's lock, so that blocks kept meanwhile by others stay.  An INIT fork may
+ * come meanwhile, and then the file is all there is: looked at under the lock,
+ * since whoever makes one passes by all chunks after it.
  */
 static void
 scrub_file(const RelFile *file, void *arg)
@@ -262,6 +294,13 @@ scrub_file(const RelFile *file, void *arg)
 		uint64		keep;
 
 		nc_local_begin_change(&file->rel, block, &ref);
+		if (init_fork_beside(file->path))
+		{
+			nc_local_end(&ref);
+			break;
+		}
+		if (block == 0)
+			adopt_sequence(&ref, fd);
 		keep = ref.chunk != NULL ? ref.chunk->local : 0;
 		for (int i = 0; i < NC_LOCAL_CHUNK_BLOCKS; i++)
 		{
@@ -286,121 +325,6 @@ nc_skeleton_scrub_database(Oid db)
 	walk_main_forks(db, scrub_file, NULL);
 }
 
-/* ---- sequences over a clean stop ---- */
-
-#define SEQUENCES_MAGIC 0x4e435351	/* "NCSQ" */
-
-typedef struct SequencesHeader
-{
-	uint32		magic;
-	uint32		count;
-	uint64		system_identifier;
-	uint64		checkpoint;		/* LSN of the shutdown checkpoint it belongs to */
-} SequencesHeader;
-
-static bool
-is_sequence_chunk(const NcLocalChunk *c, void *arg)
-{
-	return c->sequence != 0;
-}
-
-static void
-write_sequences(const ControlFileData *control)
-{
-	int			n;
-	NcLocalChunk *found = nc_local_collect(is_sequence_chunk, NULL, &n);
-	SequencesHeader header = {SEQUENCES_MAGIC, n, control->system_identifier,
-		control->checkPoint};
-	Size		bytes = n * sizeof(NcLocalKey);
-	NcLocalKey *keys = palloc(bytes + 1);
-	pg_crc32c	crc;
-	int			fd;
-	bool		ok;
-
-	for (int i = 0; i < n; i++)
-		keys[i] = found[i].key;
-	INIT_CRC32C(crc);
-	COMP_CRC32C(crc, &header, sizeof(header));
-	COMP_CRC32C(crc, keys, bytes);
-	FIN_CRC32C(crc);
-
-	fd = OpenTransientFile(NC_SEQUENCES_FILE ".tmp", O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
-	ok = fd >= 0 && write(fd, &header, sizeof(header)) == sizeof(header) &&
-		write(fd, keys, bytes) == (ssize_t) bytes && write(fd, &crc, sizeof(crc)) == sizeof(crc);
-	if (fd >= 0)
-		CloseTransientFile(fd);
-	if (!ok || durable_rename(NC_SEQUENCES_FILE ".tmp", NC_SEQUENCES_FILE, LOG) != 0)
-		ereport(LOG,
-				(errmsg("could not write \"%s\": %m", NC_SEQUENCES_FILE),
-				 errdetail("Sequences may skip up to 32 values at the next start.")));
-	pfree(keys);
-	pfree(found);
-}
-
-/*
- * The postmaster's last act, after every other process: remembers local
- * sequences if the stop was clean.  Also called, without effect, before shared
- * memory is made anew after a crash.
- */
-static void
-save_sequences(int code, Datum arg)
-{
-	bool		crc_ok;
-	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
-
-	if (crc_ok && control->state == DB_SHUTDOWNED)
-		write_sequences(control);
-	pfree(control);
-}
-
-/* Takes over the sequences of the clean stop that this start follows; the file is used once. */
-static void
-read_sequences(const ControlFileData *control)
-{
-	FILE	   *file = fopen(NC_SEQUENCES_FILE, "rb");
-	SequencesHeader header;
-	NcLocalKey *keys = NULL;
-	pg_crc32c	crc,
-				stored;
-	bool		ok;
-
-	if (file == NULL)
-		return;
-	ok = fread(&header, sizeof(header), 1, file) == 1 && header.magic == SEQUENCES_MAGIC &&
-		header.system_identifier == control->system_identifier &&
-		header.checkpoint == control->checkPoint && control->state == DB_SHUTDOWNED &&
-		header.count <= 100 * 1000 * 1000;
-	if (ok)
-	{
-		keys = malloc((Size) header.count * sizeof(NcLocalKey) + 1);
-		ok = keys != NULL &&
-			fread(keys, sizeof(NcLocalKey), header.count, file) == header.count &&
-			fread(&stored, sizeof(stored), 1, file) == 1;
-	}
-	fclose(file);
-	/* gone before anything can change a sequence: a crash must not find it */
-	durable_unlink(NC_SEQUENCES_FILE, LOG);
-	if (ok)
-	{
-		INIT_CRC32C(crc);
-		COMP_CRC32C(crc, &header, sizeof(header));
-		COMP_CRC32C(crc, keys, header.count * sizeof(NcLocalKey));
-		FIN_CRC32C(crc);
-		ok = EQ_CRC32C(crc, stored);
-	}
-	for (uint32 i = 0; ok && i < header.count; i++)
-	{
-		NcLocalRef	ref;
-
-		nc_local_begin_change_key(&keys[i], &ref);
-		nc_local_ensure(&ref);
-		ref.bit = 1;
-		nc_local_mark(&ref, NC_KEEP_SEQUENCE, FullTransactionIdFromU64(0));
-		nc_local_end(&ref);
-	}
-	free(keys);
-}
-
 void
 nc_skeleton_startup(void)
 {
@@ -410,10 +334,8 @@ nc_skeleton_startup(void)
 	if (!crc_ok)
 		ereport(FATAL, (errmsg("neon_comm: pg_control has a wrong checksum")));
 	nc_shared->start_lsn = control->checkPointCopy.redo;
-	read_sequences(control);
 	pfree(control);
 	walk_main_forks(InvalidOid, scrub_file, NULL);
-	before_shmem_exit(save_sequences, 0);
 }
 
 /* ---- measuring ---- */

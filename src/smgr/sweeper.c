@@ -5,7 +5,9 @@
  * A chunk may go once every transaction below its keep_until has ended: then
  * nobody can look at the command ids of its tuples, and an index build that
  * wrote pages without WAL has either logged them or was rolled back.  Losing
- * such a page is what a crash would do to it, and WAL makes up for that.
+ * such a page is what a crash would do to it, and WAL makes up for that.  A
+ * concurrent build has no xid for most of its time, but a snapshot: pages
+ * without WAL wait for snapshots too.
  *
  * Works on the files with descriptors of its own under the chunk's exclusive
  * lock, asks for no sync (a file that is dropped meanwhile must not come back
@@ -42,6 +44,7 @@ typedef struct Horizon
 {
 	FullTransactionId oldest;
 	bool		vacuum;			/* some VACUUM runs: its cycle ids must stay */
+	bool		building;		/* somebody may build an index under an old snapshot */
 } Horizon;
 
 /* The blocks of a chunk that may go. */
@@ -50,7 +53,8 @@ ripe(const NcLocalChunk *c, const Horizon *h)
 {
 	if (!FullTransactionIdFollowsOrEquals(h->oldest, c->keep_until))
 		return 0;
-	return c->local & ~c->sequence & ~(h->vacuum ? c->cycle_id : 0);
+	return c->local & ~c->sequence & ~(h->vacuum ? c->cycle_id : 0) &
+		~(h->building ? c->low_lsn : 0);
 }
 
 static bool
@@ -65,7 +69,7 @@ restore_lsn(const NcRelKey *rel, BlockNumber block, const char *page)
 {
 	XLogRecPtr	lsn = PageGetLSN(unconstify(char *, page));
 
-	if (lsn < (XLogRecPtr) wal_segment_size)
+	if (lsn < (XLogRecPtr) wal_segment_size || nc_page_lsn_may_lag(page))
 		nc_lwlsn_set_page(rel, block, nc_lsn_now(), 0);
 	else
 		nc_lwlsn_set_page(rel, block, nc_lsn_now(), lsn);
@@ -80,18 +84,22 @@ sweep_chunk(const NcLocalKey *key, const Horizon *h)
 	PGAlignedBlock page;
 	Horizon		now = *h;
 	NcLocalRef	ref;
-	uint64		go;
+	uint64		go = 0;
 	int			swept = 0;
 
 	nc_local_begin_change_key(key, &ref);
 
 	/*
-	 * A VACUUM may have begun since the round did.  Nobody can mark a block
-	 * while we hold the lock, so what is marked belongs to a VACUUM that is
+	 * A VACUUM or a build may have begun since the round did.  Nobody can mark
+	 * a block while we hold the lock, so what is marked belongs to one that is
 	 * seen now or is over.
 	 */
-	now.vacuum = ref.chunk != NULL && ref.chunk->cycle_id != 0 && nc_keep_vacuum_running();
-	go = ref.chunk != NULL ? ripe(ref.chunk, &now) : 0;
+	if (ref.chunk != NULL)
+	{
+		now.vacuum = ref.chunk->cycle_id != 0 && nc_keep_vacuum_running();
+		now.building = ref.chunk->low_lsn != 0 && nc_keep_snapshot_open(ref.chunk->keep_until);
+		go = ripe(ref.chunk, &now);
+	}
 	for (int i = 0; i < NC_LOCAL_CHUNK_BLOCKS && go != 0; i++)
 	{
 		ref.bit = UINT64CONST(1) << i;
@@ -112,7 +120,7 @@ sweep_chunk(const NcLocalKey *key, const Horizon *h)
 uint64
 nc_sweep(void)
 {
-	Horizon		h;
+	Horizon		h = {0};
 	NcLocalChunk *found;
 	uint64		swept = 0;
 	int			n;

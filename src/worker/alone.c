@@ -21,6 +21,7 @@
 #include "storage/spin.h"
 #include "utils/backend_status.h"
 
+#include "nc/compat/server.h"
 #include "nc/worker/alone.h"
 
 /* Communicator and feed, each perhaps beside a successor whose entry comes first. */
@@ -126,11 +127,7 @@ startup_process_runs(void)
 
 	for (int i = 1; i <= n && !found; i++)
 	{
-#if PG_VERSION_NUM >= 160000
-		LocalPgBackendStatus *entry = pgstat_get_local_beentry_by_index(i);
-#else
-		LocalPgBackendStatus *entry = pgstat_fetch_stat_local_beentry(i);
-#endif
+		LocalPgBackendStatus *entry = nc_pg_backend_status(i);
 
 		found = entry != NULL && entry->backendStatus.st_backendType == B_STARTUP;
 	}

@@ -13,6 +13,12 @@ my $c = NeonComm::Cluster->new(
 	conf => [ 'bgwriter_delay=10ms', 'bgwriter_lru_maxpages=1000', 'bgwriter_lru_multiplier=10' ]);
 
 $c->sql(q{CREATE TABLE t (owner int, v int, filler text);});
+# The ProcArray is sorted by process slot, and slots are given out from the
+# last: what checkpoints and evicts must be connected first, and nobody later
+# than the owners, or the first place would never be an owner's.
+my $ctl = $c->session;
+$ctl->query(q{CREATE TABLE ev AS SELECT g, repeat('x', 900) AS filler FROM generate_series(1, 4000) g});
+my $evict = 'SELECT count(*) FROM ev; SELECT count(*) FROM ev WHERE g % 2 = 0; UPDATE ev SET g = g WHERE g % 40 = 0;';
 my @sessions = map { $c->session } 1 .. 6;
 
 foreach my $way ('checkpointer', 'bgwriter')
@@ -27,8 +33,8 @@ foreach my $way ('checkpointer', 'bgwriter')
 			UPDATE t SET v = 1 WHERE owner = $i;
 			INSERT INTO t SELECT $i, 9, repeat('c', 500) FROM generate_series(1, 200);");
 		# others hold xids too, so that the owner is not alone
-		$c->sql('CHECKPOINT') if $way eq 'checkpointer';
-		$c->evict;
+		$ctl->query('CHECKPOINT') if $way eq 'checkpointer';
+		$ctl->query($evict);
 		is($s->query('FETCH k'), '400|0', "$way, owner $i: its cursor sees what it should");
 		is($s->query("SELECT count(*), sum(v) FROM t WHERE owner = $i"),
 			'600|2200', "$way, owner $i: and itself everything");
@@ -43,12 +49,12 @@ foreach my $way ('checkpointer', 'bgwriter')
 			DECLARE k CURSOR FOR SELECT count(*), sum(v) FROM t WHERE owner = 100 + $i;
 			UPDATE t SET v = 1 WHERE owner = 100 + $i;");
 	}
-	$c->sql('CHECKPOINT');
-	$c->evict;
+	$ctl->query('CHECKPOINT');
+	$ctl->query($evict);
 	is($sessions[$_]->query('FETCH k'), '100|0', "$way, all open: cursor of $_") foreach 0 .. $#sessions;
 	$_->query('ROLLBACK') foreach @sessions;
-	$c->sql('TRUNCATE t');
+	$ctl->query('TRUNCATE t');
 }
-$_->close foreach @sessions;
+$_->close foreach $ctl, @sessions;
 $c->check_logs;
 done_testing();

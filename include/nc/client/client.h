@@ -23,13 +23,11 @@ typedef struct NcRead
 
 /*
  * Reads the pages or raises ERROR. Waits for its answer, at most
- * neon_comm.request_timeout; heeds interrupts wherever they are not held.
+ * neon_comm.request_timeout; heeds interrupts wherever they are not held.  The
+ * startup process waits without an end and asks again after an error; a relation
+ * that its page server does not know then reads as zeroes.
  * Never leaves a request behind that could write to the pages.
  */
 extern void nc_client_read(const NcRead *read);
-
-/* Does the page server know the relation fork? Raises ERROR when it cannot tell. */
-extern bool nc_client_exists(const NcRelKey *rel, XLogRecPtr request_lsn,
-							 XLogRecPtr not_modified_since);
 
 #endif							/* NC_CLIENT_CLIENT_H */

@@ -8,20 +8,34 @@
 #include "nc/smgr/local.h"
 
 /*
- * Why this page of a permanent main fork must be kept, or NC_KEEP_NOT.
+ * Why this page of a permanent main fork must be kept, or NC_KEEP_NOT.  born:
+ * see NcRelInfo.
  * *keep_until is set when it must.  Any process; takes XidGenLock for a moment
  * when the page has tuples with command ids.
  */
-extern NcKeep nc_keep_page(const char *page, BlockNumber block, FullTransactionId *keep_until);
+extern NcKeep nc_keep_page(const char *page, BlockNumber block, XLogRecPtr born,
+						   FullTransactionId *keep_until);
 
 /* All transactions before this have ended; conservative. Not in recovery. */
 extern FullTransactionId nc_keep_horizon(void);
+
+/*
+ * May a process other than this one still hold a snapshot from when `until` was
+ * the next xid?  CREATE INDEX CONCURRENTLY builds under one, without an xid.
+ */
+extern bool nc_keep_snapshot_open(FullTransactionId until);
 
 /* Does any VACUUM (lazy, autovacuum or a parallel worker of one) run now? */
 extern bool nc_keep_vacuum_running(void);
 
 /* The page is a sequence's. */
 extern bool nc_page_is_sequence(const char *page, BlockNumber block);
+
+/*
+ * A heap page that is all-visible: its LSN may not move when the flag is set,
+ * or move here and not on the page server (wal_log_hints set on one of them).
+ */
+extern bool nc_page_lsn_may_lag(const char *page);
 
 /* All bytes are zero. */
 extern bool nc_page_is_zero(const char *page);

@@ -20,6 +20,7 @@
 #include "nc/compat/pg.h"
 
 #include "access/transam.h"
+#include "access/xlogdefs.h"
 #include "storage/lwlock.h"
 
 #define NC_LOCAL_CHUNK_BLOCKS 64
@@ -51,6 +52,12 @@ typedef struct NcLocalChunk
 	uint64		command_id;
 	uint64		cycle_id;
 
+	/*
+	 * Subset of sequence: found in the file at a start or after a copy; counts
+	 * only if its LSN is that of the page server's version (see ops.c).
+	 */
+	uint64		unverified;
+
 	/* No live transaction below this needs any of the blocks. */
 	FullTransactionId keep_until;
 } NcLocalChunk;
@@ -68,8 +75,27 @@ typedef struct NcLocalRef
 extern Size nc_local_shmem_bytes(void);
 extern void nc_local_shmem_startup(void);
 
-/* Is the relation unlogged (a local INIT fork exists)? Any process; may look at the directory. */
-extern bool nc_local_unlogged(SMgrRelation reln);
+/* What is known of a relation. */
+typedef struct NcRelInfo
+{
+	bool		unlogged;		/* a local INIT fork exists */
+
+	/*
+	 * WAL position when this server made the main fork; 0 when it was not made
+	 * since the start.  A page with an older LSN was never logged under this name:
+	 * it may belong to an unlogged relation whose INIT fork is still to come.
+	 */
+	XLogRecPtr	born;
+} NcRelInfo;
+
+/* Any process; may look at the directory. */
+extern NcRelInfo nc_local_relation(SMgrRelation reln);
+
+/* smgrcreate of a main fork, outside recovery. */
+extern void nc_local_set_born(const NcRelKey *rel, XLogRecPtr now);
+
+/* Recovery is over: forget what was learned of relations that it may have replaced. */
+extern void nc_local_recovery_ended(void);
 
 /* smgrcreate of an INIT fork; smgrunlink of INIT. */
 extern void nc_local_set_unlogged(const NcRelKey *rel);
@@ -86,6 +112,9 @@ extern void nc_local_begin_change(const NcRelKey *rel, BlockNumber block, NcLoca
 
 /* Makes sure that ref->chunk exists; ERROR (lock released) when the index is full. */
 extern void nc_local_ensure(NcLocalRef *ref);
+
+/* The same, but false (lock still held) when the index is full. */
+extern bool nc_local_try_ensure(NcLocalRef *ref);
 
 /* Marks the block as local for this reason. ref->chunk exists. */
 extern void nc_local_mark(NcLocalRef *ref, NcKeep why, FullTransactionId keep_until);

@@ -10,9 +10,6 @@
 /* Name of the file in the data directory that allows this server to be a skeleton. */
 #define NC_SKELETON_MARKER "neon_comm.skeleton"
 
-/* Sequences remembered over a clean stop. */
-#define NC_SEQUENCES_FILE "neon_comm.sequences"
-
 /*
  * FATAL unless the data directory carries the marker for this system; FATAL on
  * settings that would lose data. In the postmaster, before anything is touched.
@@ -23,8 +20,9 @@ extern void nc_skeleton_check_start(void);
 extern void nc_skeleton_check_absent(void);
 
 /*
- * In the postmaster, at each start of shared memory: takes over the sequences
- * of a clean stop and punches every other content of permanent main forks.
+ * In the postmaster, at each start of shared memory: enters the sequences found
+ * in the files as unverified and punches every other content of permanent main
+ * forks.
  */
 extern void nc_skeleton_startup(void);
 

@@ -40,7 +40,8 @@ sub new
 	my @conf = ('shared_buffers=' . ($o{buffers} // '1MB'),
 		'autovacuum=' . ($o{autovacuum} // 'off'), 'max_wal_size=256MB',
 		'allow_in_place_tablespaces=on', @{ $o{conf} // [] });
-	push @conf, "neon_comm.test_rules_off='$ENV{NEON_TEST_RULES_OFF}'"
+	# without its rule a statement may never end: then it shall fail
+	push @conf, "neon_comm.test_rules_off='$ENV{NEON_TEST_RULES_OFF}'", 'statement_timeout=40s'
 	  if ($ENV{NEON_TEST_RULES_OFF} // '') ne '';
 	push @args, '--conf', $_ foreach @conf;
 	push @args, '--ps-conf', $_ foreach ('allow_in_place_tablespaces=on', @{ $o{ps_conf} // [] });
