@@ -143,11 +143,20 @@ release(Request *req)
 	req->bounce = 0;
 }
 
+static bool
+is_done(const Request *req)
+{
+	return nc_slot_word_state(nc_slot_load(req->slot)) == NC_SLOT_DONE;
+}
+
 static void
 release_on_exit(int code, Datum arg)
 {
-	nc_stat(NC_COUNTER_REQUEST_CANCELS, 1);
-	release((Request *) DatumGetPointer(arg));
+	Request    *req = (Request *) DatumGetPointer(arg);
+
+	if (req->slot != NULL && !is_done(req))
+		nc_stat(NC_COUNTER_REQUEST_CANCELS, 1);
+	release(req);
 }
 
 static bool
@@ -224,12 +233,6 @@ check_deadline(Request *req)
 					   (int) (waited_us / 1000000),
 					   LSN_FORMAT_ARGS(req->slot->not_modified_since)),
 			 errhint("See the views neon_comm.connections and neon_comm.page_servers, and the page server's log.")));
-}
-
-static bool
-is_done(const Request *req)
-{
-	return nc_slot_word_state(nc_slot_load(req->slot)) == NC_SLOT_DONE;
 }
 
 /* One sleep on the latch; returns whether it consumed a set of the latch. */

@@ -26,6 +26,9 @@ my %index = (
 	gin_ts => [ 'USING gin (ts)', q{ts @@ to_tsquery('simple', md5('77'))} ],
 	brin => [ 'USING brin (id) WITH (pages_per_range = 1)', q{id BETWEEN 20000 AND 30000} ]);
 
+# Without its rule a GIN build runs in circles that no interrupt ends.
+delete @index{qw(gin gin_ts)} if ($ENV{NEON_TEST_RULES_OFF} // '') ne '';
+
 foreach my $name (sort keys %index)
 {
 	my ($def, $where) = @{ $index{$name} };

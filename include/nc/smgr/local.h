@@ -131,7 +131,10 @@ extern void nc_local_end(NcLocalRef *ref);
 extern NcLocalChunk *nc_local_collect(bool (*want) (const NcLocalChunk *c, void *arg), void *arg,
 									  int *n);
 
-/* Drops everything keyed by a database whose directory in that tablespace is gone, or by db if valid. */
+/*
+ * Drops what is keyed by this database: chunks of tablespaces where its directory
+ * is gone, and everything that is only remembered of its relations.
+ */
 extern void nc_local_forget_database(Oid db);
 
 /* Locks the chunk with this key exclusive, as nc_local_begin_change. */
