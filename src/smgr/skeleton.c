@@ -18,7 +18,6 @@
 #include "utils/wait_event.h"
 
 #include "nc/smgr/abi.h"
-#include "nc/smgr/rules.h"
 #include "nc/smgr/skeleton.h"
 
 #define SEGMENT_BYTES ((off_t) RELSEG_SIZE * BLCKSZ)
@@ -93,8 +92,6 @@ nc_skeleton_extend(SMgrRelation reln, BlockNumber block)
 		return;
 	for (BlockNumber seg = now / RELSEG_SIZE; seg <= last; seg++)
 	{
-		if (!NC_RULE_ON(MIDDLE_SEGMENTS) && seg != last)
-			continue;
 		if (seg >= reln->md_num_open_segs[MAIN_FORKNUM])
 			create_segment(reln, seg);
 		grow_segment(reln, seg,

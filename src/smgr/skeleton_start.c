@@ -88,6 +88,33 @@ nc_skeleton_check_absent(void)
 				 errhint("Set neon_comm.page_servers to the connection strings of the page servers.")));
 }
 
+/*
+ * Page servers of the same host follow the same link: emptying files there would
+ * empty theirs.
+ */
+static void
+check_tablespaces(void)
+{
+	DIR		   *d = opendir("pg_tblspc");
+	struct dirent *de;
+	char		path[MAXPGPATH];
+	struct stat st;
+
+	if (d == NULL)
+		return;
+	while ((de = readdir(d)) != NULL)
+	{
+		snprintf(path, sizeof(path), "pg_tblspc/%s", de->d_name);
+		if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
+			ereport(FATAL,
+					(errmsg("tablespace %s has a location, which a neon_comm skeleton cannot have",
+							de->d_name),
+					 errdetail("Page servers replay the same WAL and would use the same directory."),
+					 errhint("Move its tables to pg_default before the cluster is adopted.")));
+	}
+	closedir(d);
+}
+
 static void
 refuse(const char *what, const char *why)
 {
@@ -106,6 +133,7 @@ nc_skeleton_check_start(void)
 				 errdetail("Its tables are on page servers, and nobody would fetch their pages."),
 				 errhint("Start the server normally.")));
 	check_marker();
+	check_tablespaces();
 	if (wal_level == WAL_LEVEL_MINIMAL)
 		ereport(FATAL,
 				(errmsg("neon_comm needs wal_level \"replica\" or \"logical\""),

@@ -1,5 +1,5 @@
 # Relations and templates over 2 GB: several segments, a jump over a whole one
-# (CREATE DATABASE extends to the last block in one step; rule middle_segments),
+# (CREATE DATABASE extends to the last block in one step),
 # truncation across a segment border, and a crash after each.
 use strict;
 use warnings;

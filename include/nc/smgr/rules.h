@@ -20,8 +20,7 @@
 	NC_RULE(ALL_VISIBLE, "all_visible") /* date all-visible heap pages by now */ \
 	NC_RULE(DATABASE, "database") /* settle whole-database statements */ \
 	NC_RULE(RELATION_LSN, "relation_lsn") /* date relations at truncate, unlink, create */ \
-	NC_RULE(PAGE_LSN, "page_lsn") /* remember the LSN of dropped pages */ \
-	NC_RULE(MIDDLE_SEGMENTS, "middle_segments") /* grow every segment up to the target */
+	NC_RULE(PAGE_LSN, "page_lsn") /* remember the LSN of dropped pages */
 
 #ifdef NC_TEST_RULES
 typedef enum NcRule
