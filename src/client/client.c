@@ -179,7 +179,7 @@ describe(const Request *req)
 
 /*
  * After a crash restart the postmaster starts no background worker until redo
- * has begun, and then does not look again by itself (15 to 18: StartWorkerNeeded
+ * has begun, and then does not look again by itself (seen on 15: StartWorkerNeeded
  * was cleared by FatalError).  Recovery waits for the communicator, so it asks.
  */
 static void
@@ -300,7 +300,7 @@ make_lsn_available(XLogRecPtr nms)
 }
 
 static void
-fill_slot(Request *req, int index, NcSlotKind kind, XLogRecPtr request_lsn, XLogRecPtr nms)
+fill_slot(Request *req, NcSlotKind kind, XLogRecPtr request_lsn, XLogRecPtr nms)
 {
 	NcSlot	   *slot = req->slot;
 
@@ -339,7 +339,7 @@ submit_and_wait(Request *req, NcSlotKind kind, XLogRecPtr request_lsn, XLogRecPt
 	word = nc_slot_load(req->slot);
 	if (!nc_slot_move(req->slot, word, NC_SLOT_FILLING))
 		elog(ERROR, "neon_comm: a request slot of this process changed by itself");
-	fill_slot(req, index, kind, request_lsn, nms);
+	fill_slot(req, kind, request_lsn, nms);
 	word = nc_slot_load(req->slot);
 	if (!nc_slot_move(req->slot, word, NC_SLOT_SUBMITTED))
 		elog(ERROR, "neon_comm: a request slot of this process changed by itself");

@@ -5,8 +5,10 @@
  * Two partitioned hash tables.  The chunk table says which blocks are local.
  * The relation table says whether a relation is unlogged, and how far its
  * chunks reach, so that dropping a relation need not search the whole table.
- * An entry of the relation table without chunks is only a cache: it may be
- * thrown away and found again by looking for the INIT fork.
+ * An entry of the relation table without chunks, whose maker has ended, is only
+ * a cache: it may be thrown away and found again by looking for the INIT fork.
+ * Until then it holds where WAL stood when the relation was made, which cannot
+ * be found again.
  */
 #include "postgres.h"
 
