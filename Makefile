@@ -81,6 +81,9 @@ unit-sanitize:
 		SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" run
 fuzz:
 	$(MAKE) -f test/unit.mk BUILD=build/fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz
+# the fault proxy, see test/proxy/nc_proxy --help
+proxy:
+	$(MAKE) --no-print-directory -C test/proxy
 model:
 	$(MAKE) --no-print-directory -C test/model run
 
@@ -90,7 +93,7 @@ lint:
 format:
 	find src include test \( -name '*.c' -o -name '*.h' \) -exec clang-format -i {} +
 
-.PHONY: page-service install-page-service clean-page-service unit unit-sanitize fuzz model lint format
+.PHONY: page-service install-page-service clean-page-service unit unit-sanitize fuzz proxy model lint format
 
 bench: all
 	test/bench/quick.sh

@@ -136,6 +136,45 @@ sub evict
 	return;
 }
 
+# Settings of a part ('compute' unless told otherwise) by one reload; later ones win.
+sub configure
+{
+	my ($self, $settings, %o) = @_;
+	my $part = $o{part} // 'compute';
+
+	open my $fh, '>>', "$self->{dir}/$part/postgresql.conf" or die $!;
+	print $fh "$_ = '$settings->{$_}'\n" foreach sort keys %$settings;
+	close $fh or die $!;
+	kill 'HUP', $self->postmaster_pid($part) or die "no $part to reload";
+	return;
+}
+
+# Port that page server N listens on for pagestream.
+sub page_server_port
+{
+	my ($self, $n) = @_;
+	open my $fh, '<', "$self->{dir}/neon_dev.conf" or die $!;
+	my ($port) = map { /^page_server_${n}_port=(\d+)/ ? $1 : () } <$fh>;
+	return $port;
+}
+
+# The text of neon_comm.page_servers for these ports.
+sub page_server_list { my ($s, @ports) = @_; return join(',', map { "host=127.0.0.1 port=$_" } @ports) }
+
+# Puts a fault proxy between the compute and its page servers; links have the shards' numbers.
+# Waits until the communicator works with the new addresses.
+sub use_proxy
+{
+	my ($self, $proxy, $shards) = @_;
+	my @ports = map { $proxy->link($_, $self->page_server_port($_)) } 0 .. $shards - 1;
+	my $changes = $self->counter('map_changes');
+
+	$self->configure({ 'neon_comm.page_servers' => $self->page_server_list(@ports) });
+	$self->wait_for("SELECT value > $changes FROM neon_comm.counters WHERE name = 'map_changes'")
+	  or die 'the new page servers were not taken over';
+	return @ports;
+}
+
 # Runs pgbench; returns (exit code, stdout, stderr).
 sub pgbench
 {
