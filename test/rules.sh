@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 #
-# Switches rules of the storage layer off, one at a time, and demands that the
-# test named for each then fails: a test that passes without its rule proves
-# nothing.  Builds a copy of the tree with -DNC_TEST_RULES, installs it, runs,
-# and installs the tree it was called in again.
+# Runs what needs a test build: makes a copy of the tree with -DNC_TEST_RULES,
+# installs it, and in the end installs the tree it was called in again.
 #
-#   test/rules.sh [RULE...]        needs the right to install; as root the tests run as postgres
+# 1. Tests that use test points (NeonComm::TestPoint) must pass.
+# 2. Rules of the storage layer are switched off, one at a time, and the test
+#    named for each must then fail: a test that passes without its rule proves
+#    nothing.
 #
-# One line a rule, then: N passed, N failed.
+#   test/rules.sh [RULE|TEST...]   needs the right to install; as root the tests run as postgres
+#
+# One line a test or rule, then: N passed, N failed.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 tree=$PWD
@@ -46,8 +49,9 @@ if ! make -C "$copy" PG_CONFIG="$pg_config" EXTRA_CFLAGS=-DNC_TEST_RULES install
 fi
 chmod -R a+rX "$copy"
 
-run_test() {					# RULE TEST; status of the test
+run_test() {					# RULE TEST; status of the test. RULE "" for none
 	local perl5=-I$copy/test/perl
+	local log=$logs/${1:-$2}.log
 	local cmd=(timeout -k 10 "${NEON_RULE_SECONDS:-240}" prove "$perl5" "$copy/test/t/$2.pl")
 
 	if [ "$(id -u)" = 0 ]; then
@@ -55,13 +59,29 @@ run_test() {					# RULE TEST; status of the test
 			NEON_TEST_RULES_OFF="$1" "${cmd[@]}")
 	else
 		PATH="$PATH:$bindir" NEON_TEST_RULES_OFF="$1" "${cmd[@]}"
-	fi </dev/null >"$logs/$1.log" 2>&1
+	fi </dev/null >"$log" 2>&1
 }
 
+asked_for() {					# NAME, and what was asked for
+	[ "$wanted" = "" ] || [[ " $wanted " == *" $1 "* ]]
+}
+
+wanted=$*
 passed=0 failed=0
+for test in $(grep -l '^use NeonComm::TestPoint;' "$copy"/test/t/*.pl | xargs -r -n 1 basename -s .pl | sort); do
+	asked_for "$test" || continue
+	if run_test "" "$test"; then
+		echo "ok      rules/$test"
+		passed=$((passed + 1))
+	else
+		grep -E '^ *#|^[A-Za-z].* at .* line |^not ok' "$logs/$test.log" | tail -n 15 | sed 's/^/      /'
+		echo "not ok  rules/$test # build/rules/$test.log"
+		failed=$((failed + 1))
+	fi
+done
 while read -r rule test; do
 	[ -n "$rule" ] || continue
-	[ $# -eq 0 ] || [[ " $* " == *" $rule "* ]] || continue
+	asked_for "$rule" || continue
 	run_test "$rule" "$test"
 	rc=$?
 	if [ $rc = 0 ]; then

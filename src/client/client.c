@@ -27,6 +27,7 @@
 #include "nc/client/client.h"
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
+#include "nc/ext/test_point.h"
 #include "nc/feed/feed.h"
 #include "nc/lsn/request_lsn.h"
 
@@ -340,11 +341,14 @@ submit_and_wait(Request *req, NcSlotKind kind, XLogRecPtr request_lsn, XLogRecPt
 	if (!nc_slot_move(req->slot, word, NC_SLOT_FILLING))
 		elog(ERROR, "neon_comm: a request slot of this process changed by itself");
 	fill_slot(req, kind, request_lsn, nms);
+	NC_TEST_POINT("client-submit");
 	word = nc_slot_load(req->slot);
 	if (!nc_slot_move(req->slot, word, NC_SLOT_SUBMITTED))
 		elog(ERROR, "neon_comm: a request slot of this process changed by itself");
 	(void) nc_ring_notify(&nc_rings, NC_MY_PROC_INDEX());
+	NC_TEST_POINT("client-submitted");
 	wait_done(req);
+	NC_TEST_POINT("client-done");
 }
 
 /* The error of a finished request, with what the page server said. */

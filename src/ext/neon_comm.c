@@ -10,6 +10,7 @@
 
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
+#include "nc/ext/test_point.h"
 #include "nc/feed/feed.h"
 #include "nc/smgr/abi.h"
 #include "nc/smgr/database.h"
@@ -39,6 +40,7 @@ _PG_init(void)
 		return;					/* SQL functions then say that it must be preloaded */
 
 	nc_guc_init();
+	nc_test_point_guc_init();
 	nc_feed_init();
 	MarkGUCPrefixReserved("neon_comm");
 	nc_shmem_init();

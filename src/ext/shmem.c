@@ -13,6 +13,7 @@
 #include "nc/compat/pg.h"
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
+#include "nc/ext/test_point.h"
 #include "nc/feed/feed.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
@@ -50,6 +51,7 @@ on_request(void)
 	RequestAddinShmemSpace(nc_local_shmem_bytes());
 	RequestAddinShmemSpace(nc_feed_shmem_bytes());
 	RequestAddinShmemSpace(nc_worker_alone_shmem_bytes());
+	RequestAddinShmemSpace(nc_test_point_shmem_bytes());
 	RequestNamedLWLockTranche("neon_comm_lwlsn", LOCKS_PER_TRANCHE);
 	RequestNamedLWLockTranche("neon_comm_local_chunk", LOCKS_PER_TRANCHE);
 	RequestNamedLWLockTranche("neon_comm_relation", LOCKS_PER_TRANCHE);
@@ -82,6 +84,7 @@ on_startup(void)
 	nc_local_shmem_startup();
 	nc_feed_shmem_startup();
 	nc_worker_alone_shmem_startup();
+	nc_test_point_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 
 	/* All processes of an earlier life are dead: nothing of theirs is worth keeping. */

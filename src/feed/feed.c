@@ -29,6 +29,7 @@
 #include "utils/wait_event.h"
 
 #include "feed_internal.h"
+#include "nc/ext/test_point.h"
 #include "nc/worker/alone.h"
 
 #define CONNS_MAX (NC_FEED_SLOTS_MAX + NC_FEED_SPARE_CONNS)
@@ -301,6 +302,7 @@ one_turn(NcFeedTurn *turn)
 {
 	bool		more;
 
+	NC_TEST_POINT("feed-turn");
 	turn->now = GetCurrentTimestamp();
 	turn->limit = nc_feed_wal_limit();
 	nc_feed_retain_tick(turn);

@@ -17,6 +17,7 @@
 
 #include "feed_internal.h"
 #include "nc/ext/shmem.h"
+#include "nc/ext/test_point.h"
 
 void
 nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRecPtr start)
@@ -109,7 +110,8 @@ nc_feed_stream_fill(NcFeedConn *conn, const NcFeedTurn *turn)
 
 	if (conn->state != NC_FEED_STREAMING || turn->limit.lsn <= conn->sent)
 		return false;
-	if (!conn->greeted || nc_feed_stream_theirs(conn) > turn->limit.lsn)
+	if (!conn->greeted || nc_feed_stream_theirs(conn) > turn->limit.lsn ||
+		NC_TEST_TRUE("feed-withhold"))
 		return false;
 	end = message_end(conn->sent, turn->limit.lsn);
 	w = nc_feed_conn_writer(conn);

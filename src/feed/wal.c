@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 
 #include "feed_internal.h"
+#include "nc/ext/test_point.h"
 
 #define CONTROL_FILE_ATTEMPTS 20
 #define CONTROL_FILE_PAUSE_US 10000
@@ -110,7 +111,7 @@ open_segment(NcFeedSegment *seg, TimeLineID timeline, XLogSegNo number, char *wh
 		return true;
 	nc_feed_wal_close(seg);
 	XLogFilePath(path, timeline, number, wal_segment_size);
-	seg->fd = open(path, O_RDONLY | O_CLOEXEC);
+	seg->fd = NC_TEST_FAULT("feed-open-wal") ? -1 : open(path, O_RDONLY | O_CLOEXEC);
 	seg->timeline = timeline;
 	seg->number = number;
 	if (seg->fd >= 0)

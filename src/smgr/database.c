@@ -25,6 +25,7 @@
 #include "tcop/utility.h"
 
 #include "nc/ext/guc.h"
+#include "nc/ext/test_point.h"
 #include "nc/smgr/database.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
@@ -60,6 +61,10 @@ scrub_copy(void)
 static void
 at_xact_event(XactEvent event, void *arg)
 {
+	if (inside > 0 && event == XACT_EVENT_PRE_COMMIT)
+		NC_TEST_POINT("database-pre-commit");
+	if (inside > 0 && event == XACT_EVENT_COMMIT)
+		NC_TEST_POINT("database-committed");
 	if (inside == 0 || event != XACT_EVENT_PRE_COMMIT)
 		return;
 	settle();

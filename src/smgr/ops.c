@@ -21,6 +21,7 @@
 
 #include "nc/client/client.h"
 #include "nc/ext/shmem.h"
+#include "nc/ext/test_point.h"
 #include "nc/smgr/abi.h"
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
@@ -67,6 +68,7 @@ nc_smgr_unlink(NcPgRelBackend backend_rel, ForkNumber fork, bool is_redo)
 {
 	NcRelKey	rel = NC_PGREL_BACKEND_KEY(backend_rel, MAIN_FORKNUM);
 
+	NC_TEST_POINT("smgr-unlink");
 	if (!NC_PGREL_BACKEND_IS_TEMP(backend_rel))
 	{
 		if (fork == MAIN_FORKNUM || fork == InvalidForkNumber)
@@ -75,6 +77,7 @@ nc_smgr_unlink(NcPgRelBackend backend_rel, ForkNumber fork, bool is_redo)
 			nc_lwlsn_set_relation(&rel, nc_lsn_now());
 		}
 	}
+	NC_TEST_POINT("smgr-unlink-md");
 	nc_md_unlink(backend_rel, fork, is_redo);
 	if (!NC_PGREL_BACKEND_IS_TEMP(backend_rel) &&
 		(fork == INIT_FORKNUM || fork == InvalidForkNumber))
@@ -90,6 +93,7 @@ nc_smgr_truncate(SMgrRelation reln, ForkNumber fork, BlockNumber from, BlockNumb
 {
 	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
 
+	NC_TEST_POINT("smgr-truncate");
 	nc_md_truncate(reln, fork, from, nblocks);
 	if (fork != MAIN_FORKNUM || is_temp(reln))
 		return;
@@ -152,6 +156,7 @@ drop_page(const NcRelKey *rel, BlockNumber block, const char *page)
 
 	/* the LSN first: whoever then finds the block not local asks for the right version */
 	note_dropped(rel, block, page);
+	NC_TEST_POINT("smgr-drop-page");
 	if (!nc_local_begin_read(rel, block, &ref))
 		return;
 	nc_local_end(&ref);
@@ -160,6 +165,17 @@ drop_page(const NcRelKey *rel, BlockNumber block, const char *page)
 	nc_local_clear(&ref);
 	nc_skeleton_punch(rel, block, 1);
 	nc_local_end(&ref);
+}
+
+/* md's write of a local block; what it raises, a test can have raised. */
+static void
+write_local(SMgrRelation reln, BlockNumber block, const char *page, bool skip_fsync)
+{
+	if (NC_TEST_FAULT("smgr-keep-write"))
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not write block %u of local file: %m", block)));
+	nc_md_write(reln, MAIN_FORKNUM, block, page, skip_fsync);
 }
 
 /* Keeps the page in the skeleton file and says so in the index. */
@@ -178,7 +194,7 @@ keep_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char 
 		return;
 	}
 	nc_local_ensure(&ref);
-	nc_md_write(reln, MAIN_FORKNUM, block, page, skip_fsync);
+	write_local(reln, block, page, skip_fsync);
 	nc_local_mark(&ref, why, keep_until);
 	nc_local_end(&ref);
 }
@@ -291,6 +307,7 @@ read_remote(const NcRelKey *rel, BlockNumber first, char **pages, int nblocks)
 		nc_lwlsn_query(rel, first + i, &nms, &exact[i]);
 		read.not_modified_since = Max(read.not_modified_since, nms);
 	}
+	NC_TEST_POINT("smgr-read-remote");
 	nc_client_read(&read);
 }
 

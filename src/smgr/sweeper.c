@@ -33,6 +33,7 @@
 
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
+#include "nc/ext/test_point.h"
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
@@ -87,6 +88,7 @@ sweep_chunk(const NcLocalKey *key, const Horizon *h)
 	uint64		go = 0;
 	int			swept = 0;
 
+	NC_TEST_POINT("sweeper-chunk");
 	nc_local_begin_change_key(key, &ref);
 
 	/*
@@ -110,6 +112,7 @@ sweep_chunk(const NcLocalKey *key, const Horizon *h)
 		else
 			nc_lwlsn_set_page(&rel, first + i, nc_lsn_now(), 0);
 		nc_local_clear(&ref);
+		NC_TEST_POINT("sweeper-punch");
 		nc_skeleton_punch(&rel, first + i, 1);
 		swept++;
 	}

@@ -34,6 +34,7 @@
 #include "nc/engine/engine.h"
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
+#include "nc/ext/test_point.h"
 #include "nc/worker/alone.h"
 #include "nc/worker/communicator.h"
 
@@ -77,6 +78,7 @@ host_now_us(void *ctx)
 static void
 host_wake(void *ctx, uint32_t ring)
 {
+	NC_TEST_POINT("communicator-wake");
 	if (ring < ProcGlobal->allProcCount)
 		SetLatch(&ProcGlobal->allProcs[ring].procLatch);
 }
@@ -84,6 +86,8 @@ host_wake(void *ctx, uint32_t ring)
 static uint8_t *
 host_dest_page(void *ctx, uint32_t ring, uint32_t dest)
 {
+	/* asked for twice a page: when the slot is taken, and when it is being copied */
+	NC_TEST_POINT("communicator-dest");
 	if ((dest & NC_DEST_BOUNCE) == 0)
 		return dest < (uint32) NBuffers ? (uint8_t *) BufferBlocks + (Size) dest * BLCKSZ : NULL;
 	dest &= ~NC_DEST_BOUNCE;
@@ -182,6 +186,7 @@ run(NcEngine *engine)
 	{
 		bool		draining = terminate_requested;
 
+		NC_TEST_POINT("communicator-turn");
 		if (nc_engine_tick(engine, draining ? DRAIN_TURN_MAX_MS : TURN_MAX_MS) != 0 &&
 			!PostmasterIsAlive())
 			_exit(1);

@@ -237,6 +237,28 @@ sub log_tail
 	return $text;
 }
 
+# Adds a line to a part's postgresql.conf; the last of a setting counts.
+sub append_conf
+{
+	my ($self, $part, $line) = @_;
+	open my $fh, '>>', "$self->{dir}/$part/postgresql.conf" or die $!;
+	print $fh "$line\n";
+	close $fh;
+	return;
+}
+
+# Waits until a part's log has a line like this, from offset $from (0) on.
+sub wait_log
+{
+	my ($self, $part, $regex, $from) = @_;
+	foreach (1 .. 1800)
+	{
+		return 1 if substr($self->log_text($part), $from // 0) =~ $regex;
+		usleep(100_000);
+	}
+	return 0;
+}
+
 # Says that lines like this are expected in the logs of this test.
 sub allow_log { my ($s, $regex) = @_; push @{ $s->{allowed} }, $regex; return }
 

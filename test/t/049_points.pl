@@ -1,0 +1,110 @@
+# Test points do what tests rely on (include/nc/ext/test_point.h): they stop,
+# fail and answer in every module, only for whom they are armed, and a slot is
+# whole whatever a backend does between two of its steps.
+use strict;
+use warnings;
+
+use Test::More;
+use NeonComm::TestPoint;
+use NeonComm::Cluster;
+
+my $c = NeonComm::Cluster->new;
+my $p = NeonComm::TestPoint->new($c);
+
+$c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 400) AS f FROM generate_series(1, 12000) g;});
+cmp_ok($c->sql(q{SELECT pg_relation_size('t')}), '>', 4 * 1024 * 1024, 'the table is larger than shared buffers');
+$c->sql('CREATE TABLE u AS SELECT * FROM t');
+my $count = q{SELECT count(*) FROM t};
+my $s = $c->session;
+# its catalog lookups are done: it must not stop at a page that everybody needs
+$s->query($count);
+$c->evict;
+
+# client: stopped at each step of a slot, cancelled there, and the next read is right
+foreach my $point ('client-submit', 'client-submitted', 'client-done', 'smgr-read-remote')
+{
+	$p->pause($point, pid => $s->pid, times => 1);
+	$s->send($count);
+	$p->wait($point);
+	# not this page: who wants it waits for the one who reads it
+	is($c->sql('SELECT count(*) FROM u'), 12000, "$point: others go on");
+	$c->sql('SELECT pg_cancel_backend(' . $s->pid . ')');
+	is($p->wake($point), 1, "$point: one process was stopped");
+	$s->wait;
+	like($s->{last_error}, qr/canceling statement/, "$point: then it is cancelled");
+	is($c->sql('SELECT count(*) FROM neon_comm.slots WHERE pid = ' . $s->pid), 0, "$point: no slot is left");
+	is($s->query($count), 12000, "$point: and the next read is right");
+	$p->disarm($point);
+}
+
+# an error instead
+$p->error('client-submitted', pid => $s->pid, times => 1);
+my (undef, $err) = $s->try($count);
+like($err, qr/test point "client-submitted" fails/, 'a point can raise an error');
+is($p->hits('client-submitted'), 1, 'it was acted on once');
+is($s->query($count), 12000, 'and then it is over');
+$p->disarm_all;
+
+# what this session asks while pages cannot be read is asked before, so that it is in its caches
+my $ctl = $p->{session};
+my $copying = q{SELECT count(*) FROM neon_comm.slots WHERE state = 'copying'};
+my $cancel = 'SELECT pg_cancel_backend(%d)';
+$ctl->query($copying);
+$ctl->query(sprintf($cancel, 0));
+
+# communicator: stopped in the middle of a copy; cancel waits for it and no longer
+$p->pause('communicator-dest', times => 1, skip => 1);
+$s->send($count);
+$p->wait('communicator-dest');
+is($ctl->query($copying), 1, 'communicator: a slot is being copied');
+$ctl->query(sprintf($cancel, $s->pid));
+$p->disarm('communicator-dest');
+$s->wait;
+like($s->{last_error}, qr/^$|canceling statement/, 'communicator: the reader ends');
+is($s->query($count), 12000, 'communicator: and reads on');
+
+# feed: it stops; it withholds WAL, and a reader that needs it waits
+$p->pause('feed-turn', times => 1);
+$c->sql('INSERT INTO t SELECT 1, $$y$$ FROM generate_series(1, 10)');
+$p->wait('feed-turn');
+$p->disarm('feed-turn');
+is($c->sql($count), 12010, 'feed: goes on');
+$p->true('feed-withhold');
+$c->sql('UPDATE t SET f = $$z$$ WHERE id % 1000 = 0');
+my $lag = $c->sql('SELECT pg_current_wal_flush_lsn()');
+is($ctl->query("SELECT count(*) FROM neon_comm.page_servers WHERE sent_lsn >= '$lag'"), 0,
+	'feed: no page server has the newest WAL');
+$s->send('SELECT count(*) FROM t WHERE f = $$z$$');
+$p->disarm('feed-withhold');
+is($s->wait, 12, 'feed: the reader gets what it should');
+$p->fail('feed-open-wal', 'EIO', times => 1);
+$c->sql('SELECT pg_switch_wal(); INSERT INTO t VALUES (2, $$w$$); SELECT pg_switch_wal(); INSERT INTO t VALUES (2, $$w$$)');
+$c->evict;
+is($c->sql(q{SELECT count(*) FROM t WHERE f = 'w'}), 2, 'feed: a failed open of WAL is got over');
+cmp_ok($p->hits('feed-open-wal'), '>', 0, 'feed: and it did fail');
+
+# smgr: a failed write of a page that must stay is an error and nothing else
+$p->fail('smgr-keep-write', 'ENOSPC', pid => $s->pid, times => 1);
+$s->query('BEGIN; INSERT INTO t SELECT 3, repeat($$k$$, 400) FROM generate_series(1, 10)');
+(undef, $err) = $s->try('INSERT INTO t SELECT 3, repeat($$k$$, 400) FROM generate_series(1, 12000)');
+like($err, qr/No space left on device/, 'smgr: a full disk is an error');
+is($p->hits('smgr-keep-write'), 1, 'smgr: once');
+$p->disarm_all;
+$s->query('ROLLBACK');
+is($c->sql($count), 12012, 'smgr: nothing is lost');
+
+# the setting, for what happens before SQL works
+$p->close;
+$s->close;
+$c->stop('compute');
+$c->append_conf('compute', q{neon_comm.test_points = 'communicator-turn=pause:0:1'});
+my $text = '';
+my $start = $c->background(\$text, 'neon_dev', 'start', '-D', $c->{dir}, 'compute');
+ok($c->wait_log('compute', qr/test point "communicator-turn": process \d+ stops/),
+	'the setting arms a point before SQL works');
+$c->append_conf('compute', q{neon_comm.test_points = ''});
+kill 'HUP', $c->postmaster_pid('compute');
+ok($start->finish, 'and a reload disarms it') or diag($text);
+is($c->sql($count), 12012, 'and all goes on');
+$c->check_logs;
+done_testing();
