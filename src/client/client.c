@@ -6,6 +6,9 @@
  * Runs in every process of the compute.  The slot is given back on every way
  * out, ERROR and FATAL included, before the buffer whose page it asks for can
  * be reused; a late answer then finds another generation.
+ *
+ * With neon_comm.mode = direct the question goes to src/direct instead; deadlines,
+ * the checks of the answer and the words of errors are the same.
  */
 #include "postgres.h"
 
@@ -25,6 +28,7 @@
 
 #include "nc/base/clock.h"
 #include "nc/client/client.h"
+#include "nc/direct/direct.h"
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
 #include "nc/ext/test_point.h"
@@ -43,12 +47,13 @@
 /* A request of this process: its slot and the bounce pages it uses. */
 typedef struct Request
 {
-	NcSlot	   *slot;
+	NcSlot	   *slot;			/* NULL in direct mode */
 	uint64		word;			/* as submitted; changes of the communicator keep its generation */
 	uint64		bounce;			/* bit per bounce page held */
 	const NcRead *read;			/* NULL for questions without pages */
 	NcRelKey	rel;
 	BlockNumber block;
+	XLogRecPtr	not_modified_since;
 	uint64		started_us;
 	uint64		logged_us;
 } Request;
@@ -202,6 +207,22 @@ process_interrupts(void)
 		CHECK_FOR_INTERRUPTS();
 }
 
+/* Where a request is, for a message about its waiting. */
+static const char *
+progress(const Request *req)
+{
+	static char text[96];
+
+	if (req->slot == NULL)
+		snprintf(text, sizeof(text), "the own connection of process %d is %s", MyProcPid,
+				 nc_direct_state());
+	else
+		snprintf(text, sizeof(text), "slot %d of process %d is %s",
+				 (int) (req->slot - my_ring->slots), MyProcPid,
+				 nc_slot_state_name(nc_slot_word_state(nc_slot_load(req->slot))));
+	return text;
+}
+
 /* Raises an error when the deadline has passed, wherever an error may be raised. */
 static void
 check_deadline(Request *req)
@@ -213,11 +234,9 @@ check_deadline(Request *req)
 		req->logged_us = waited_us;
 		ereport(LOG,
 				(errmsg("still waiting for page servers: %s", describe(req)),
-				 errdetail("Waited %d s for not_modified_since %X/%X; slot %d of process %d is %s.",
+				 errdetail("Waited %d s for not_modified_since %X/%X; %s.",
 						   (int) (waited_us / 1000000),
-						   LSN_FORMAT_ARGS(req->slot->not_modified_since),
-						   (int) (req->slot - my_ring->slots), MyProcPid,
-						   nc_slot_state_name(nc_slot_word_state(nc_slot_load(req->slot)))),
+						   LSN_FORMAT_ARGS(req->not_modified_since), progress(req)),
 				 errhint("See the views neon_comm.connections and neon_comm.page_servers."),
 				 errhidestmt(true)));
 	}
@@ -231,8 +250,7 @@ check_deadline(Request *req)
 			(errcode(ERRCODE_IO_ERROR),
 			 errmsg("no answer from page servers for %s", describe(req)),
 			 errdetail("Waited %d s (neon_comm.request_timeout) for not_modified_since %X/%X.",
-					   (int) (waited_us / 1000000),
-					   LSN_FORMAT_ARGS(req->slot->not_modified_since)),
+					   (int) (waited_us / 1000000), LSN_FORMAT_ARGS(req->not_modified_since)),
 			 errhint("See the views neon_comm.connections and neon_comm.page_servers, and the page server's log.")));
 }
 
@@ -336,6 +354,7 @@ submit_and_wait(Request *req, NcSlotKind kind, XLogRecPtr request_lsn, XLogRecPt
 	int			index = free_slot();
 	uint64		word;
 
+	req->not_modified_since = nms;
 	req->slot = &my_ring->slots[index];
 	word = nc_slot_load(req->slot);
 	if (!nc_slot_move(req->slot, word, NC_SLOT_FILLING))
@@ -353,14 +372,10 @@ submit_and_wait(Request *req, NcSlotKind kind, XLogRecPtr request_lsn, XLogRecPt
 
 /* The error of a finished request, with what the page server said. */
 static void
-report_failure(Request *req)
+raise_failure(const Request *req, NcSlotResult result, const char *text)
 {
-	char		text[NC_RING_ERROR_BYTES] = "";
-	NcSlotResult result = req->slot->result;
-	XLogRecPtr	nms = req->slot->not_modified_since;
+	XLogRecPtr	nms = req->not_modified_since;
 
-	if (my_ring->error_slot == (uint32) (req->slot - my_ring->slots) + 1)
-		strlcpy(text, my_ring->error, sizeof(text));
 	switch (result)
 	{
 		case NC_SLOT_RESULT_NO_SERVER:
@@ -379,6 +394,16 @@ report_failure(Request *req)
 					 errdetail("Asked for not_modified_since %X/%X.", LSN_FORMAT_ARGS(nms))));
 			break;
 	}
+}
+
+static void
+report_failure(Request *req)
+{
+	char		text[NC_RING_ERROR_BYTES] = "";
+
+	if (my_ring->error_slot == (uint32) (req->slot - my_ring->slots) + 1)
+		strlcpy(text, my_ring->error, sizeof(text));
+	raise_failure(req, req->slot->result, text);
 }
 
 static void
@@ -437,6 +462,91 @@ collect(Request *req)
 	nc_stat(NC_COUNTER_READS_REMOTE, read->nblocks);
 }
 
+/* ---- direct mode ---- */
+
+static bool
+is_direct(void)
+{
+	if (nc_guc_mode == NC_MODE_DIRECT)
+		return !nc_direct_busy();
+	if (!nc_direct_busy())
+		nc_direct_close();
+	return false;
+}
+
+static void
+direct_idle(void *arg)
+{
+	process_interrupts();
+	check_deadline(arg);
+}
+
+/* As read_once (nblocks > 0) and exists_once (0), over the process's own connection. */
+static bool
+ask_direct(Request *req, NcDirectAsk *ask)
+{
+	NcSlotResult result;
+
+	make_lsn_available(ask->not_modified_since);
+	req->not_modified_since = ask->not_modified_since;
+	req->started_us = nc_clock_us();
+	ask->idle = direct_idle;
+	ask->idle_arg = req;
+	ask->slice_ms = Min(WAIT_SLICE_MS, Min(nc_guc_request_timeout, nc_guc_wait_log_period));
+	result = nc_direct_ask(ask);
+	nc_stat(NC_COUNTER_WAIT_US, nc_clock_us() - req->started_us);
+	if (result == NC_SLOT_RESULT_OK)
+		return true;
+	if (!AmStartupProcess())
+		raise_failure(req, result, ask->error);
+	/* pause_recovery() tells it from there */
+	strlcpy(my_ring->error, ask->error, sizeof(my_ring->error));
+	return false;
+}
+
+static bool
+read_direct(const NcRead *read)
+{
+	Request		req = {.read = read, .rel = read->rel, .block = read->block};
+	XLogRecPtr	flush;
+	NcDirectAsk ask = {
+		.rel = read->rel,
+		.block = read->block,
+		.nblocks = read->nblocks,
+		.pages = read->pages,
+		.request_lsn = read->request_lsn,
+		.not_modified_since = read->not_modified_since
+	};
+
+	if (!ask_direct(&req, &ask))
+		return false;
+	flush = RecoveryInProgress() ? InvalidXLogRecPtr : GetFlushRecPtr(NULL);
+	for (int i = 0; i < read->nblocks; i++)
+		check_page(read, i, flush);
+	nc_stat(NC_COUNTER_READS_REMOTE, read->nblocks);
+	nc_stat(NC_COUNTER_READS_DIRECT, read->nblocks);
+	return true;
+}
+
+static bool
+exists_direct(const NcRelKey *rel, XLogRecPtr request_lsn, XLogRecPtr not_modified_since,
+			  bool *exists)
+{
+	Request		req = {.rel = *rel};
+	NcDirectAsk ask = {
+		.rel = *rel,
+		.request_lsn = request_lsn,
+		.not_modified_since = not_modified_since
+	};
+
+	if (!ask_direct(&req, &ask))
+		return false;
+	*exists = ask.exists;
+	return true;
+}
+
+/* ---- once, in either mode ---- */
+
 /*
  * Asks once for the pages. False when the page server answered with an error
  * during recovery, which has nobody to report to; any other failure is raised.
@@ -448,6 +558,8 @@ read_once(const NcRead *read)
 	volatile bool ok = true;
 
 	attach_ring();
+	if (is_direct())
+		return read_direct(read);
 	make_lsn_available(read->not_modified_since);
 	PG_ENSURE_ERROR_CLEANUP(release_on_exit, PointerGetDatum(&req));
 	{
@@ -473,6 +585,8 @@ exists_once(const NcRelKey *rel, XLogRecPtr request_lsn, XLogRecPtr not_modified
 	volatile bool ok = true;
 
 	attach_ring();
+	if (is_direct())
+		return exists_direct(rel, request_lsn, not_modified_since, exists);
 	make_lsn_available(not_modified_since);
 	PG_ENSURE_ERROR_CLEANUP(release_on_exit, PointerGetDatum(&req));
 	{

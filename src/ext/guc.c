@@ -13,6 +13,7 @@
 #include "nc/smgr/rules.h"
 #include "nc/shard/shard_map.h"
 
+int			nc_guc_mode = NC_MODE_COMMUNICATOR;
 char	   *nc_guc_page_servers = "";
 int			nc_guc_stripe_size = 2048;
 char	   *nc_guc_tenant_id = "";
@@ -39,6 +40,12 @@ static const struct config_enum_entry io_methods[] = {
 	{"auto", NC_IO_AUTO, false},
 	{"io_uring", NC_IO_URING, false},
 	{"epoll", NC_IO_EPOLL, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry modes[] = {
+	{"communicator", NC_MODE_COMMUNICATOR, false},
+	{"direct", NC_MODE_DIRECT, false},
 	{NULL, 0, false}
 };
 
@@ -172,6 +179,10 @@ nc_guc_init(void)
 			   &nc_guc_lwlsn_entries, 1024, 64 * 1024 * 1024, PGC_POSTMASTER, 0);
 	define_int("neon_comm.local_index_chunks", "Entries of the index of local blocks, 64 blocks each.",
 			   &nc_guc_local_chunks, 1024, 16 * 1024 * 1024, PGC_POSTMASTER, 0);
+	DefineCustomEnumVariable("neon_comm.mode",
+							 "How processes read from page servers: through the communicator, or each over connections of its own.",
+							 NULL, &nc_guc_mode, NC_MODE_COMMUNICATOR, modes, PGC_SUSET, 0,
+							 NULL, NULL, NULL);
 	define_string("neon_comm.page_servers", "Connection strings of the page servers, one per shard, separated by commas.",
 				  &nc_guc_page_servers, PGC_SIGHUP, check_page_servers);
 	define_string("neon_comm.password_file", "File with the token for page servers, read at each connect.",

@@ -9,6 +9,14 @@
 
 #include "nc/engine/engine.h"
 
+/* How a process reads from page servers. */
+typedef enum NcMode
+{
+	NC_MODE_COMMUNICATOR = 0,	/* through its ring and the communicator */
+	NC_MODE_DIRECT				/* over connections of its own, see src/direct */
+} NcMode;
+
+extern int	nc_guc_mode;		/* NcMode */
 extern char *nc_guc_page_servers;
 extern int	nc_guc_stripe_size;	/* blocks */
 extern char *nc_guc_tenant_id;
