@@ -79,6 +79,10 @@ unit:
 unit-sanitize:
 	$(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/asan \
 		SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" run
+# threads that share memory, under the thread sanitizer
+unit-threads:
+	$(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/tsan TESTS=build/tsan/test_lfc_index \
+		SANITIZE="-fsanitize=thread -Wno-tsan" run
 fuzz:
 	$(MAKE) -f test/unit.mk BUILD=build/fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz
 # the fault proxy, see test/proxy/nc_proxy --help
@@ -93,7 +97,7 @@ lint:
 format:
 	find src include test \( -name '*.c' -o -name '*.h' \) -exec clang-format -i {} +
 
-.PHONY: page-service install-page-service clean-page-service unit unit-sanitize fuzz proxy model lint format
+.PHONY: page-service install-page-service clean-page-service unit unit-sanitize unit-threads fuzz proxy model lint format
 
 bench: all
 	test/bench/quick.sh

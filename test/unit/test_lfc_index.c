@@ -1,0 +1,718 @@
+/*
+ * Proves of the index of the local file cache: a page is found only in the
+ * version last put, whatever else happens between the lookup and the read of
+ * the file; a scan does not push out what is used; the size limit holds.  By
+ * single steps, by random operations against an array that remembers
+ * everything, and by threads on a real file.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "nc/cache/lfc_index.h"
+
+typedef union Page
+{
+	uint8_t		bytes[NC_PAGE_BYTES];
+	uint64_t	words[NC_PAGE_BYTES / 8];
+} Page;
+
+static NcLfc *
+make(uint32_t nsets, uint32_t nstage)
+{
+	NcLfc	   *c = aligned_alloc(NC_CACHE_LINE_BYTES,
+								  (nc_lfc_bytes(nsets, nstage) + 63) / 64 * 64);
+
+	nc_lfc_init(c, nsets, nstage);
+	nc_lfc_switch(c, true);
+	return c;
+}
+
+static NcPageKey
+key(uint32_t rel, uint32_t block)
+{
+	return (NcPageKey) {{1663, 5, rel, NC_FORK_MAIN}, block};
+}
+
+static void
+paint(Page *page, uint32_t block, uint64_t version)
+{
+	for (int i = 0; i < NC_PAGE_BYTES / 8; i++)
+		page->words[i] = version * UINT64_C(0x9e3779b97f4a7c15) + block + (uint64_t) i;
+}
+
+static NcLfcPut
+put(NcLfc *c, uint32_t block, uint64_t version)
+{
+	NcPageKey	k = key(7, block);
+	Page		page;
+	bool		urgent;
+
+	paint(&page, block, version);
+	return nc_lfc_put(c, &k, page.bytes, &urgent);
+}
+
+/* The file of single-threaded tests. */
+static Page *file;
+
+static void
+make_file(uint32_t nsets)
+{
+	file = realloc(file, (size_t) nsets * NC_LFC_WAYS * sizeof(Page));
+	memset(file, 0xee, (size_t) nsets * NC_LFC_WAYS * sizeof(Page));
+}
+
+static void
+write_all(NcLfc *c)
+{
+	NcLfcJob	job;
+
+	while (nc_lfc_next(c, &job))
+	{
+		memcpy(&file[job.ref.place], job.page, sizeof(Page));
+		nc_lfc_done(c, &job, true);
+	}
+}
+
+/* Reads a block as a backend does: 0 = miss, else the version is compared. */
+static bool
+read_is(NcLfc *c, uint32_t block, uint64_t version)
+{
+	NcPageKey	k = key(7, block);
+	Page		page,
+				want;
+	NcLfcRef	ref;
+
+	switch (nc_lfc_find(c, &k, page.bytes, &ref))
+	{
+		case NC_LFC_MISS:
+			return false;
+		case NC_LFC_ON_DISK:
+			page = file[ref.place];
+			if (!nc_lfc_still(c, &ref) || nc_lfc_sum(&k, page.bytes) != ref.sum)
+				return false;
+			break;
+		case NC_LFC_COPIED:
+			assert_int_equal(nc_lfc_sum(&k, page.bytes), ref.sum);
+			break;
+	}
+	paint(&want, block, version);
+	assert_memory_equal(&page, &want, sizeof(page));
+	return true;
+}
+
+/* ---- single steps ---- */
+
+static void
+test_put_is_found_before_and_after_it_is_written(void **state)
+{
+	NcLfc	   *c = make(2, 16);
+
+	make_file(2);
+	assert_false(read_is(c, 1, 1));
+	assert_int_equal(put(c, 1, 1), NC_LFC_PUT_NEW);
+	assert_true(read_is(c, 1, 1));
+	assert_int_equal(nc_lfc_staged(c), 1);
+	write_all(c);
+	assert_int_equal(nc_lfc_staged(c), 0);
+	assert_true(read_is(c, 1, 1));
+	assert_int_equal(put(c, 1, 2), NC_LFC_PUT_REPLACED);
+	assert_true(read_is(c, 1, 2));
+	write_all(c);
+	assert_true(read_is(c, 1, 2));
+	assert_int_equal(nc_lfc_used(c), 1);
+	assert_int_equal(nc_lfc_forget(c, &(NcPageKey) {{1663, 5, 7, 0}, 1}), 1);
+	assert_false(read_is(c, 1, 2));
+	assert_int_equal(nc_lfc_used(c), 0);
+	free(c);
+}
+
+static void
+test_change_between_lookup_and_read_is_a_miss(void **state)
+{
+	NcLfc	   *c = make(1, 16);
+	NcPageKey	k = key(7, 3);
+	NcLfcRef	ref;
+	Page		page;
+
+	make_file(1);
+	put(c, 3, 1);
+	write_all(c);
+	assert_int_equal(nc_lfc_find(c, &k, page.bytes, &ref), NC_LFC_ON_DISK);
+	assert_true(nc_lfc_still(c, &ref));
+	put(c, 3, 2);
+	assert_false(nc_lfc_still(c, &ref));
+	write_all(c);
+	assert_false(nc_lfc_still(c, &ref));
+	assert_int_equal(nc_lfc_find(c, &k, page.bytes, &ref), NC_LFC_ON_DISK);
+	nc_lfc_forget(c, &k);
+	put(c, 3, 2);
+	write_all(c);
+	assert_false(nc_lfc_still(c, &ref));
+	free(c);
+}
+
+static void
+test_write_overtaken_by_a_newer_version_is_not_published(void **state)
+{
+	NcLfc	   *c = make(1, 16);
+	NcLfcJob	old,
+				job;
+
+	make_file(1);
+	put(c, 3, 1);
+	assert_true(nc_lfc_next(c, &old));
+	put(c, 3, 2);
+	memcpy(&file[old.ref.place], old.page, sizeof(Page));
+	nc_lfc_done(c, &old, true);
+	/* the old page is in the file, and nobody may take it for the new one */
+	assert_true(read_is(c, 3, 2));
+	assert_true(nc_lfc_next(c, &job));
+	nc_lfc_done(c, &job, false);
+	assert_false(read_is(c, 3, 2));
+	assert_false(nc_lfc_next(c, &job));
+	assert_int_equal(nc_lfc_staged(c), 0);
+	assert_int_equal(nc_lfc_used(c), 0);
+	free(c);
+}
+
+static void
+test_foreign_and_torn_blocks_do_not_pass(void **state)
+{
+	NcLfc	   *c = make(1, 16);
+	NcPageKey	k = key(7, 3),
+				other = key(8, 3);
+	NcLfcRef	ref;
+	Page		page;
+
+	make_file(1);
+	put(c, 3, 1);
+	write_all(c);
+	assert_true(read_is(c, 3, 1));
+	assert_int_equal(nc_lfc_find(c, &k, page.bytes, &ref), NC_LFC_ON_DISK);
+	assert_int_not_equal(nc_lfc_sum(&other, file[ref.place].bytes), ref.sum);
+	for (int bit = 0; bit < NC_PAGE_BYTES * 8; bit += 997)
+	{
+		file[ref.place].bytes[bit / 8] ^= 1 << bit % 8;
+		assert_false(read_is(c, 3, 1));
+		file[ref.place].bytes[bit / 8] ^= 1 << bit % 8;
+	}
+	/* halves of two versions */
+	paint(&page, 3, 2);
+	memcpy(&file[ref.place].bytes[4096], &page.bytes[4096], 4096);
+	assert_false(read_is(c, 3, 1));
+	nc_lfc_discard(c, &ref);
+	assert_int_equal(nc_lfc_used(c), 0);
+	free(c);
+}
+
+static void
+test_reservation_ends_when_the_page_changes(void **state)
+{
+	NcLfc	   *c = make(1, 16);
+	NcPageKey	k = key(7, 3);
+	NcRelKey	rel = k.rel;
+	NcLfcRef	ref;
+	Page		page;
+
+	make_file(1);
+	paint(&page, 3, 1);
+	assert_true(nc_lfc_reserve(c, &k, &ref));
+	assert_false(nc_lfc_reserve(c, &k, &ref));
+	assert_false(read_is(c, 3, 1));
+	put(c, 3, 2);
+	assert_false(nc_lfc_fill(c, &k, &ref, page.bytes));
+	assert_true(read_is(c, 3, 2));
+	nc_lfc_forget_range(c, &rel, 3, 4);
+
+	assert_true(nc_lfc_reserve(c, &k, &ref));
+	nc_lfc_forget_range(c, &rel, 0, UINT32_MAX);
+	assert_false(nc_lfc_fill(c, &k, &ref, page.bytes));
+	assert_true(nc_lfc_reserve(c, &k, &ref));
+	nc_lfc_forget_database(c, 5);
+	assert_false(nc_lfc_fill(c, &k, &ref, page.bytes));
+	assert_true(nc_lfc_reserve(c, &k, &ref));
+	assert_true(nc_lfc_fill(c, &k, &ref, page.bytes));
+	assert_true(read_is(c, 3, 1));
+	write_all(c);
+	assert_true(read_is(c, 3, 1));
+	assert_int_equal(nc_lfc_staged(c), 0);
+	free(c);
+}
+
+static void
+test_without_staging_page_the_old_version_is_gone(void **state)
+{
+	NcLfc	   *c = make(4, 2);
+
+	make_file(4);
+	put(c, 1, 1);
+	write_all(c);
+	put(c, 2, 1);
+	put(c, 3, 1);
+	assert_int_equal(put(c, 1, 2), NC_LFC_PUT_DROPPED);
+	assert_false(read_is(c, 1, 1));
+	assert_int_equal(put(c, 4, 1), NC_LFC_PUT_DROPPED);
+	write_all(c);
+	assert_int_equal(put(c, 4, 1), NC_LFC_PUT_NEW);
+	free(c);
+}
+
+static void
+test_limit_and_switch(void **state)
+{
+	NcLfc	   *c = make(4, 256);
+	uint32_t	found = 0;
+
+	make_file(4);
+	for (uint32_t b = 0; b < 1000; b++)
+	{
+		put(c, b, 1);
+		write_all(c);
+	}
+	assert_int_equal(nc_lfc_used(c), 4 * NC_LFC_WAYS);
+	nc_lfc_set_limit(c, 16);
+	assert_in_range(nc_lfc_used(c), 1, 4 * 16);
+	/* nothing behind the shorter file is looked at */
+	for (int i = 4 * 16; i < 4 * NC_LFC_WAYS; i++)
+		memset(&file[i], 0xdd, sizeof(Page));
+	for (uint32_t b = 0; b < 1000; b++)
+		found += read_is(c, b, 1);
+	assert_int_equal(found, nc_lfc_used(c));
+	for (uint32_t b = 1000; b < 2000; b++)
+	{
+		put(c, b, 1);
+		write_all(c);
+		assert_in_range(nc_lfc_used(c), 1, 4 * 16);
+	}
+	assert_int_equal(nc_lfc_used(c), 4 * 16);
+	nc_lfc_set_limit(c, 0);
+	assert_int_equal(nc_lfc_used(c), 0);
+	assert_int_equal(put(c, 1, 1), NC_LFC_PUT_DROPPED);
+	nc_lfc_set_limit(c, NC_LFC_WAYS + 1);
+	assert_int_equal(nc_lfc_limit(c), NC_LFC_WAYS);
+	assert_int_equal(put(c, 1, 1), NC_LFC_PUT_NEW);
+	nc_lfc_switch(c, false);
+	assert_int_equal(nc_lfc_used(c), 0);
+	assert_int_equal(put(c, 1, 1), NC_LFC_PUT_OFF);
+	assert_false(read_is(c, 1, 1));
+	nc_lfc_switch(c, true);
+	assert_int_equal(put(c, 1, 2), NC_LFC_PUT_NEW);
+	write_all(c);
+	assert_true(read_is(c, 1, 2));
+	free(c);
+}
+
+/* All places of a set busy: a put gives up instead of waiting or pushing out. */
+static void
+test_all_places_busy(void **state)
+{
+	NcLfc	   *c = make(1, 256);
+
+	make_file(1);
+	for (uint32_t b = 0; b < NC_LFC_WAYS; b++)
+		assert_int_equal(put(c, b, 1), NC_LFC_PUT_NEW);
+	assert_int_equal(put(c, 100, 1), NC_LFC_PUT_DROPPED);
+	assert_true(read_is(c, 5, 1));
+	write_all(c);
+	assert_int_equal(put(c, 100, 1), NC_LFC_PUT_NEW);
+	free(c);
+}
+
+static void
+test_scan_does_not_push_out_what_is_used(void **state)
+{
+	uint32_t	nsets = 32,
+				hot = nsets * NC_LFC_WAYS / 2,
+				after = 0;
+	NcLfc	   *c = make(nsets, 256);
+
+	make_file(nsets);
+	for (int round = 0; round < 4; round++)
+	{
+		for (uint32_t b = 0; b < hot; b++)
+		{
+			if (!read_is(c, b, 1))
+				put(c, b, 1);
+			write_all(c);
+		}
+	}
+	/* ten times the cache, each page once, while the hot pages are used now and then */
+	for (uint32_t b = 0; b < 10 * nsets * NC_LFC_WAYS; b++)
+	{
+		put(c, 1000000 + b, 1);
+		write_all(c);
+		if (b % 20 == 0)
+		{
+			uint32_t	h = b / 20 % hot;
+
+			if (!read_is(c, h, 1))
+				put(c, h, 1);
+		}
+	}
+	for (uint32_t b = 0; b < hot; b++)
+		after += read_is(c, b, 1);
+	printf("%u of %u hot pages are there after a scan of 10 times the cache\n", after, hot);
+	assert_in_range(after, hot * 97 / 100, hot);
+	free(c);
+}
+
+static void
+test_items_come_back_and_senseless_ones_do_not(void **state)
+{
+	NcLfc	   *a = make(3, 64);
+	NcLfc	   *b = make(3, 64);
+	NcLfcItem	items[NC_LFC_WAYS];
+	uint32_t	total = 0;
+
+	make_file(3);
+	for (uint32_t i = 0; i < 100; i++)
+	{
+		put(a, i, 1);
+		write_all(a);
+		if (i % 2 == 0)
+			(void) read_is(a, i, 1);
+	}
+	for (uint32_t s = 0; s < 3; s++)
+	{
+		uint32_t	n = nc_lfc_list(a, s, items);
+
+		for (uint32_t i = 0; i < n; i++)
+		{
+			NcLfcItem	bad = items[i];
+
+			bad.place = 3 * NC_LFC_WAYS;
+			assert_false(nc_lfc_adopt(b, &bad));
+			bad.place = UINT32_MAX;
+			assert_false(nc_lfc_adopt(b, &bad));
+			bad.place = items[i].place + 1;
+			assert_false(nc_lfc_adopt(b, &bad));
+			assert_true(nc_lfc_adopt(b, &items[i]));
+			assert_false(nc_lfc_adopt(b, &items[i]));
+			total++;
+		}
+	}
+	assert_int_equal(total, nc_lfc_used(a));
+	assert_int_equal(total, nc_lfc_used(b));
+	for (uint32_t i = 0; i < 100; i++)
+		assert_int_equal(read_is(b, i, 1), read_is(a, i, 1));
+	free(a);
+	free(b);
+}
+
+static void
+test_memory_is_small(void **state)
+{
+	for (uint64_t mb = 256; mb <= 1024 * 1024; mb *= 4)
+	{
+		uint64_t	blocks = mb * 128;
+		size_t		bytes = nc_lfc_bytes(nc_lfc_sets(blocks), nc_lfc_stage_pages(blocks));
+
+		assert_in_range(bytes, 0, mb * 1024 * 1024 / 1000 * 6);
+	}
+	assert_int_equal(nc_lfc_sets(0), 1);
+	assert_int_equal(nc_lfc_sets(128), 2);
+}
+
+/* ---- random operations against an array that remembers everything ---- */
+
+#define BLOCKS 700
+
+static void
+test_random_operations(void **state)
+{
+	static uint64_t truth[BLOCKS];	/* version last put or dropped; what a page server has */
+	static NcLfcRef reserved[BLOCKS];
+	static uint64_t promised[BLOCKS];	/* version read after the reservation; 0 = none */
+	NcLfc	   *c = make(3, 20);
+	NcRelKey	rel = key(7, 0).rel;
+	NcLfcJob	job = {0};
+	bool		writing = false;
+	unsigned	seed = 20261120;
+	uint32_t	hits = 0;
+
+	printf("seed %u\n", seed);
+	make_file(3);
+	for (uint32_t b = 0; b < BLOCKS; b++)
+		truth[b] = 1;
+	for (int step = 0; step < 300000; step++)
+	{
+		uint32_t	b = rand_r(&seed) % BLOCKS;
+		NcPageKey	k = key(7, b);
+		Page		page;
+
+		switch (rand_r(&seed) % 16)
+		{
+			case 0:				/* a newer version is evicted */
+			case 1:
+			case 2:
+				put(c, b, ++truth[b]);
+				break;
+			case 3:				/* changed and kept elsewhere, or truncated */
+				truth[b]++;
+				nc_lfc_forget(c, &k);
+				break;
+			case 4:
+				if (rand_r(&seed) % 50 == 0)
+				{
+					uint32_t	from = rand_r(&seed) % BLOCKS;
+
+					for (uint32_t i = from; i < BLOCKS; i++)
+						truth[i]++;
+					nc_lfc_forget_range(c, &rel, from, rand_r(&seed) % 2 ? BLOCKS : UINT32_MAX);
+				}
+				break;
+			case 5:
+				if (rand_r(&seed) % 200 == 0)
+				{
+					nc_lfc_forget_database(c, 6);
+					for (uint32_t i = 0; i < BLOCKS; i++)
+						truth[i]++;
+					nc_lfc_forget_database(c, 5);
+				}
+				break;
+			case 6:
+				if (promised[b] == 0 && nc_lfc_reserve(c, &k, &reserved[b]))
+					promised[b] = truth[b];
+				break;
+			case 7:
+				if (promised[b] != 0)
+				{
+					paint(&page, b, promised[b]);
+					if (nc_lfc_fill(c, &k, &reserved[b], page.bytes))
+						assert_int_equal(promised[b], truth[b]);
+					promised[b] = 0;
+				}
+				break;
+			case 8:
+				if (rand_r(&seed) % 100 == 0)
+					nc_lfc_set_limit(c, rand_r(&seed) % (NC_LFC_WAYS + 1));
+				else if (rand_r(&seed) % 400 == 0)
+					nc_lfc_switch(c, rand_r(&seed) % 4 != 0);
+				else if (nc_lfc_limit(c) < 8 || !nc_lfc_is_on(c))
+				{
+					nc_lfc_switch(c, true);
+					nc_lfc_set_limit(c, NC_LFC_WAYS);
+				}
+				break;
+			case 9:				/* the writer, in two steps */
+			case 10:
+			case 11:
+				if (!writing)
+					writing = nc_lfc_next(c, &job);
+				else
+				{
+					memcpy(&file[job.ref.place], job.page, sizeof(Page));
+					nc_lfc_done(c, &job, rand_r(&seed) % 20 != 0);
+					writing = false;
+				}
+				break;
+			default:			/* a read; after a miss the page server's version comes in */
+				if (read_is(c, b, truth[b]))
+					hits++;
+				else
+					put(c, b, truth[b]);
+				break;
+		}
+		assert_in_range(nc_lfc_used(c), 0, 3 * NC_LFC_WAYS);
+	}
+	printf("%u hits\n", hits);
+	assert_in_range(hits, 5000, 300000);
+	if (writing)
+		nc_lfc_done(c, &job, true);
+	write_all(c);
+	assert_int_equal(nc_lfc_staged(c), 0);
+	free(c);
+}
+
+/* ---- threads and a file ---- */
+
+#define THREADS 4
+#define KEYS 512
+
+typedef struct World
+{
+	NcLfc	   *c;
+	int			fd;
+	pthread_mutex_t buffer[KEYS];	/* whoever reads or writes a page has its buffer */
+	_Atomic uint64_t server[KEYS];	/* the version a page server would give */
+	_Atomic uint32_t stop;
+	_Atomic uint64_t hits;
+	_Atomic uint64_t filled;
+	_Atomic uint32_t wrong;
+} World;
+
+static World world;
+
+/* Reads the page as a backend does; 1 = it is this version, 0 = miss, -1 = wrong. */
+static int
+read_file(uint32_t block, uint64_t version)
+{
+	NcPageKey	k = key(7, block);
+	Page		page,
+				want;
+	NcLfcRef	ref;
+	NcLfcFound	found = nc_lfc_find(world.c, &k, page.bytes, &ref);
+
+	if (found == NC_LFC_MISS)
+		return 0;
+	if (found == NC_LFC_ON_DISK &&
+		(pread(world.fd, &page, sizeof(page), (off_t) ref.place * NC_PAGE_BYTES) != sizeof(page) ||
+		 !nc_lfc_still(world.c, &ref) || nc_lfc_sum(&k, page.bytes) != ref.sum))
+		return 0;
+	paint(&want, block, version);
+	return memcmp(&page, &want, sizeof(page)) == 0 ? 1 : -1;
+}
+
+static void *
+backend(void *arg)
+{
+	unsigned	seed = (unsigned) (uintptr_t) arg;
+
+	while (!atomic_load(&world.stop))
+	{
+		uint32_t	b = rand_r(&seed) % KEYS;
+		NcPageKey	k = key(7, b);
+		uint64_t	version;
+		int			got;
+
+		pthread_mutex_lock(&world.buffer[b]);
+		version = atomic_load(&world.server[b]);
+		switch (rand_r(&seed) % 8)
+		{
+			case 0:				/* evicted: the LSN is remembered first, then the cache is told */
+				atomic_store(&world.server[b], version + 1);
+				put(world.c, b, version + 1);
+				break;
+			case 1:
+				atomic_store(&world.server[b], version + 1);
+				nc_lfc_forget(world.c, &k);
+				break;
+			default:
+				got = read_file(b, version);
+				if (got < 0)
+					atomic_fetch_add(&world.wrong, 1);
+				else if (got > 0)
+					atomic_fetch_add(&world.hits, 1);
+				else
+					put(world.c, b, version);
+				break;
+		}
+		pthread_mutex_unlock(&world.buffer[b]);
+	}
+	return NULL;
+}
+
+/* Brings pages without their buffers. */
+static void *
+prewarmer(void *arg)
+{
+	unsigned	seed = 99;
+
+	while (!atomic_load(&world.stop))
+	{
+		uint32_t	b = rand_r(&seed) % KEYS;
+		NcPageKey	k = key(7, b);
+		NcLfcRef	ref;
+		Page		page;
+
+		if (!nc_lfc_reserve(world.c, &k, &ref))
+			continue;
+		paint(&page, b, atomic_load(&world.server[b]));
+		if (nc_lfc_fill(world.c, &k, &ref, page.bytes))
+			atomic_fetch_add(&world.filled, 1);
+	}
+	return NULL;
+}
+
+static void *
+writer(void *arg)
+{
+	unsigned	seed = 77;
+	NcLfcJob	job;
+
+	for (uint64_t n = 1; !atomic_load(&world.stop); n++)
+	{
+		while (nc_lfc_next(world.c, &job))
+		{
+			bool		ok = pwrite(world.fd, job.page, NC_PAGE_BYTES,
+									(off_t) job.ref.place * NC_PAGE_BYTES) == NC_PAGE_BYTES;
+
+			nc_lfc_done(world.c, &job, ok);
+		}
+		if (n % 200 == 0)
+		{
+			uint32_t	ways = 16 + rand_r(&seed) % (NC_LFC_WAYS - 15);
+
+			nc_lfc_set_limit(world.c, ways);
+			if (ftruncate(world.fd, (off_t) ways * nc_lfc_nsets(world.c) * NC_PAGE_BYTES) != 0)
+				atomic_fetch_add(&world.wrong, 1);
+		}
+		if (n % 1500 == 0)
+		{
+			nc_lfc_switch(world.c, false);
+			nc_lfc_switch(world.c, true);
+		}
+	}
+	return NULL;
+}
+
+static void
+test_threads_on_a_file(void **state)
+{
+	char		path[] = "/tmp/nc_lfc_XXXXXX";
+	pthread_t	threads[THREADS + 2];
+	int			seconds = getenv("LFC_SECONDS") != NULL ? atoi(getenv("LFC_SECONDS")) : 2;
+
+	world.c = make(6, 32);
+	world.fd = mkstemp(path);
+	assert_int_not_equal(world.fd, -1);
+	unlink(path);
+	for (int i = 0; i < KEYS; i++)
+	{
+		pthread_mutex_init(&world.buffer[i], NULL);
+		atomic_store(&world.server[i], 1);
+	}
+	for (uintptr_t i = 0; i < THREADS; i++)
+		pthread_create(&threads[i], NULL, backend, (void *) (i + 1));
+	pthread_create(&threads[THREADS], NULL, prewarmer, NULL);
+	pthread_create(&threads[THREADS + 1], NULL, writer, NULL);
+	sleep((unsigned) seconds);
+	atomic_store(&world.stop, 1);
+	for (int i = 0; i < THREADS + 2; i++)
+		pthread_join(threads[i], NULL);
+	printf("%lu hits, %lu filled without a buffer\n", (unsigned long) world.hits,
+		   (unsigned long) world.filled);
+	assert_int_equal(world.wrong, 0);
+	assert_in_range(world.hits, 100, UINT64_MAX);
+	close(world.fd);
+	free(world.c);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_put_is_found_before_and_after_it_is_written),
+		cmocka_unit_test(test_change_between_lookup_and_read_is_a_miss),
+		cmocka_unit_test(test_write_overtaken_by_a_newer_version_is_not_published),
+		cmocka_unit_test(test_foreign_and_torn_blocks_do_not_pass),
+		cmocka_unit_test(test_reservation_ends_when_the_page_changes),
+		cmocka_unit_test(test_without_staging_page_the_old_version_is_gone),
+		cmocka_unit_test(test_limit_and_switch),
+		cmocka_unit_test(test_all_places_busy),
+		cmocka_unit_test(test_scan_does_not_push_out_what_is_used),
+		cmocka_unit_test(test_items_come_back_and_senseless_ones_do_not),
+		cmocka_unit_test(test_memory_is_small),
+		cmocka_unit_test(test_random_operations),
+		cmocka_unit_test(test_threads_on_a_file),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
