@@ -21,7 +21,7 @@ SCRIPTS = src/bin/neon_dev
 REGRESS = basic guc views
 
 # ---- the core: no server header on its include path
-CORE_DIRS = base wire shard lsn ring cache io net engine
+CORE_DIRS = base wire shard lsn ring cache io auth net engine
 CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))
 CORE_OBJS = $(CORE_SRCS:.c=.core.o)
 CORE_CC ?= cc
@@ -38,7 +38,7 @@ OBJS = $(SERVER_SRCS:.c=.o)
 PG_CPPFLAGS = -Iinclude -D_GNU_SOURCE -I$(shell $(PG_CONFIG) --includedir)
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-declaration-after-statement -Wno-missing-field-initializers -Werror $(EXTRA_CFLAGS)
-SHLIB_LINK = libnc_core.a -luring -lpq
+SHLIB_LINK = libnc_core.a -luring -lpq -lssl -lcrypto
 EXTRA_CLEAN = libnc_core.a $(CORE_OBJS) build tmp_check tmp_regress
 
 # no bitcode: nothing here is inlined into queries

@@ -31,9 +31,6 @@
 /* While a host name is being resolved by a thread we look this often. */
 #define RESOLVE_SLICE_MS 10
 
-/* Reads after each readiness inside TLS: libpq takes at least half of a record at a time. */
-#define TLS_READS 3
-
 typedef struct Pending
 {
 	NcPsRequest msg;
@@ -217,7 +214,7 @@ start(NcDirectConn *c)
 {
 	NcHandshakeParams params = {
 		.conninfo = c->conninfo,
-		.password_file = nc_guc_password_file,
+		.token_file = nc_guc_token_file,
 		.protocol_version = nc_guc_protocol_version,
 		.tenant_id = nc_guc_tenant_id,
 		.timeline_id = nc_guc_timeline_id,
@@ -416,14 +413,12 @@ take_answers(NcDirectConn *c)
 
 /*
  * Reads what is there.  OpenSSL may hold the rest of a record that polling does
- * not show, so inside TLS one more read is made while something is missing.
+ * not show, so nothing of it is left behind.
  */
 static void
 take_input(NcDirectConn *c)
 {
-	int			reads = nc_handshake_tls(c->handshake) ? TLS_READS : 1;
-
-	for (int i = 0; i < reads && c->count > 0; i++)
+	do
 	{
 		if (nc_handshake_consume(c->handshake) < 0)
 		{
@@ -432,7 +427,7 @@ take_input(NcDirectConn *c)
 		}
 		if (!take_answers(c))
 			return;
-	}
+	} while (c->count > 0 && nc_handshake_pending(c->handshake));
 }
 
 uint32

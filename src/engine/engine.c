@@ -74,7 +74,7 @@ settings_of(const NcEngineConfig *config)
 
 	snprintf(s.tenant_id, sizeof(s.tenant_id), "%s", config->tenant_id);
 	snprintf(s.timeline_id, sizeof(s.timeline_id), "%s", config->timeline_id);
-	snprintf(s.password_file, sizeof(s.password_file), "%s", config->password_file);
+	snprintf(s.token_file, sizeof(s.token_file), "%s", config->token_file);
 	return s;
 }
 

@@ -27,7 +27,7 @@ int			nc_guc_idle_timeout = 120000;
 int			nc_guc_request_timeout = 120000;
 int			nc_guc_wait_log_period = 10000;
 int			nc_guc_io_method = NC_IO_AUTO;
-char	   *nc_guc_password_file = "";
+char	   *nc_guc_token_file = "";
 int			nc_guc_lwlsn_entries = 131072;
 int			nc_guc_local_chunks = 131072;
 int			nc_guc_sweep_interval = 5000;
@@ -185,8 +185,6 @@ nc_guc_init(void)
 							 NULL, NULL, NULL);
 	define_string("neon_comm.page_servers", "Connection strings of the page servers, one per shard, separated by commas.",
 				  &nc_guc_page_servers, PGC_SIGHUP, check_page_servers);
-	define_string("neon_comm.password_file", "File with the token for page servers, read at each connect.",
-				  &nc_guc_password_file, PGC_SIGHUP, NULL);
 	define_int("neon_comm.protocol_version", "Version of the pagestream protocol.",
 			   &nc_guc_protocol_version, 2, 3, PGC_SIGHUP, 0);
 	define_int("neon_comm.request_timeout", "Longest time a process waits for a page.",
@@ -201,6 +199,8 @@ nc_guc_init(void)
 				  &nc_guc_tenant_id, PGC_POSTMASTER, check_id);
 	define_string("neon_comm.timeline_id", "Timeline on the page servers, 32 hexadecimal digits.",
 				  &nc_guc_timeline_id, PGC_POSTMASTER, check_id);
+	define_string("neon_comm.token_file", "File with the token for page servers, read at each connect.",
+				  &nc_guc_token_file, PGC_SIGHUP, NULL);
 	define_int("neon_comm.wait_log_period", "Logs a request that waits this long, again and again.",
 			   &nc_guc_wait_log_period, 100, INT_MAX, PGC_SUSET, GUC_UNIT_MS);
 }
@@ -217,5 +217,5 @@ nc_guc_engine_config(NcEngineConfig *config)
 	config->connect_timeout_ms = nc_guc_connect_timeout;
 	config->silence_timeout_ms = nc_guc_silence_timeout;
 	config->idle_timeout_ms = nc_guc_idle_timeout;
-	strlcpy(config->password_file, nc_guc_password_file, sizeof(config->password_file));
+	strlcpy(config->token_file, nc_guc_token_file, sizeof(config->token_file));
 }

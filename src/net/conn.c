@@ -61,7 +61,7 @@ prepare(NcConn *c)
 	c->version = c->net->settings.version;
 	c->depth = c->net->settings.depth;
 	c->fd = -1;
-	c->tls = false;
+	c->tls = NULL;
 	c->answered = false;
 	c->requests = 0;
 	c->in_op.complete = nc_stream_in_complete;
@@ -96,7 +96,11 @@ handshake_step(NcConn *c)
 		case NC_HANDSHAKE_DONE:
 			break;
 	}
-	c->tls = nc_handshake_tls(c->handshake);
+	if (nc_handshake_encrypted(c->handshake) && (c->tls = nc_handshake_take_tls(c->handshake)) == NULL)
+	{
+		nc_conn_end(c, NC_CONN_END_CONNECT, "libpq's TLS is not OpenSSL's: use sslmode=disable");
+		return;
+	}
 	c->idle_since_us = c->progress_us = c->net->now_us;
 	nc_conn_set_state(c, NC_CONN_READY);
 	nc_net_arm(c->net, c->net->now_us + c->net->settings.idle_timeout_us);
@@ -112,7 +116,7 @@ nc_conn_start(NcConn *c, const char *hostaddr)
 	NcHandshakeParams params = {
 		.conninfo = c->pool->conninfo,
 		.hostaddr = hostaddr,
-		.password_file = s->password_file,
+		.token_file = s->token_file,
 		.protocol_version = s->version,
 		.tenant_id = s->tenant_id,
 		.timeline_id = s->timeline_id,
@@ -142,6 +146,7 @@ release(NcConn *c)
 {
 	if (c->fd >= 0)
 		nc_loop_forget(c->net->loop, c->fd);
+	c->tls = NULL;
 	if (c->handshake != NULL)
 		nc_handshake_free(c->handshake);
 	free(c->recv_buffer);

@@ -5,16 +5,18 @@
  * Runs in the communicator.  libpq does what is hard to do again: connecting,
  * authentication and TLS.  It never blocks here: names are resolved before (see
  * resolve.c), connecting is polled, the connection is set non-blocking before
- * anything is sent on it.  The password is read at each connect, because tokens
+ * anything is sent on it.  The token is read at each connect, because tokens
  * rotate, and appears in no message of ours.
  */
 #include "nc/net/handshake.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <libpq-fe.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "nc/net/resolve.h"
@@ -72,35 +74,75 @@ fail(NcHandshake *h, const char *text)
 	return NC_HANDSHAKE_FAILED;
 }
 
+/* What libpq says in front of a reason is said by our address already. */
+static NcHandshakeStep
+fail_connect(NcHandshake *h)
+{
+	const char *text = PQerrorMessage(h->pg);
+	const char *reason = strstr(text, " failed: ");
+
+	if (strncmp(text, "connection to server ", 21) == 0 && reason != NULL)
+		text = reason + 9;
+	return fail(h, text);
+}
+
 static void
 ignore_notice(void *arg, const PGresult *res)
 {
 	/* libpq would print it to stderr */
 }
 
+/* As libpq is with private keys: nobody else may read the token. */
+static const char *
+token_file_fault(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) != 0)
+		return strerror(errno);
+	if (!S_ISREG(st.st_mode))
+		return "it is not a file";
+	if (st.st_uid != geteuid() && st.st_uid != 0)
+		return "it belongs neither to the server's user nor to root";
+	if ((st.st_mode & (st.st_uid == 0 ? S_IWGRP | S_IXGRP | S_IRWXO : S_IRWXG | S_IRWXO)) != 0)
+		return "others can read it; its mode must be 0600, or 0640 if it belongs to root";
+	return NULL;
+}
+
 /* Reads the token; false when there is a file and it cannot be used. */
 static bool
-read_password(const char *path, char *password, size_t bytes, char *err, size_t err_bytes)
+read_token(const char *path, char *token, size_t bytes, char *err, size_t err_bytes)
 {
+	const char *fault = NULL;
+	ssize_t		n = 0;
 	int			fd;
-	ssize_t		n;
 
-	password[0] = '\0';
+	token[0] = '\0';
 	if (path[0] == '\0')
 		return true;
 	/* never wait: the path may name a fifo */
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	n = fd < 0 ? -1 : read(fd, password, bytes - 1);
+	if (fd < 0)
+		fault = strerror(errno);
+	else
+		fault = token_file_fault(fd);
+	if (fault == NULL && (n = read(fd, token, bytes - 1)) < 0)
+		fault = strerror(errno);
+	if (fault == NULL && (size_t) n == bytes - 1)
+		fault = "it is too long for a token";
 	if (fd >= 0)
 		close(fd);
-	if (n < 0)
+	if (fault == NULL)
 	{
-		snprintf(err, err_bytes, "cannot read password file \"%s\"", path);
-		return false;
+		token[n] = '\0';
+		token[strcspn(token, "\r\n")] = '\0';
+		if (token[0] != '\0')
+			return true;
+		fault = "its first line is empty";
 	}
-	password[n] = '\0';
-	password[strcspn(password, "\r\n")] = '\0';
-	return true;
+	explicit_bzero(token, bytes);
+	snprintf(err, err_bytes, "cannot use the token file \"%s\": %s", path, fault);
+	return false;
 }
 
 typedef struct Params
@@ -120,7 +162,7 @@ add(Params *p, const char *keyword, const char *value)
 }
 
 static PGconn *
-connect_start(const NcHandshakeParams *params, bool has_dbname, const char *password)
+connect_start(const NcHandshakeParams *params, bool has_dbname, const char *token)
 {
 	Params		p = {0};
 	char		timeout[16];
@@ -142,8 +184,8 @@ connect_start(const NcHandshakeParams *params, bool has_dbname, const char *pass
 	add(&p, "options", "-c neon.compute_mode=primary");
 	if (params->hostaddr != NULL)
 		add(&p, "hostaddr", params->hostaddr);
-	if (password[0] != '\0')
-		add(&p, "password", password);
+	if (token[0] != '\0')
+		add(&p, "password", token);
 	return PQconnectStartParams(p.keyword, p.value, 1);
 }
 
@@ -152,18 +194,17 @@ nc_handshake_start(const NcHandshakeParams *params)
 {
 	NcHandshake *h = calloc(1, sizeof(*h));
 	NcConninfoParts parts;
-	char		password[NC_PASSWORD_BYTES_MAX];
+	char		token[NC_TOKEN_BYTES_MAX];
 
 	if (h == NULL)
 		return NULL;
 	snprintf(h->command, sizeof(h->command), "pagestream_v%d %s %s", params->protocol_version,
 			 params->tenant_id, params->timeline_id);
 	if (!nc_conninfo_parts(params->conninfo, &parts, h->error, sizeof(h->error)) ||
-		!read_password(params->password_file, password, sizeof(password), h->error,
-					   sizeof(h->error)))
+		!read_token(params->token_file, token, sizeof(token), h->error, sizeof(h->error)))
 		return h;
-	h->pg = connect_start(params, parts.has_dbname, password);
-	explicit_bzero(password, sizeof(password));
+	h->pg = connect_start(params, parts.has_dbname, token);
+	explicit_bzero(token, sizeof(token));
 	if (h->pg == NULL)
 		fail(h, "out of memory");
 	else if (PQstatus(h->pg) == CONNECTION_BAD)
@@ -216,7 +257,7 @@ advance_connect(NcHandshake *h)
 		case PGRES_POLLING_OK:
 			return send_command(h);
 		default:
-			return fail(h, PQerrorMessage(h->pg));
+			return fail_connect(h);
 	}
 }
 
@@ -266,7 +307,7 @@ nc_handshake_socket(const NcHandshake *h)
 }
 
 bool
-nc_handshake_tls(const NcHandshake *h)
+nc_handshake_encrypted(const NcHandshake *h)
 {
 	return PQsslInUse(h->pg) != 0;
 }
@@ -342,6 +383,24 @@ void
 nc_handshake_release(char *body)
 {
 	PQfreemem(body);
+}
+
+bool
+nc_handshake_pending(const NcHandshake *h)
+{
+	NcTls	   *tls = PQsslStruct(h->pg, "OpenSSL");
+
+	return tls != NULL && nc_tls_pending(tls);
+}
+
+NcTls *
+nc_handshake_take_tls(NcHandshake *h)
+{
+	NcTls	   *tls = PQsslStruct(h->pg, "OpenSSL");
+
+	if (tls != NULL)
+		nc_tls_adopt(tls);
+	return tls;
 }
 
 static const char *

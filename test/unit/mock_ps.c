@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <openssl/ssl.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@
 typedef enum MockPhase
 {
 	PHASE_STARTUP,
+	PHASE_TLS,					/* its handshake; then STARTUP again */
 	PHASE_PASSWORD,
 	PHASE_QUERY,
 	PHASE_STREAM,
@@ -35,6 +37,8 @@ typedef struct MockConn
 {
 	int			fd;				/* -1 = free */
 	MockPhase	phase;
+	NcTls	   *tls;
+	uint32_t	tls_writes;
 	int			version;
 	uint8_t    *in;
 	size_t		in_bytes;
@@ -65,6 +69,8 @@ struct MockPs
 	uint32_t	nrules;
 	char		error_text[512];
 	char		password[64];
+	NcTlsContext *tls;
+	size_t		tls_record_bytes;
 	char		last_command[128];
 	char		last_params[NC_STARTUP_PARAMS_MAX][2][128];
 	int			nlast_params;
@@ -154,6 +160,8 @@ static void
 conn_close(MockPs *m, MockConn *c)
 {
 	/* an abrupt end must not lose to a polite one that waits for unread data */
+	nc_tls_end(c->tls);
+	c->tls = NULL;
 	close(c->fd);
 	c->fd = -1;
 	free(c->in);
@@ -230,6 +238,13 @@ void
 mock_ps_password(MockPs *m, const char *password)
 {
 	snprintf(m->password, sizeof(m->password), "%s", password);
+}
+
+void
+mock_ps_tls(MockPs *m, NcTlsContext *context, size_t record_bytes)
+{
+	m->tls = context;
+	m->tls_record_bytes = record_bytes;
 }
 
 uint32_t
@@ -544,6 +559,16 @@ remember(MockPs *m, const NcStartup *s)
 	}
 }
 
+/* Says yes in clear text; the next bytes are TLS. */
+static void
+begin_tls(MockPs *m, MockConn *c)
+{
+	if (send(c->fd, "S", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1)
+		die("send");
+	c->tls = nc_tls_start(m->tls, c->fd);
+	c->phase = PHASE_TLS;
+}
+
 /* Handles one startup packet; bytes consumed, 0 = incomplete. */
 static size_t
 startup(MockPs *m, MockConn *c)
@@ -557,6 +582,12 @@ startup(MockPs *m, MockConn *c)
 		case NC_STARTUP_INCOMPLETE:
 			return 0;
 		case NC_STARTUP_SSL:
+			if (m->tls != NULL && c->tls == NULL)
+			{
+				begin_tls(m, c);
+				return s.consumed;
+			}
+			/* FALLTHROUGH */
 		case NC_STARTUP_GSSENC:
 			say_bytes(c, "N", 1);
 			return s.consumed;
@@ -632,7 +663,7 @@ process(MockPs *m, MockConn *c)
 {
 	size_t		used = 0;
 
-	while (used < c->in_bytes && !c->close_after && c->phase != PHASE_DEAD)
+	while (used < c->in_bytes && !c->close_after && c->phase != PHASE_DEAD && c->phase != PHASE_TLS)
 	{
 		NcFrame		f;
 
@@ -693,13 +724,50 @@ accept_one(MockPs *m, int fd)
 	die("too many connections");
 }
 
+static ssize_t
+receive(MockConn *c)
+{
+	NcTlsFault	fault;
+	ssize_t		n;
+
+	if (c->tls == NULL)
+		return recv(c->fd, c->in + c->in_bytes, IN_BYTES - c->in_bytes, MSG_DONTWAIT);
+	n = nc_tls_read(c->tls, c->in + c->in_bytes, IN_BYTES - c->in_bytes, &fault);
+	errno = n == 0 ? EAGAIN : EPIPE;
+	return n > 0 ? n : -1;
+}
+
+/* One record, now and then with a change of keys before it. */
+static ssize_t
+send_record(MockPs *m, MockConn *c)
+{
+	NcTlsFault	fault;
+	size_t		bytes = c->out_bytes < m->tls_record_bytes ? c->out_bytes : m->tls_record_bytes;
+	ssize_t		n;
+
+	if (++c->tls_writes % 5 == 0)
+		(void) SSL_key_update(c->tls, SSL_KEY_UPDATE_REQUESTED);
+	n = nc_tls_write(c->tls, c->out, bytes, &fault);
+	errno = n == 0 ? EAGAIN : EPIPE;
+	return n > 0 ? n : -1;
+}
+
 /* False when the connection is gone. */
 static bool
 read_some(MockPs *m, MockConn *c)
 {
 	ssize_t		n;
+	NcTlsFault	fault;
 
-	while ((n = recv(c->fd, c->in + c->in_bytes, IN_BYTES - c->in_bytes, MSG_DONTWAIT)) > 0)
+	if (c->phase == PHASE_TLS)
+	{
+		n = nc_tls_handshake(c->tls, &fault);
+		if (n > 0)
+			c->phase = PHASE_STARTUP;
+		return n >= 0;
+	}
+
+	while ((n = receive(c)) > 0)
 	{
 		c->in_bytes += (size_t) n;
 		process(m, c);
@@ -710,17 +778,23 @@ read_some(MockPs *m, MockConn *c)
 }
 
 static bool
-write_some(MockConn *c)
+write_some(MockPs *m, MockConn *c)
 {
 	ssize_t		n;
 
-	if (c->out_bytes == 0)
-		return true;
-	n = send(c->fd, c->out, c->out_bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (n < 0)
-		return errno == EAGAIN || errno == EWOULDBLOCK;
-	memmove(c->out, c->out + n, c->out_bytes - (size_t) n);
-	c->out_bytes -= (size_t) n;
+	do
+	{
+		if (c->out_bytes == 0 || c->phase == PHASE_TLS)
+			return true;
+		if (c->tls != NULL)
+			n = send_record(m, c);
+		else
+			n = send(c->fd, c->out, c->out_bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0)
+			return errno == EAGAIN || errno == EWOULDBLOCK;
+		memmove(c->out, c->out + n, c->out_bytes - (size_t) n);
+		c->out_bytes -= (size_t) n;
+	} while (c->tls != NULL);
 	return true;
 }
 
@@ -736,7 +810,7 @@ mock_ps_step(MockPs *m)
 	{
 		MockConn   *c = &m->conns[i];
 
-		if (c->fd >= 0 && (!read_some(m, c) || !write_some(c) ||
+		if (c->fd >= 0 && (!read_some(m, c) || !write_some(m, c) ||
 						   (c->close_after && c->out_bytes == 0)))
 			conn_close(m, c);
 	}

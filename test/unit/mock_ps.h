@@ -10,6 +10,7 @@
 #ifndef MOCK_PS_H
 #define MOCK_PS_H
 
+#include "nc/auth/tls.h"
 #include "nc/base/key.h"
 #include "nc/base/units.h"
 
@@ -74,6 +75,12 @@ extern void mock_ps_error_text(MockPs *m, const char *text);
 
 /* Demand a password. */
 extern void mock_ps_password(MockPs *m, const char *password);
+
+/*
+ * Offers TLS to new connections: records of so many bytes, every fifth with new
+ * keys that the peer must follow.  The context stays the caller's.
+ */
+extern void mock_ps_tls(MockPs *m, NcTlsContext *context, size_t record_bytes);
 
 /* What happened so far. */
 extern uint32_t mock_ps_accepted(const MockPs *m);

@@ -164,10 +164,10 @@ test_password(void **state)
 	WorldRead	r = {.rel = 100, .block = 7};
 	FILE	   *f;
 
-	snprintf(w->config.password_file, sizeof(w->config.password_file), "/tmp/nc_token_XXXXXX");
-	close(mkstemp(w->config.password_file));
+	snprintf(w->config.token_file, sizeof(w->config.token_file), "/tmp/nc_token_XXXXXX");
+	close(mkstemp(w->config.token_file));
 	mock_ps_password(w->servers[0], "token-2");
-	f = fopen(w->config.password_file, "w");
+	f = fopen(w->config.token_file, "w");
 	fputs("token-1\n", f);
 	fclose(f);
 	world_start(w);
@@ -177,13 +177,13 @@ test_password(void **state)
 	assert_non_null(strstr(w->log, "JWT authentication error"));
 
 	/* the token rotates; it is read at each connect */
-	f = fopen(w->config.password_file, "w");
+	f = fopen(w->config.token_file, "w");
 	fputs("token-2\n", f);
 	fclose(f);
 	w->now_us += 2 * NC_BACKOFF_MAX_US;
 	expect_pages(w, &r);
 	assert_non_null(strstr(w->log, "connected again"));
-	unlink(w->config.password_file);
+	unlink(w->config.token_file);
 	world_close(w);
 }
 

@@ -30,7 +30,7 @@ extern int	nc_guc_idle_timeout;	/* ms */
 extern int	nc_guc_request_timeout; /* ms */
 extern int	nc_guc_wait_log_period; /* ms */
 extern int	nc_guc_io_method;		/* NcIoMethod */
-extern char *nc_guc_password_file;
+extern char *nc_guc_token_file;
 extern int	nc_guc_lwlsn_entries;
 extern int	nc_guc_local_chunks;
 extern int	nc_guc_sweep_interval;	/* ms */

@@ -61,7 +61,7 @@ typedef struct NcConn
 
 	NcHandshake *handshake;		/* CONNECTING .. CLOSING */
 	int			fd;
-	bool		tls;
+	NcTls	   *tls;			/* NULL = the bytes go as they are */
 	NcOp		in_op;			/* handshake poll, receive, or poll for input under TLS */
 	NcOp		out_op;			/* send, or poll for output under TLS */
 

@@ -1,16 +1,16 @@
 /*
  * nc/net/handshake.h
- *	  From a conninfo string to a pagestream in COPY_BOTH, through libpq, and
- *	  the libpq calls of streams that stay inside TLS.
+ *	  From a conninfo string to a pagestream in COPY_BOTH, through libpq.
  *
  * handshake.c is the only file that knows libpq.  No call blocks: the caller
- * polls the socket as told and calls again.  Without TLS the caller takes the
- * socket over after NC_HANDSHAKE_DONE; libpq then only closes it in the end.
+ * polls the socket as told and calls again.  After NC_HANDSHAKE_DONE the caller
+ * either leaves the stream to libpq, or takes the socket over, or OpenSSL's
+ * object on it; libpq then only closes both in the end.
  */
 #ifndef NC_NET_HANDSHAKE_H
 #define NC_NET_HANDSHAKE_H
 
-#include "nc/base/check.h"
+#include "nc/auth/tls.h"
 
 typedef struct NcHandshake NcHandshake;
 
@@ -18,7 +18,7 @@ typedef struct NcHandshakeParams
 {
 	const char *conninfo;
 	const char *hostaddr;		/* resolved address of its host, or NULL */
-	const char *password_file;	/* "" = none */
+	const char *token_file;		/* "" = none */
 	int			protocol_version;	/* 2 or 3 */
 	const char *tenant_id;
 	const char *timeline_id;
@@ -34,8 +34,8 @@ typedef enum NcHandshakeStep
 	NC_HANDSHAKE_FAILED			/* nc_handshake_error() tells why */
 } NcHandshakeStep;
 
-/* Longest password file that is read: tokens have some hundred bytes. */
-#define NC_PASSWORD_BYTES_MAX 8192
+/* Longest token file that is read: tokens have some hundred bytes. */
+#define NC_TOKEN_BYTES_MAX 8192
 
 /* Begins. Never NULL for want of a server, only for want of memory. */
 extern NcHandshake *nc_handshake_start(const NcHandshakeParams *params);
@@ -50,7 +50,13 @@ extern bool nc_handshake_authenticated(const NcHandshake *h);
 extern int	nc_handshake_socket(const NcHandshake *h);
 
 /* Is the established stream inside TLS? */
-extern bool nc_handshake_tls(const NcHandshake *h);
+extern bool nc_handshake_encrypted(const NcHandshake *h);
+
+/*
+ * The TLS object of an established stream, for nc/auth/tls.h; NULL when libpq was
+ * built with another library.  libpq still owns it: nc_handshake_free() frees it.
+ */
+extern NcTls *nc_handshake_take_tls(NcHandshake *h);
 
 /* One line, without control characters. */
 extern const char *nc_handshake_error(const NcHandshake *h);
@@ -58,7 +64,7 @@ extern const char *nc_handshake_error(const NcHandshake *h);
 /* Closes the socket, too. */
 extern void nc_handshake_free(NcHandshake *h);
 
-/* ---- streams inside TLS: results are > 0, 0 = would block, < 0 = dead, see error ---- */
+/* ---- streams left to libpq: results are > 0, 0 = would block, < 0 = dead, see error ---- */
 
 /* Queues the body of one CopyData. */
 extern int	nc_handshake_put(NcHandshake *h, const void *body, size_t bytes);
@@ -66,8 +72,11 @@ extern int	nc_handshake_put(NcHandshake *h, const void *body, size_t bytes);
 /* Sends what is queued: 1 = all sent. */
 extern int	nc_handshake_flush(NcHandshake *h);
 
-/* Reads from the socket what is there. */
+/* Reads from the socket what is there; call again while nc_handshake_pending(). */
 extern int	nc_handshake_consume(NcHandshake *h);
+
+/* Does TLS hold bytes back that polling the socket does not show? */
+extern bool nc_handshake_pending(const NcHandshake *h);
 
 /* Takes the next CopyData body; *body is freed with nc_handshake_release(). */
 extern int	nc_handshake_get(NcHandshake *h, char **body);

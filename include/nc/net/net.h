@@ -75,7 +75,7 @@ typedef struct NcNetSettings
 	uint64_t	connect_timeout_us;
 	uint64_t	silence_timeout_us;
 	uint64_t	idle_timeout_us;
-	char		password_file[1024];
+	char		token_file[1024];
 } NcNetSettings;
 
 /*
