@@ -12,6 +12,7 @@
 #include "nc/ext/guc.h"
 #include "nc/smgr/rules.h"
 #include "nc/shard/shard_map.h"
+#include "nc/smgr/shadow.h"
 
 int			nc_guc_mode = NC_MODE_COMMUNICATOR;
 char	   *nc_guc_page_servers = "";
@@ -31,6 +32,7 @@ char	   *nc_guc_token_file = "";
 int			nc_guc_lwlsn_entries = 131072;
 int			nc_guc_local_chunks = 131072;
 int			nc_guc_sweep_interval = 5000;
+int			nc_guc_verify = NC_VERIFY_OFF;
 bool		nc_guc_allow_unsafe = false;
 bool		nc_guc_allow_unknown_server = false;
 
@@ -46,6 +48,12 @@ static const struct config_enum_entry io_methods[] = {
 static const struct config_enum_entry modes[] = {
 	{"communicator", NC_MODE_COMMUNICATOR, false},
 	{"direct", NC_MODE_DIRECT, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry verify_modes[] = {
+	{"off", NC_VERIFY_OFF, false},
+	{"shadow", NC_VERIFY_SHADOW, false},
 	{NULL, 0, false}
 };
 
@@ -201,6 +209,9 @@ nc_guc_init(void)
 				  &nc_guc_timeline_id, PGC_POSTMASTER, check_id);
 	define_string("neon_comm.token_file", "File with the token for page servers, read at each connect.",
 				  &nc_guc_token_file, PGC_SIGHUP, NULL);
+	DefineCustomEnumVariable("neon_comm.verify", "Compares every page read with the version that was written.",
+							 NULL, &nc_guc_verify, NC_VERIFY_OFF, verify_modes, PGC_POSTMASTER, 0,
+							 NULL, NULL, NULL);
 	define_int("neon_comm.wait_log_period", "Logs a request that waits this long, again and again.",
 			   &nc_guc_wait_log_period, 100, INT_MAX, PGC_SUSET, GUC_UNIT_MS);
 }

@@ -27,7 +27,10 @@
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
 #include "nc/smgr/rules.h"
+#include "nc/smgr/shadow.h"
 #include "nc/smgr/skeleton.h"
+
+static const PGAlignedBlock zero_page;
 
 static bool
 is_temp(SMgrRelation reln)
@@ -150,20 +153,25 @@ count_kept(NcKeep why)
 
 /* Page servers can rebuild this page: let go of it. */
 static void
-drop_page(const NcRelKey *rel, BlockNumber block, const char *page)
+drop_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char *page)
 {
 	NcLocalRef	ref;
 
 	/* the LSN first: whoever then finds the block not local asks for the right version */
 	note_dropped(rel, block, page);
 	NC_TEST_POINT("smgr-drop-page");
-	if (!nc_local_begin_read(rel, block, &ref))
-		return;
-	nc_local_end(&ref);
-
+	if (!nc_shadow_on())
+	{
+		if (!nc_local_begin_read(rel, block, &ref))
+			return;
+		nc_local_end(&ref);
+	}
 	nc_local_begin_change(rel, block, &ref);
 	nc_local_clear(&ref);
-	nc_skeleton_punch(rel, block, 1);
+	if (nc_shadow_on())
+		nc_shadow_write(reln, block, page);
+	else
+		nc_skeleton_punch(rel, block, 1);
 	nc_local_end(&ref);
 }
 
@@ -208,7 +216,7 @@ write_permanent(SMgrRelation reln, BlockNumber block, const char *page, bool ski
 
 	count_kept(why);
 	if (why == NC_KEEP_NOT)
-		drop_page(&rel, block, page);
+		drop_page(reln, &rel, block, page);
 	else
 		keep_page(reln, &rel, block, page, why, keep_until, skip_fsync);
 }
@@ -235,12 +243,8 @@ static void
 extend_plain(SMgrRelation reln, ForkNumber fork, BlockNumber first, const char *const *pages,
 			 int nblocks, bool skip_fsync)
 {
-	PGAlignedBlock zero;
-
-	if (pages == NULL)
-		memset(zero.data, 0, BLCKSZ);
 	for (int i = 0; i < nblocks; i++)
-		nc_md_extend(reln, fork, first + i, pages != NULL ? pages[i] : zero.data, skip_fsync);
+		nc_md_extend(reln, fork, first + i, pages != NULL ? pages[i] : zero_page.data, skip_fsync);
 }
 
 void
@@ -269,6 +273,8 @@ nc_smgr_extendv(SMgrRelation reln, ForkNumber fork, BlockNumber first, const cha
 		nc_lwlsn_set_page(&rel, first + i, now, 0);
 		if (pages != NULL && !nc_page_is_zero(pages[i]))
 			write_permanent(reln, first + i, pages[i], skip_fsync);
+		else if (first + i < length)
+			drop_page(reln, &rel, first + i, zero_page.data);
 	}
 }
 
@@ -412,5 +418,7 @@ nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **page
 			continue;
 		run = remote_run(&rel, first + i, Min(nblocks - i, (int) (length - (first + i))));
 		read_remote(&rel, first + i, pages + i, run);
+		for (int k = 0; k < run && nc_shadow_on(); k++)
+			nc_shadow_check(reln, first + i + k, pages[i + k]);
 	}
 }

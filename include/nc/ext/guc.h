@@ -34,6 +34,7 @@ extern char *nc_guc_token_file;
 extern int	nc_guc_lwlsn_entries;
 extern int	nc_guc_local_chunks;
 extern int	nc_guc_sweep_interval;	/* ms */
+extern int	nc_guc_verify;		/* NcVerify */
 extern bool nc_guc_allow_unsafe;
 extern bool nc_guc_allow_unknown_server;
 

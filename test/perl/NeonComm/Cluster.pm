@@ -25,13 +25,13 @@ my $neon_dev = "$bindir/neon_dev";
 
 # Lines that no server log of a test may hold, whatever the test says.
 my $forbidden = qr/PANIC|TRAP:|AddressSanitizer|runtime error:|could not read block|
-	was\ terminated\ by\ signal\ (?!9:)|found_late|old\ version\ of\ block|from\ the\ future/x;
+	was\ terminated\ by\ signal\ (?!9:)|found_late|old\ version\ of\ block|from\ the\ future|verification\ failed/x;
 
 # new(shards => 2, stripe => 8, checksums => 0, conf => [...], ps_conf => [...], buffers => '1MB')
 sub new
 {
 	my ($class, %o) = @_;
-	my $top = tempdir('nc_XXXXXX', TMPDIR => 1, CLEANUP => 1);
+	my $top = tempdir('nc_XXXXXX', TMPDIR => 1, CLEANUP => !$ENV{NEON_TEST_KEEP});
 	my $self = bless { dir => "$top/c", allowed => [], started => 0 }, $class;
 	my @args = ('init', '-D', $self->{dir}, '--quiet',
 		'--shards', $o{shards} // 2, '--stripe-blocks', $o{stripe} // 8);
