@@ -122,7 +122,7 @@ scan_logs() {
 	local file
 	for file in "$@"; do
 		[ -f "$file" ] || continue
-		grep -nE 'PANIC:|FATAL:|could not read block|TRAP:|AddressSanitizer|LeakSanitizer|runtime error:|was terminated by signal' \
+		grep -nE 'PANIC:|FATAL:|could not read block|TRAP:|AddressSanitizer|LeakSanitizer|runtime error:|was terminated by signal|verification failed' \
 			"$file" 2>/dev/null |
 			grep -vE "$EXPECTED_LOG_LINES" |
 			if [ -n "${SCAN_ALLOW:-}" ]; then grep -vE "$SCAN_ALLOW"; else cat; fi |

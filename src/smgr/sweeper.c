@@ -88,6 +88,7 @@ sweep_chunk(const NcLocalKey *key, const Horizon *h)
 	NcLocalRef	ref;
 	uint64		go = 0;
 	int			swept = 0;
+	bool		punch;
 
 	NC_TEST_POINT("sweeper-chunk");
 	nc_local_begin_change_key(key, &ref);
