@@ -99,8 +99,12 @@ format:
 
 .PHONY: page-service install-page-service clean-page-service unit unit-sanitize unit-threads fuzz proxy model lint format
 
+# ---- benchmarks of what is installed: make install bench [BENCH="scan bitmap"] [BENCH_OPTS="--rounds 5"]
 bench: all
-	test/bench/quick.sh
-.PHONY: check bench
+	PG_CONFIG=$(PG_CONFIG) test/bench/bench.py $(BENCH_OPTS) $(BENCH)
+# figures of the last run into docs/benchmarks.md and docs/benchmarks/*.svg
+bench-docs:
+	test/bench/bench_docs.py
+.PHONY: check bench bench-docs
 
 endif
