@@ -27,8 +27,9 @@ COMMENT ON VIEW neon_comm.slots IS 'one row per busy request slot';
 
 CREATE FUNCTION neon_comm.get_page_servers(OUT name text, OUT address text, OUT state text,
 	OUT sent_lsn pg_lsn, OUT write_lsn pg_lsn, OUT flush_lsn pg_lsn, OUT apply_lsn pg_lsn,
-	OUT retained_from pg_lsn, OUT lag_bytes bigint, OUT reply_time timestamptz,
-	OUT connected_since timestamptz)
+	OUT retained_from pg_lsn, OUT write_lag_bytes bigint, OUT flush_lag_bytes bigint,
+	OUT lag_bytes bigint, OUT retained_bytes bigint, OUT throttles bool,
+	OUT reply_time timestamptz, OUT connected_since timestamptz)
 RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_page_servers' LANGUAGE C STRICT VOLATILE;
 
 CREATE VIEW neon_comm.page_servers AS SELECT * FROM neon_comm.get_page_servers();

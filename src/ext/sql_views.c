@@ -32,7 +32,7 @@ PG_FUNCTION_INFO_V1(nc_local_blocks);
 PG_FUNCTION_INFO_V1(nc_sweep_now);
 PG_FUNCTION_INFO_V1(nc_restart_communicator);
 
-#define COLUMNS_MAX 12
+#define COLUMNS_MAX 16
 
 static void
 require_preloaded(void)
@@ -215,15 +215,12 @@ nc_get_slots(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* How far a page server has applied behind what is durable here; -1 when unknown. */
-static int64
-apply_lag(const NcFeedPeer *peer)
+/* Bytes from a position of a page server to the end of durable WAL; NULL when one is not known. */
+static void
+put_lag(Datum *value, bool *null, XLogRecPtr position, XLogRecPtr end)
 {
-	XLogRecPtr	end = RecoveryInProgress() ? InvalidXLogRecPtr : GetFlushRecPtr(NULL);
-
-	if (peer->apply == InvalidXLogRecPtr || end == InvalidXLogRecPtr)
-		return -1;
-	return end > peer->apply ? (int64) (end - peer->apply) : 0;
+	*null = position == InvalidXLogRecPtr || end == InvalidXLogRecPtr;
+	*value = Int64GetDatum(end > position ? (int64) (end - position) : 0);
 }
 
 Datum
@@ -232,11 +229,13 @@ nc_get_page_servers(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
 	NcFeedPeer *peers = palloc0(NC_SHARDS_MAX * sizeof(NcFeedPeer));
 	int			n = nc_feed_peers(peers, NC_SHARDS_MAX);
+	XLogRecPtr	end = RecoveryInProgress() ? InvalidXLogRecPtr : GetFlushRecPtr(NULL);
 
 	for (int i = 0; i < n; i++)
 	{
 		NcFeedPeer *p = &peers[i];
 		XLogRecPtr	lsns[] = {p->sent, p->write, p->flush, p->apply, p->retained_from};
+		XLogRecPtr	lags[] = {p->write, p->flush, p->apply, p->retained_from};
 		Datum		values[COLUMNS_MAX];
 		bool		nulls[COLUMNS_MAX] = {0};
 
@@ -249,12 +248,13 @@ nc_get_page_servers(PG_FUNCTION_ARGS)
 			values[3 + k] = LSNGetDatum(lsns[k]);
 			nulls[3 + k] = lsns[k] == InvalidXLogRecPtr;
 		}
-		values[8] = Int64GetDatum(apply_lag(p));
-		nulls[8] = apply_lag(p) < 0;
-		values[9] = TimestampTzGetDatum(p->reply_time);
-		nulls[9] = p->reply_time == 0;
-		values[10] = TimestampTzGetDatum(p->connected_since);
-		nulls[10] = p->connected_since == 0;
+		for (int k = 0; k < lengthof(lags); k++)
+			put_lag(&values[8 + k], &nulls[8 + k], lags[k], end);
+		values[12] = BoolGetDatum(p->throttles);
+		values[13] = TimestampTzGetDatum(p->reply_time);
+		nulls[13] = p->reply_time == 0;
+		values[14] = TimestampTzGetDatum(p->connected_since);
+		nulls[14] = p->connected_since == 0;
 		put_row(rsinfo, values, nulls);
 	}
 	return (Datum) 0;

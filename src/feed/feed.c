@@ -30,6 +30,7 @@
 
 #include "feed_internal.h"
 #include "nc/ext/test_point.h"
+#include "nc/feed/throttle.h"
 #include "nc/worker/alone.h"
 
 #define CONNS_MAX (NC_FEED_SLOTS_MAX + NC_FEED_SPARE_CONNS)
@@ -211,6 +212,7 @@ publish_row(int slot, const NcFeedTurn *turn)
 
 	nc_feed_row_read(slot, &row);
 	row.retained_from = nc_feed_slot_retained_from(slot);
+	row.throttles = nc_feed_lag_exceeded(slot);
 	memset(row.state, 0, sizeof(row.state));
 	memset(row.address, 0, sizeof(row.address));
 	if (conn == NULL)
@@ -255,6 +257,7 @@ static void
 publish(const NcFeedTurn *turn)
 {
 	nc_feed_publish_sent(sent_by_all());
+	nc_feed_lag_tick(turn);
 	for (int i = 0; i < nc_feed_nslots; i++)
 		publish_row(i, turn);
 }
@@ -406,6 +409,7 @@ nc_feed_init(void)
 		return;
 	nc_feed_check_settings(FATAL);
 	nc_feed_doorbell_create();
+	nc_throttle_init();
 
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
 	worker.bgw_start_time = BgWorkerStart_PostmasterStart;

@@ -12,6 +12,8 @@
  *	  stream.c   a connection while it streams
  *	  wal.c      how far WAL may be sent, and reading it
  *	  retain.c   replication slots of page servers
+ *	  lag.c      how far page servers are behind, for backpressure
+ *	  throttle.c writers of WAL pause while they are too far behind
  */
 #ifndef NC_FEED_INTERNAL_H
 #define NC_FEED_INTERNAL_H
@@ -49,11 +51,22 @@
 
 #define NC_FEED_WHY_BYTES 256
 
+/* How a page server can be behind; each kind has a limit of its own. */
+typedef enum NcLagKind
+{
+	NC_LAG_WRITE,				/* has not received */
+	NC_LAG_FLUSH,				/* has not on disk */
+	NC_LAG_APPLY,				/* has not replayed */
+	NC_LAG_RETAINED,			/* WAL kept for it here, also while it is away */
+	NC_LAG_KINDS
+} NcLagKind;
+
 /* ---- settings (guc.c) ---- */
 
 extern int	nc_feed_port;
 extern int	nc_feed_timeout_ms;
 extern int	nc_feed_warn_mb;
+extern int	nc_feed_max_lag_mb[NC_LAG_KINDS];
 extern int	nc_feed_nslots;
 extern char nc_feed_slot_names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
 
@@ -67,6 +80,10 @@ extern void nc_feed_check_settings(int elevel);
 
 /* ---- shared memory and doorbell (shared.c) ---- */
 
+/* Any process: position of the slowest page server that counts; all ones when none does. */
+extern XLogRecPtr nc_feed_lowest(NcLagKind kind);
+
+
 extern void nc_feed_doorbell_create(void);
 extern int	nc_feed_doorbell(void);
 extern void nc_feed_doorbell_press(void);
@@ -74,6 +91,7 @@ extern void nc_feed_doorbell_answer(void);
 extern bool nc_feed_sleep_begin(void);
 extern void nc_feed_sleep_end(void);
 extern void nc_feed_publish_sent(XLogRecPtr lsn);
+extern void nc_feed_publish_lowest(NcLagKind kind, XLogRecPtr lsn);
 extern void nc_feed_row_read(int index, NcFeedPeer *row);
 extern void nc_feed_row_write(int index, const NcFeedPeer *row);
 
@@ -244,6 +262,14 @@ extern void nc_feed_slot_confirm(int slot, XLogRecPtr flush);
 extern void nc_feed_retain_init(void);
 extern void nc_feed_retain_tick(const NcFeedTurn *turn);
 extern XLogRecPtr nc_feed_slot_retained_from(int slot);
+
+/* ---- lag (lag.c) ---- */
+
+/* Publishes the positions of the slowest page servers and warns; once a turn. */
+extern void nc_feed_lag_tick(const NcFeedTurn *turn);
+
+/* True when writers of WAL have to wait for this page server, by the last turn. */
+extern bool nc_feed_lag_exceeded(int slot);
 
 /* ---- listening (listen.c) ---- */
 

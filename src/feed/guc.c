@@ -28,6 +28,7 @@ char	   *nc_feed_listen_addresses = NULL;
 int			nc_feed_port = 0;
 int			nc_feed_timeout_ms = TIMEOUT_MS_DEFAULT;
 int			nc_feed_warn_mb = WARN_MB_DEFAULT;
+int			nc_feed_max_lag_mb[NC_LAG_KINDS] = {1024, 1024, 1024, 0};
 int			nc_feed_nslots = 0;
 char		nc_feed_slot_names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
 
@@ -233,9 +234,26 @@ assign_slots(const char *newval, void *extra)
 	memcpy(nc_feed_slot_names, names->names, sizeof(nc_feed_slot_names));
 }
 
+/* A limit of lag, in MB. */
+static void
+define_int(const char *name, const char *text, NcLagKind kind)
+{
+	DefineCustomIntVariable(name, text, "Writers of WAL are slowed down above it; 0 never.",
+							&nc_feed_max_lag_mb[kind], nc_feed_max_lag_mb[kind], 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+}
+
 void
 nc_feed_guc_init(void)
 {
+	define_int("neon_comm.max_write_lag",
+			   "WAL that a connected page server may not have received.", NC_LAG_WRITE);
+	define_int("neon_comm.max_flush_lag",
+			   "WAL that a connected page server may not have on disk.", NC_LAG_FLUSH);
+	define_int("neon_comm.max_apply_lag",
+			   "WAL that a connected page server may not have replayed.", NC_LAG_APPLY);
+	define_int("neon_comm.max_retained_wal",
+			   "WAL that may be kept for a page server, connected or not.", NC_LAG_RETAINED);
 	DefineCustomStringVariable("neon_comm.wal_feed_listen_addresses",
 							   "Loopback addresses on which page servers fetch WAL.",
 							   NULL, &nc_feed_listen_addresses, "127.0.0.1",

@@ -12,6 +12,8 @@
  */
 #include "postgres.h"
 
+#include <sys/statvfs.h>
+
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -400,6 +402,15 @@ move_slot(int index, TimestampTz now)
 	(void) move_forward(nc_feed_slot_names[index], slot->confirmed);
 }
 
+/* Free space where WAL is, in MB; -1 when it cannot be told. */
+static int64
+wal_space_mb(void)
+{
+	struct statvfs fs;
+
+	return statvfs(XLOGDIR, &fs) != 0 ? -1 : (int64) fs.f_bavail * fs.f_frsize / (1024 * 1024);
+}
+
 static void
 warn_of_growth(int index, const NcFeedTurn *turn)
 {
@@ -415,10 +426,13 @@ warn_of_growth(int index, const NcFeedTurn *turn)
 			(errmsg("page server \"%s\" holds back " UINT64_FORMAT " MB of WAL",
 					nc_feed_slot_names[index], held_mb),
 			 slot->conn != NULL ?
-			 errdetail("It is connected from %s but has not stored it.", slot->conn->address) :
-			 errdetail("It is not connected."),
+			 errdetail("It is connected from %s but has not stored it; pg_wal has " INT64_FORMAT
+					   " MB of free space.", slot->conn->address, wal_space_mb()) :
+			 errdetail("It is not connected; pg_wal has " INT64_FORMAT " MB of free space.",
+					   wal_space_mb()),
 			 errhint("pg_wal grows until the page server catches up or is taken out of "
-					 "neon_comm.wal_feed_slots.")));
+					 "neon_comm.wal_feed_slots; neon_comm.max_retained_wal would slow writers "
+					 "down before the disk is full.")));
 }
 
 /* A restarted feed goes on from what its predecessor knew. */

@@ -36,6 +36,9 @@ typedef struct FeedShared
 
 	/* The furthest position that somebody rang for. */
 	pg_atomic_uint64 wanted;
+
+	/* Positions of the slowest page servers, by kind of lag; all ones when none counts. */
+	pg_atomic_uint64 lowest[NC_LAG_KINDS];
 	int			nrows;
 	FeedRow		rows[FLEXIBLE_ARRAY_MEMBER];
 } FeedShared;
@@ -99,6 +102,8 @@ nc_feed_shmem_startup(void)
 	pg_atomic_init_u32(&shared->sleeping, 0);
 	pg_atomic_init_u64(&shared->sent, PG_UINT64_MAX);
 	pg_atomic_init_u64(&shared->wanted, 0);
+	for (int i = 0; i < NC_LAG_KINDS; i++)
+		pg_atomic_init_u64(&shared->lowest[i], PG_UINT64_MAX);
 	shared->nrows = nc_feed_nslots;
 	for (int i = 0; i < nc_feed_nslots; i++)
 	{
@@ -154,6 +159,19 @@ nc_feed_publish_sent(XLogRecPtr lsn)
 {
 	if (pg_atomic_read_u64(&shared->sent) != lsn)
 		pg_atomic_write_u64(&shared->sent, lsn);
+}
+
+void
+nc_feed_publish_lowest(NcLagKind kind, XLogRecPtr lsn)
+{
+	if (pg_atomic_read_u64(&shared->lowest[kind]) != lsn)
+		pg_atomic_write_u64(&shared->lowest[kind], lsn);
+}
+
+XLogRecPtr
+nc_feed_lowest(NcLagKind kind)
+{
+	return shared == NULL ? PG_UINT64_MAX : pg_atomic_read_u64(&shared->lowest[kind]);
 }
 
 void

@@ -19,6 +19,9 @@
 #include "nc/ext/shmem.h"
 #include "nc/ext/test_point.h"
 
+/* How often a page server for which writers pause is asked where it is. */
+#define NEWS_PERIOD_MS 100
+
 void
 nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRecPtr start)
 {
@@ -137,13 +140,25 @@ nc_feed_stream_fill(NcFeedConn *conn, const NcFeedTurn *turn)
 	return true;
 }
 
-/* Answers a request; asks for positions at first and for a sign of life when it is quiet. */
+/*
+ * A walreceiver that gets nothing tells its positions every ten seconds only.
+ * Writers that pause produce nothing for it and must not wait for that.
+ */
+static bool
+writers_wait_for_news(const NcFeedConn *conn, const NcFeedTurn *turn)
+{
+	return nc_feed_lag_exceeded(conn->slot) &&
+		TimestampDifferenceExceeds(conn->reply_time, turn->now, NEWS_PERIOD_MS);
+}
+
+/* Answers a request; asks for positions at first, when they are needed, and when it is quiet. */
 void
 nc_feed_stream_keepalive(NcFeedConn *conn, const NcFeedTurn *turn)
 {
 	bool		quiet = TimestampDifferenceExceeds(conn->heard_at, turn->now,
 												   nc_feed_timeout_ms / 2);
-	bool		ping = !conn->ping_sent && (quiet || !conn->greeted);
+	bool		ping = !conn->ping_sent &&
+		(quiet || !conn->greeted || writers_wait_for_news(conn, turn));
 	NcWriter	w;
 	uint8_t    *length_at;
 

@@ -22,6 +22,7 @@
 #include "nc/client/client.h"
 #include "nc/ext/shmem.h"
 #include "nc/ext/test_point.h"
+#include "nc/feed/throttle.h"
 #include "nc/smgr/abi.h"
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
@@ -260,6 +261,7 @@ nc_smgr_extendv(SMgrRelation reln, ForkNumber fork, BlockNumber first, const cha
 		extend_plain(reln, fork, first, pages, nblocks, skip_fsync);
 		return;
 	}
+	nc_throttle(NC_THROTTLE_STORAGE);
 	length = mdnblocks(reln, MAIN_FORKNUM);
 	nc_skeleton_extend(reln, first + nblocks - 1);
 	nc_stat(NC_COUNTER_EXTENDS, nblocks);
@@ -304,6 +306,8 @@ read_remote(const NcRelKey *rel, BlockNumber first, char **pages, int nblocks)
 	XLogRecPtr	exact[NC_SLOT_BLOCKS_MAX];
 	NcRead		read = {.rel = *rel, .block = first, .nblocks = nblocks, .pages = pages,
 		.exact = exact, .request_lsn = NC_LSN_MAX};
+
+	nc_throttle(NC_THROTTLE_STORAGE);
 
 	/* one not_modified_since for the run, the newest: page servers batch equal ones */
 	for (int i = 0; i < nblocks; i++)

@@ -37,6 +37,7 @@ typedef struct NcFeedPeer
 	XLogRecPtr	flush;
 	XLogRecPtr	apply;
 	XLogRecPtr	retained_from;	/* WAL from here on is kept for it */
+	bool		throttles;		/* writers of WAL wait for it */
 	TimestampTz reply_time;		/* of the last status update, by our clock; 0 = none */
 	TimestampTz connected_since;	/* 0 when absent */
 } NcFeedPeer;
