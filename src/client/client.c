@@ -41,6 +41,9 @@
 /* Pause between attempts to get one of the few bounce pages. */
 #define BOUNCE_RETRY_US 1000
 
+/* A copy takes a microsecond; after so many looks at it one asks whether anybody is left. */
+#define COPY_LOOKS_MAX 10000
+
 /* Pause of recovery before it asks again after an error. */
 #define RECOVERY_RETRY_MS 500
 
@@ -66,7 +69,7 @@ static NcRing *my_ring = NULL;
 static void
 withdraw(NcSlot *slot)
 {
-	for (;;)
+	for (int looks = 0;; looks++)
 	{
 		uint64		word = nc_slot_load(slot);
 
@@ -75,6 +78,9 @@ withdraw(NcSlot *slot)
 			case NC_SLOT_FREE:
 				return;
 			case NC_SLOT_COPYING:
+				/* whose postmaster has died may wait for a communicator that has, too */
+				if (looks > COPY_LOOKS_MAX && !PostmasterIsAlive())
+					return;
 				pg_usleep(10);
 				break;
 			case NC_SLOT_FILLING:

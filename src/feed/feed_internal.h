@@ -80,8 +80,12 @@ extern void nc_feed_check_settings(int elevel);
 
 /* ---- shared memory and doorbell (shared.c) ---- */
 
-/* Any process: position of the slowest page server that counts; all ones when none does. */
-extern XLogRecPtr nc_feed_lowest(NcLagKind kind);
+/*
+ * Any process: position of the slowest page server that counts, all ones when
+ * none does, and the limit in bytes as the feed has it, 0 = none.  The feed's
+ * and not our own setting: a reload must reach a statement that runs.
+ */
+extern XLogRecPtr nc_feed_lowest(NcLagKind kind, uint64 *limit);
 
 
 extern void nc_feed_doorbell_create(void);
@@ -91,7 +95,7 @@ extern void nc_feed_doorbell_answer(void);
 extern bool nc_feed_sleep_begin(void);
 extern void nc_feed_sleep_end(void);
 extern void nc_feed_publish_sent(XLogRecPtr lsn);
-extern void nc_feed_publish_lowest(NcLagKind kind, XLogRecPtr lsn);
+extern void nc_feed_publish_lowest(NcLagKind kind, XLogRecPtr lsn, uint64 limit);
 extern void nc_feed_row_read(int index, NcFeedPeer *row);
 extern void nc_feed_row_write(int index, const NcFeedPeer *row);
 

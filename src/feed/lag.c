@@ -95,7 +95,7 @@ nc_feed_lag_tick(const NcFeedTurn *turn)
 
 		for (int i = 0; i < nc_feed_nslots && !turn->limit.in_recovery; i++)
 			lowest = Min(lowest, position(i, kind));
-		nc_feed_publish_lowest(kind, lowest);
+		nc_feed_publish_lowest(kind, lowest, (uint64) nc_feed_max_lag_mb[kind] * 1024 * 1024);
 	}
 	for (int i = 0; i < nc_feed_nslots; i++)
 		warn(i, turn);

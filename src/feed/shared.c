@@ -39,6 +39,7 @@ typedef struct FeedShared
 
 	/* Positions of the slowest page servers, by kind of lag; all ones when none counts. */
 	pg_atomic_uint64 lowest[NC_LAG_KINDS];
+	pg_atomic_uint64 limit[NC_LAG_KINDS];	/* bytes, 0 = none */
 	int			nrows;
 	FeedRow		rows[FLEXIBLE_ARRAY_MEMBER];
 } FeedShared;
@@ -103,7 +104,10 @@ nc_feed_shmem_startup(void)
 	pg_atomic_init_u64(&shared->sent, PG_UINT64_MAX);
 	pg_atomic_init_u64(&shared->wanted, 0);
 	for (int i = 0; i < NC_LAG_KINDS; i++)
+	{
 		pg_atomic_init_u64(&shared->lowest[i], PG_UINT64_MAX);
+		pg_atomic_init_u64(&shared->limit[i], 0);
+	}
 	shared->nrows = nc_feed_nslots;
 	for (int i = 0; i < nc_feed_nslots; i++)
 	{
@@ -162,15 +166,18 @@ nc_feed_publish_sent(XLogRecPtr lsn)
 }
 
 void
-nc_feed_publish_lowest(NcLagKind kind, XLogRecPtr lsn)
+nc_feed_publish_lowest(NcLagKind kind, XLogRecPtr lsn, uint64 limit)
 {
+	if (pg_atomic_read_u64(&shared->limit[kind]) != limit)
+		pg_atomic_write_u64(&shared->limit[kind], limit);
 	if (pg_atomic_read_u64(&shared->lowest[kind]) != lsn)
 		pg_atomic_write_u64(&shared->lowest[kind], lsn);
 }
 
 XLogRecPtr
-nc_feed_lowest(NcLagKind kind)
+nc_feed_lowest(NcLagKind kind, uint64 *limit)
 {
+	*limit = shared == NULL ? 0 : pg_atomic_read_u64(&shared->limit[kind]);
 	return shared == NULL ? PG_UINT64_MAX : pg_atomic_read_u64(&shared->lowest[kind]);
 }
 

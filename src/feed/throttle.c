@@ -75,8 +75,8 @@ pause_for(uint64 written)
 
 	for (int kind = 0; kind < NC_LAG_KINDS; kind++)
 	{
-		XLogRecPtr	position = nc_feed_lowest(kind);
-		uint64		limit = (uint64) nc_feed_max_lag_mb[kind] * 1024 * 1024;
+		uint64		limit;
+		XLogRecPtr	position = nc_feed_lowest(kind, &limit);
 
 		if (ProcLastRecPtr > position)
 			longest = Max(longest, nc_throttle_pause_us(written, ProcLastRecPtr - position, limit));

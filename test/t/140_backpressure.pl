@@ -57,7 +57,7 @@ is(counter('throttles'), 0, 'nobody pauses while page servers keep up');
 is(replay(1, 'STOP'), 1, 'one page server stops to replay');
 
 # A single statement, far more WAL than the limit.
-$s->send(sprintf $insert, 10_000_000);
+$s->send(sprintf $insert, 400_000);
 until_true('its writer pauses', q{SELECT value > 100000 FROM neon_comm.counters WHERE name = 'throttle_us'});
 until_true('the pause is a wait that one can see',
 	"SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = $pid");
@@ -85,12 +85,12 @@ open my $fh, '>', $rows or die $!;
 print $fh "$_\t" . ('y' x 900) . "\n" foreach 1 .. 60_000;
 close $fh;
 foreach my $case (
-	[ 'INSERT', sprintf $insert, 10_000_000 ],
-	[ 'INSERT in a CTE', "WITH i AS ($insert RETURNING 1) SELECT count(*) FROM i" =~ s/%d/10000000/r ],
+	[ 'INSERT', sprintf $insert, 400_000 ],
+	[ 'INSERT in a CTE', "WITH i AS ($insert RETURNING 1) SELECT count(*) FROM i" =~ s/%d/400000/r ],
 	[ 'UPDATE of what is cached', q{DO $$BEGIN LOOP UPDATE seen SET x = x + 1; END LOOP; END$$} ],
 	[ 'INSERT, row after row', q{DO $$BEGIN LOOP INSERT INTO t VALUES (1, repeat('z', 2000)); END LOOP; END$$} ],
 	[ 'COPY', join(';', ("COPY big FROM '$rows'") x 30) ],
-	[ 'CREATE TABLE AS', q{CREATE TABLE cta AS SELECT g, repeat('x', 900) FROM generate_series(1, 10000000) g} ])
+	[ 'CREATE TABLE AS', q{CREATE TABLE cta AS SELECT g, repeat('x', 900) FROM generate_series(1, 400000) g} ])
 {
 	my ($what, $sql) = @$case;
 	my $n = counter('throttles');
@@ -103,17 +103,19 @@ foreach my $case (
 # COMMIT gives locks back and is never delayed: its own transaction's pause is paid later.
 my $terminated = $c->session;
 my $tpid = $terminated->pid;
-$terminated->send(sprintf $insert, 10_000_000);
+$terminated->send(sprintf $insert, 400_000);
 until_true('another writer pauses',
 	"SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = $tpid");
 $watch->query("SELECT pg_terminate_backend($tpid)");
 $terminated->wait;
 like($terminated->{last_error}, qr/terminating connection/, 'a pause ends with its backend');
 
-# With the limit off the same load goes far beyond it.
+# With the limit off the same load goes far beyond it; a reload reaches a statement that runs.
+$s->send(sprintf $insert, 400_000);
+until_true('a statement pauses',
+	"SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = $pid");
 $watch->query('ALTER SYSTEM SET neon_comm.max_apply_lag = 0');
 $watch->query('SELECT pg_reload_conf()');
-$s->send(sprintf $insert, 10_000_000);
 until_true('without a limit the lag grows',
 	'SELECT max(lag_bytes) > ' . 6 * $limit_mb * 1024 * 1024 . ' FROM neon_comm.page_servers');
 $watch->query("SELECT pg_cancel_backend($pid)");
@@ -158,7 +160,7 @@ like($c->log_text('compute'),
 $watch->query('ALTER SYSTEM SET neon_comm.max_retained_wal = 16');
 $watch->query('SELECT pg_reload_conf()');
 until_true('max_retained_wal counts it', q{SELECT throttles FROM neon_comm.page_servers WHERE name = 'page_server_1'});
-my ($out, $err) = $s->try("SET statement_timeout = '2s'; " . sprintf($insert, 10_000_000));
+my ($out, $err) = $s->try("SET statement_timeout = '2s'; " . sprintf($insert, 400_000));
 like($err, qr/statement timeout/, 'then writers are slowed down');
 cmp_ok(counter('throttles'), '>', $before, 'by pauses');
 $c->start('page-server', 1);

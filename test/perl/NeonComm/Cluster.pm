@@ -202,6 +202,15 @@ sub postmaster_pid
 	return $pid;
 }
 
+# Process ids of a part whose title matches, the postmaster's own children only.
+sub pids_of
+{
+	my ($self, $part, $title) = @_;
+	my $pm = $self->postmaster_pid($part) // return;
+	my @lines = grep { $_ =~ $title } split /\n/, `ps -o pid=,args= --ppid $pm`;
+	return map { /^\s*(\d+)/ ? $1 : () } @lines;
+}
+
 # Waits until an SQL condition is true; progress of the condition, not time, is what counts.
 sub wait_for
 {
