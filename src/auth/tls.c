@@ -215,6 +215,26 @@ nc_tls_pending(const NcTls *tls)
 	return SSL_pending(tls) > 0;
 }
 
+const char *
+nc_tls_certificate_problem(const NcTls *tls)
+{
+	long		result = SSL_get_verify_result(tls);
+
+	return result == X509_V_OK ? NULL : X509_verify_cert_error_string(result);
+}
+
+void
+nc_tls_hold(NcTls *tls)
+{
+	(void) SSL_up_ref(tls);
+}
+
+void
+nc_tls_release(NcTls *tls)
+{
+	SSL_free(tls);
+}
+
 void
 nc_tls_end(NcTls *tls)
 {

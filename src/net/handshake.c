@@ -29,6 +29,7 @@
 struct NcHandshake
 {
 	PGconn	   *pg;
+	NcTls	   *tls;			/* of the handshake, held to learn why it failed */
 	bool		polling;		/* PQconnectPoll not finished */
 	bool		command_sent;
 	bool		flushing;		/* the command is not completely sent */
@@ -74,16 +75,24 @@ fail(NcHandshake *h, const char *text)
 	return NC_HANDSHAKE_FAILED;
 }
 
-/* What libpq says in front of a reason is said by our address already. */
+/*
+ * What libpq says in front of a reason is said by our address already.  What is
+ * wrong with a certificate it does not say.
+ */
 static NcHandshakeStep
 fail_connect(NcHandshake *h)
 {
 	const char *text = PQerrorMessage(h->pg);
 	const char *reason = strstr(text, " failed: ");
+	const char *problem = h->tls == NULL ? NULL : nc_tls_certificate_problem(h->tls);
+	char		both[ERROR_BYTES];
 
 	if (strncmp(text, "connection to server ", 21) == 0 && reason != NULL)
 		text = reason + 9;
-	return fail(h, text);
+	if (problem == NULL)
+		return fail(h, text);
+	snprintf(both, sizeof(both), "%.160s (%.80s)", text, problem);
+	return fail(h, both);
 }
 
 static void
@@ -222,6 +231,8 @@ static NcHandshakeStep
 send_command(NcHandshake *h)
 {
 	h->polling = false;
+	nc_tls_release(h->tls);
+	h->tls = NULL;
 	if (PQsetnonblocking(h->pg, 1) != 0 || PQsendQuery(h->pg, h->command) != 1)
 		return fail(h, PQerrorMessage(h->pg));
 	h->command_sent = true;
@@ -248,6 +259,8 @@ check_answer(NcHandshake *h)
 static NcHandshakeStep
 advance_connect(NcHandshake *h)
 {
+	if (h->tls == NULL && (h->tls = PQsslStruct(h->pg, "OpenSSL")) != NULL)
+		nc_tls_hold(h->tls);
 	switch (PQconnectPoll(h->pg))
 	{
 		case PGRES_POLLING_READING:
@@ -321,6 +334,7 @@ nc_handshake_error(const NcHandshake *h)
 void
 nc_handshake_free(NcHandshake *h)
 {
+	nc_tls_release(h->tls);
 	if (h->pg != NULL)
 		PQfinish(h->pg);
 	free(h);

@@ -11,6 +11,7 @@
  */
 #include "page_service.h"
 
+#include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -44,8 +45,11 @@ next_address(const char **list, char *address)
 static bool
 is_loopback(const char *address)
 {
-	return strcmp(address, "localhost") == 0 || strcmp(address, "::1") == 0 ||
-		strncmp(address, "127.", 4) == 0;
+	struct in_addr v4;
+
+	if (inet_pton(AF_INET, address, &v4) == 1)
+		return ntohl(v4.s_addr) >> 24 == 127;
+	return strcmp(address, "localhost") == 0 || strcmp(address, "::1") == 0;
 }
 
 /* A name other than localhost may resolve to anything, so it does not count as loopback. */

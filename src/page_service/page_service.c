@@ -30,6 +30,12 @@ char	   *nc_svc_listen_addresses;
 int			nc_svc_port;
 int			nc_svc_workers;
 int			nc_svc_max_connections;
+int			nc_svc_max_connections_per_client;
+int			nc_svc_max_requests_per_second;
+char	   *nc_svc_ssl_cert_file;
+char	   *nc_svc_ssl_key_file;
+bool		nc_svc_require_ssl;
+char	   *nc_svc_auth_public_key_file;
 char	   *nc_svc_tenant_id;
 char	   *nc_svc_timeline_id;
 bool		nc_svc_lazy_replay;
@@ -91,11 +97,40 @@ define_network_settings(void)
 							"Largest number of page service clients.", NULL,
 							&nc_svc_max_connections, 500, 1, 10000, PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable(LIBRARY ".max_connections_per_client",
+							"Largest number of connections from one address.",
+							"0 is no limit.",
+							&nc_svc_max_connections_per_client, 0, 0, 10000, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable(LIBRARY ".max_requests_per_second",
+							"Requests that one connection may make; more are answered later.",
+							"0 is no limit.",
+							&nc_svc_max_requests_per_second, 0, 0, 1000000, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".idle_timeout",
 							"Time without a byte from a client after which it is disconnected.",
 							"0 disables the timeout.",
 							&nc_svc_idle_timeout, 600 * 1000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+}
+
+static void
+define_security_settings(void)
+{
+	DefineCustomStringVariable(LIBRARY ".ssl_cert_file", "Certificate (chain) shown to clients.",
+							   "Empty: TLS is not offered.", &nc_svc_ssl_cert_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable(LIBRARY ".ssl_key_file", "Private key of the certificate.", NULL,
+							   &nc_svc_ssl_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+	DefineCustomBoolVariable(LIBRARY ".require_ssl",
+							 "Refuses clients without TLS, if there is a certificate.", NULL,
+							 &nc_svc_require_ssl, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable(LIBRARY ".auth_public_key_file",
+							   "Ed25519 public keys (PEM) of who issues tokens.",
+							   "Empty: clients are not authenticated.",
+							   &nc_svc_auth_public_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
 }
 
 static void
@@ -127,6 +162,9 @@ define_serving_settings(void)
 static const char *const setting_names[] = {
 	LIBRARY ".listen_addresses", LIBRARY ".port", LIBRARY ".allow_unauthenticated",
 	LIBRARY ".workers", LIBRARY ".max_connections", LIBRARY ".idle_timeout",
+	LIBRARY ".max_connections_per_client", LIBRARY ".max_requests_per_second",
+	LIBRARY ".ssl_cert_file", LIBRARY ".ssl_key_file", LIBRARY ".require_ssl",
+	LIBRARY ".auth_public_key_file",
 	LIBRARY ".tenant_id", LIBRARY ".timeline_id", LIBRARY ".wait_lsn_timeout",
 	LIBRARY ".lazy_replay", LIBRARY ".shard_count", LIBRARY ".shard_number",
 	LIBRARY ".stripe_size",
@@ -149,6 +187,7 @@ define_settings(void)
 		configured[i] = value == NULL ? NULL : pstrdup(value);
 	}
 	define_network_settings();
+	define_security_settings();
 	define_serving_settings();
 	MarkGUCPrefixReserved(LIBRARY);
 	for (int i = 0; i < lengthof(setting_names); i++)
@@ -164,15 +203,23 @@ define_settings(void)
 static void
 refuse_open_network(void)
 {
-	if (nc_svc_allow_unauthenticated || nc_svc_listener_is_loopback(nc_svc_listen_addresses))
+	if (nc_svc_listener_is_loopback(nc_svc_listen_addresses))
 		return;
-	ereport(FATAL,
-			(errcode(ERRCODE_CONFIG_FILE_ERROR),
-			 errmsg("the page service would serve every page to everybody who reaches \"%s\"",
-					nc_svc_listen_addresses),
-			 errdetail("Clients are not authenticated, so only loopback addresses are allowed."),
-			 errhint("Set %s.listen_addresses to 127.0.0.1, or, in a network that is closed by "
-					 "other means, %s.allow_unauthenticated to on.", LIBRARY, LIBRARY)));
+	if (nc_svc_auth_public_key_file[0] == '\0' && !nc_svc_allow_unauthenticated)
+		ereport(FATAL,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("the page service would serve every page to everybody who reaches \"%s\"",
+						nc_svc_listen_addresses),
+				 errdetail("Clients are not authenticated, so only loopback addresses are allowed."),
+				 errhint("Set %s.auth_public_key_file, or %s.listen_addresses to 127.0.0.1, or, in a "
+						 "network that is closed by other means, %s.allow_unauthenticated to on.",
+						 LIBRARY, LIBRARY, LIBRARY)));
+	if (nc_svc_ssl_cert_file[0] == '\0' || !nc_svc_require_ssl)
+		ereport(WARNING,
+				(errmsg("the page service does not insist on TLS: pages and tokens can be read on "
+						"the way to \"%s\"", nc_svc_listen_addresses),
+				 errhint("Set %s.ssl_cert_file, %s.ssl_key_file and %s.require_ssl.",
+						 LIBRARY, LIBRARY, LIBRARY)));
 }
 
 /* ---- shared memory ---- */
@@ -198,6 +245,13 @@ init_shared(NcSvcShared *shared)
 	shared->locks = GetNamedLWLockTranche(LIBRARY);
 	for (int i = 0; i < NC_SVC_WORKERS_MAX; i++)
 	{
+		for (int n = 0; n < NC_SVC_CLIENTS; n++)
+		{
+			pg_atomic_init_u64(&shared->workers[i].clients[n].key, 0);
+			pg_atomic_init_u32(&shared->workers[i].clients[n].sessions, 0);
+		}
+		pg_atomic_init_u64(&shared->workers[i].refused, 0);
+		pg_atomic_init_u64(&shared->workers[i].throttled, 0);
 		pg_atomic_init_u64(&shared->workers[i].pages, 0);
 		pg_atomic_init_u64(&shared->workers[i].requests, 0);
 		pg_atomic_init_u64(&shared->workers[i].errors, 0);
@@ -250,6 +304,7 @@ _PG_init(void)
 
 	define_settings();
 	refuse_open_network();
+	nc_svc_guard_check_files();
 
 	previous_shmem_request = shmem_request_hook;
 	shmem_request_hook = request_shmem;

@@ -4,8 +4,9 @@
  *
  * The service consists of N background workers of a standby.  Each runs one
  * event loop (worker.c) over its own sockets (listener.c) and sessions
- * (session.c), and reads pages through shared buffers (page_source.c).  The
- * startup process takes part through wrapped redo functions (gate.c).
+ * (session.c; login.c for their beginning, channel.c for their bytes), and reads
+ * pages through shared buffers (page_source.c).  The startup process takes part
+ * through wrapped redo functions (gate.c).
  */
 #ifndef NC_PAGE_SERVICE_H
 #define NC_PAGE_SERVICE_H
@@ -19,11 +20,18 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
+#include "nc/auth/guard.h"
 #include "nc/wire/pagestream.h"
 #include "nc/wire/session.h"
 
 #define NC_SVC_WORKERS_MAX 16
 #define NC_SVC_LISTENERS_MAX 8
+
+/* Clients of one worker that have not logged in; one more takes the place of the oldest. */
+#define NC_SVC_LOGINS_MAX 64
+
+/* Client addresses that one worker counts. */
+#define NC_SVC_CLIENTS 256
 
 /* ---- settings (page_service.c) ---- */
 
@@ -31,6 +39,12 @@ extern char *nc_svc_listen_addresses;
 extern int	nc_svc_port;
 extern int	nc_svc_workers;
 extern int	nc_svc_max_connections;
+extern int	nc_svc_max_connections_per_client;	/* 0 = no limit */
+extern int	nc_svc_max_requests_per_second; /* of one connection; 0 = no limit */
+extern char *nc_svc_ssl_cert_file;
+extern char *nc_svc_ssl_key_file;
+extern bool nc_svc_require_ssl;
+extern char *nc_svc_auth_public_key_file;
 extern char *nc_svc_tenant_id;
 extern char *nc_svc_timeline_id;
 extern bool nc_svc_lazy_replay;
@@ -43,15 +57,25 @@ extern int	nc_svc_stripe_size;
 
 /* ---- shared memory ---- */
 
+/* The sessions of one client address in one worker. */
+typedef struct NcSvcClient
+{
+	pg_atomic_uint64 key;		/* 0 = free */
+	pg_atomic_uint32 sessions;
+} NcSvcClient;
+
 /* Written by its worker only, read by everyone for the status. */
 typedef struct NcSvcWorkerState
 {
+	pg_atomic_uint64 refused;	/* clients that did not get in */
+	pg_atomic_uint64 throttled; /* times that a connection was over its request rate */
 	pg_atomic_uint64 pages;		/* GetPage answers with a page */
 	pg_atomic_uint64 requests;	/* all page requests answered */
 	pg_atomic_uint64 errors;	/* answers with tag 103 */
 	pg_atomic_uint32 sessions;	/* open connections */
 	pg_atomic_uint32 waiting;	/* connections whose first request waits for an LSN */
 	bool		listening;		/* under the listen lock */
+	NcSvcClient clients[NC_SVC_CLIENTS];
 } NcSvcWorkerState;
 
 typedef struct NcSvcShared
@@ -148,7 +172,9 @@ extern uint32 nc_svc_slru_read_segment(int kind, uint32 segno, uint8_t *pages);
 
 typedef enum NcSvcSessionState
 {
-	NC_SVC_SESSION_STARTUP,		/* startup packets; successor QUERY */
+	NC_SVC_SESSION_STARTUP,		/* startup packets; successors TLS, PASSWORD, QUERY */
+	NC_SVC_SESSION_TLS,			/* the handshake of TLS; successor STARTUP */
+	NC_SVC_SESSION_PASSWORD,	/* the token; successor QUERY */
 	NC_SVC_SESSION_QUERY,		/* simple queries; successors STREAM, SKIP */
 	NC_SVC_SESSION_SKIP,		/* after an extended-protocol error, until Sync; successor QUERY */
 	NC_SVC_SESSION_STREAM,		/* pagestream; successor QUERY */
@@ -161,6 +187,7 @@ typedef enum NcSvcStep
 	NC_SVC_STEP_INPUT,			/* more bytes from the client */
 	NC_SVC_STEP_ROOM,			/* its output sent */
 	NC_SVC_STEP_LSN,			/* replay */
+	NC_SVC_STEP_TIME,			/* its request rate allows no more until resume_at */
 	NC_SVC_STEP_MORE			/* only its next turn */
 } NcSvcStep;
 
@@ -171,6 +198,14 @@ typedef enum NcSvcStep
 #define NC_SVC_FLUSH_BYTES (64 * 1024)
 #define NC_SVC_OUT_BYTES (NC_SVC_FLUSH_BYTES + NC_RESPONSE_BYTES_MAX + 4096)
 
+/* Why a session is refused after its startup packet. */
+typedef enum NcSvcSurplus
+{
+	NC_SVC_SURPLUS_NO,
+	NC_SVC_SURPLUS_TOTAL,		/* beyond max_connections */
+	NC_SVC_SURPLUS_CLIENT		/* beyond max_connections_per_client */
+} NcSvcSurplus;
+
 typedef struct NcSvcSession
 {
 	dlist_node	link;			/* in exactly one list of the worker */
@@ -178,7 +213,17 @@ typedef struct NcSvcSession
 	int			fd;
 	uint32		events;			/* what epoll is asked for */
 	int			version;		/* STREAM: 2 or 3 */
-	bool		surplus;		/* beyond max_connections: refused after its startup packet */
+	NcSvcSurplus surplus;
+	bool		logged_in;
+	int			negotiations;	/* requests for encryption so far */
+	NcTls	   *tls;			/* NULL = clear text */
+	bool		tls_wants_write;	/* its last read or handshake needs room in the socket */
+	char		token_tenant[NC_JWT_TENANT_DIGITS + 1]; /* "" = every tenant */
+	char		address[64];	/* of the client, for the log */
+	uint64		client;			/* key of its address; 0 = not counted */
+	double		allowance;		/* requests that its rate allows now */
+	TimestampTz allowance_at;
+	TimestampTz resume_at;		/* STEP_TIME: until when */
 	bool		wait_logged;
 	TimestampTz wait_since;		/* first request waits for an LSN since; 0 = it does not */
 	NcPsRequest waiting_for;	/* valid while wait_since is set */
@@ -192,7 +237,7 @@ typedef struct NcSvcSession
 	uint8_t		out[NC_SVC_OUT_BYTES];
 } NcSvcSession;
 
-extern void nc_svc_session_init(NcSvcSession *s, int fd, bool surplus, TimestampTz now);
+extern void nc_svc_session_init(NcSvcSession *s, int fd, TimestampTz now);
 
 /* Handles as many messages as one turn allows. */
 extern NcSvcStep nc_svc_session_step(NcSvcSession *s, TimestampTz now);
@@ -200,6 +245,49 @@ extern NcSvcStep nc_svc_session_step(NcSvcSession *s, TimestampTz now);
 /* Queues an error and lets the session end once it is sent. */
 extern void nc_svc_session_end(NcSvcSession *s, const char *severity, const char *sqlstate,
 							   const char *message);
+
+/* A cursor over the free end of the send buffer, with room for the largest answer. */
+extern NcWriter nc_svc_session_writer(NcSvcSession *s);
+
+/* Keeps what was written; if it did not fit the stream would be broken, so the session ends. */
+extern void nc_svc_session_commit(NcSvcSession *s, const NcWriter *w);
+
+/* ---- login.c ---- */
+
+extern NcGuard nc_svc_guard;	/* of this worker */
+
+/* FATAL when certificate or keys cannot be used; in the postmaster, at its start. */
+extern void nc_svc_guard_check_files(void);
+
+/* Loads certificate and keys; what cannot be loaded again stays as it is, which is logged. */
+extern void nc_svc_guard_load(bool again);
+
+/* Handle what is in the receive buffer of a session in these states; false = read more. */
+extern bool nc_svc_login_startup(NcSvcSession *s, TimestampTz now);
+extern bool nc_svc_login_password(NcSvcSession *s, TimestampTz now);
+
+/* Counts a client that is not let in, and logs it unless one was logged just now. */
+extern void nc_svc_login_refused(NcSvcSession *s, TimestampTz now, const char *reason);
+
+/* ---- channel.c ---- */
+
+/* False: the client is gone. */
+extern bool nc_svc_channel_receive(NcSvcSession *s, TimestampTz now);
+extern bool nc_svc_channel_send(NcSvcSession *s, TimestampTz now);
+extern bool nc_svc_channel_handshake(NcSvcSession *s, TimestampTz now);
+
+/* Can bytes be received although epoll does not say so? */
+extern bool nc_svc_channel_pending(const NcSvcSession *s);
+extern void nc_svc_channel_close(NcSvcSession *s);
+
+/* ---- clients.c ---- */
+
+/* Sets address and client of a session. */
+extern void nc_svc_client_identify(NcSvcSession *s);
+extern uint32 nc_svc_client_sessions(uint64 client);
+extern void nc_svc_client_add(NcSvcSession *s);
+extern void nc_svc_client_remove(NcSvcSession *s);
+extern void nc_svc_client_forget_all(void);
 
 /* ---- listener.c ---- */
 

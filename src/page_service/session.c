@@ -1,6 +1,7 @@
 /*
  * session.c
- *	  One client of the page service: start-up, queries, the pagestream.
+ *	  One client of the page service: queries and the pagestream (login.c has the
+ *	  start-up).
  *
  * Runs in page service workers; the worker owns the socket and the clock, this
  * file only turns the bytes of the receive buffer into bytes of the send buffer.
@@ -17,6 +18,7 @@
 #include "access/xlogrecovery.h"
 #include "replication/walreceiver.h"
 #include "utils/elog.h"
+#include "utils/timestamp.h"
 
 #define MESSAGES_PER_TURN 64
 #define WORDS_MAX 6
@@ -34,26 +36,25 @@ typedef enum Outcome
 {
 	OUTCOME_HANDLED,
 	OUTCOME_INPUT,
-	OUTCOME_LSN
+	OUTCOME_LSN,
+	OUTCOME_TIME
 } Outcome;
 
 void
-nc_svc_session_init(NcSvcSession *s, int fd, bool surplus, TimestampTz now)
+nc_svc_session_init(NcSvcSession *s, int fd, TimestampTz now)
 {
 	/* The buffers stay as they are: clearing them would touch every page of them. */
 	memset(s, 0, offsetof(NcSvcSession, in));
 	s->fd = fd;
 	s->state = NC_SVC_SESSION_STARTUP;
-	s->surplus = surplus;
 	s->opened = now;
 	s->active = now;
 }
 
 /* ---- the send buffer ---- */
 
-/* A cursor over the free end of the send buffer; the caller checked that there is enough. */
-static NcWriter
-out_writer(NcSvcSession *s)
+NcWriter
+nc_svc_session_writer(NcSvcSession *s)
 {
 	if (s->out_start > 0 && NC_SVC_OUT_BYTES - s->out_end < NC_RESPONSE_BYTES_MAX + 4096)
 	{
@@ -64,9 +65,8 @@ out_writer(NcSvcSession *s)
 	return nc_writer(s->out + s->out_end, NC_SVC_OUT_BYTES - s->out_end);
 }
 
-/* Keeps what was written; if it did not fit the stream would be broken, so the session ends. */
-static void
-out_commit(NcSvcSession *s, const NcWriter *w)
+void
+nc_svc_session_commit(NcSvcSession *s, const NcWriter *w)
 {
 	if (w->failed)
 		s->state = NC_SVC_SESSION_CLOSING;
@@ -84,10 +84,16 @@ void
 nc_svc_session_end(NcSvcSession *s, const char *severity, const char *sqlstate,
 				   const char *message)
 {
-	NcWriter	w = out_writer(s);
+	NcWriter	w = nc_svc_session_writer(s);
 
-	nc_session_error(&w, severity, sqlstate, message, NULL, NULL);
-	out_commit(s, &w);
+	/* in the middle of the handshake of TLS there is no way to say anything */
+	if (s->state == NC_SVC_SESSION_TLS)
+		s->out_start = s->out_end = 0;
+	else
+	{
+		nc_session_error(&w, severity, sqlstate, message, NULL, NULL);
+		nc_svc_session_commit(s, &w);
+	}
 	s->state = NC_SVC_SESSION_CLOSING;
 }
 
@@ -95,68 +101,12 @@ nc_svc_session_end(NcSvcSession *s, const char *severity, const char *sqlstate,
 static void
 refuse(NcSvcSession *s, const char *sqlstate, const char *message, const char *hint)
 {
-	NcWriter	w = out_writer(s);
+	NcWriter	w = nc_svc_session_writer(s);
 
 	nc_session_error(&w, "ERROR", sqlstate, message, NULL, hint);
 	nc_session_ready(&w);
-	out_commit(s, &w);
+	nc_svc_session_commit(s, &w);
 	s->state = NC_SVC_SESSION_QUERY;
-}
-
-/* ---- start-up ---- */
-
-static void
-welcome(NcSvcSession *s)
-{
-	NcWriter	w = out_writer(s);
-
-	/* Authentication and TLS go here; until then only local clients get this far. */
-	nc_session_auth_ok(&w);
-	nc_session_parameter_status(&w, "client_encoding", "UTF8");
-	nc_session_parameter_status(&w, "integer_datetimes", "on");
-	nc_session_parameter_status(&w, "server_version", PG_VERSION);
-	nc_session_ready(&w);
-	out_commit(s, &w);
-	s->state = NC_SVC_SESSION_QUERY;
-}
-
-static void
-answer_encryption(NcSvcSession *s)
-{
-	NcWriter	w = out_writer(s);
-
-	nc_write_u8(&w, 'N');
-	out_commit(s, &w);
-}
-
-static Outcome
-handle_startup(NcSvcSession *s)
-{
-	NcStartup	packet;
-
-	nc_startup_parse(s->in + s->in_start, s->in_end - s->in_start, &packet);
-	if (packet.kind == NC_STARTUP_INCOMPLETE)
-		return OUTCOME_INPUT;
-	switch (packet.kind)
-	{
-		case NC_STARTUP_SSL:
-		case NC_STARTUP_GSSENC:
-			answer_encryption(s);
-			break;
-		case NC_STARTUP_V3:
-			if (s->surplus)
-				nc_svc_session_end(s, "FATAL", "53300",
-								   "too many connections to the page service: "
-								   "neon_page_service.max_connections is reached");
-			else
-				welcome(s);
-			break;
-		default:
-			s->state = NC_SVC_SESSION_CLOSING;
-			break;
-	}
-	s->in_start += packet.consumed;
-	return OUTCOME_HANDLED;
 }
 
 /* ---- queries ---- */
@@ -239,15 +189,20 @@ start_pagestream(NcSvcSession *s, int version, const Word *args, int nargs)
 	if (!accept_id(s, "tenant", &args[0], nc_svc_tenant_id) ||
 		!accept_id(s, "timeline", &args[1], nc_svc_timeline_id))
 		return;
+	if (s->token_tenant[0] != '\0' && !word_is(&args[0], s->token_tenant))
+	{
+		refuse(s, "42501", "the token is refused: it is for another tenant", NULL);
+		return;
+	}
 	if (!RecoveryInProgress())
 	{
 		refuse(s, "XX000", "this server is not a standby, it cannot serve pages",
 			   "Start it with standby.signal and primary_conninfo.");
 		return;
 	}
-	w = out_writer(s);
+	w = nc_svc_session_writer(s);
 	nc_session_copy_both(&w);
-	out_commit(s, &w);
+	nc_svc_session_commit(s, &w);
 	s->version = version;
 	s->state = NC_SVC_SESSION_STREAM;
 }
@@ -278,6 +233,8 @@ status_totals(NcWriter *w)
 	uint64		pages = 0;
 	uint64		requests = 0;
 	uint64		errors = 0;
+	uint64		refused = 0;
+	uint64		throttled = 0;
 	uint32		sessions = 0;
 	uint32		waiting = 0;
 
@@ -288,6 +245,8 @@ status_totals(NcWriter *w)
 		pages += pg_atomic_read_u64(&worker->pages);
 		requests += pg_atomic_read_u64(&worker->requests);
 		errors += pg_atomic_read_u64(&worker->errors);
+		refused += pg_atomic_read_u64(&worker->refused);
+		throttled += pg_atomic_read_u64(&worker->throttled);
 		sessions += pg_atomic_read_u32(&worker->sessions);
 		waiting += pg_atomic_read_u32(&worker->waiting);
 	}
@@ -296,6 +255,8 @@ status_totals(NcWriter *w)
 	status_row(w, "pages_served", "%llu", (unsigned long long) pages);
 	status_row(w, "requests_served", "%llu", (unsigned long long) requests);
 	status_row(w, "error_answers", "%llu", (unsigned long long) errors);
+	status_row(w, "clients_refused", "%llu", (unsigned long long) refused);
+	status_row(w, "throttled", "%llu", (unsigned long long) throttled);
 }
 
 static void
@@ -319,7 +280,7 @@ static void
 show_status(NcSvcSession *s)
 {
 	static const NcColumn columns[] = {{"name", 25, -1}, {"value", 25, -1}};
-	NcWriter	w = out_writer(s);
+	NcWriter	w = nc_svc_session_writer(s);
 
 	nc_session_row_description(&w, columns, 2);
 	status_replay(&w);
@@ -330,17 +291,17 @@ show_status(NcSvcSession *s)
 	status_row(&w, "timeline_id", "%s", nc_svc_timeline_id);
 	nc_session_command_complete(&w, "SHOW");
 	nc_session_ready(&w);
-	out_commit(s, &w);
+	nc_svc_session_commit(s, &w);
 }
 
 static void
 accept_set(NcSvcSession *s)
 {
-	NcWriter	w = out_writer(s);
+	NcWriter	w = nc_svc_session_writer(s);
 
 	nc_session_command_complete(&w, "SELECT 1");
 	nc_session_ready(&w);
-	out_commit(s, &w);
+	nc_svc_session_commit(s, &w);
 }
 
 static void
@@ -383,11 +344,11 @@ handle_query(NcSvcSession *s, const NcFrame *frame)
 static void
 refuse_extended(NcSvcSession *s)
 {
-	NcWriter	w = out_writer(s);
+	NcWriter	w = nc_svc_session_writer(s);
 
 	nc_session_error(&w, "ERROR", "0A000",
 					 "the page service speaks the simple query protocol only", NULL, NULL);
-	out_commit(s, &w);
+	nc_svc_session_commit(s, &w);
 	s->state = NC_SVC_SESSION_SKIP;
 }
 
@@ -403,9 +364,9 @@ handle_message(NcSvcSession *s, const NcFrame *frame)
 			s->state = NC_SVC_SESSION_CLOSING;
 			break;
 		case 'S':
-			w = out_writer(s);
+			w = nc_svc_session_writer(s);
 			nc_session_ready(&w);
-			out_commit(s, &w);
+			nc_svc_session_commit(s, &w);
 			s->state = NC_SVC_SESSION_QUERY;
 			break;
 		case 'Q':
@@ -432,6 +393,33 @@ handle_message(NcSvcSession *s, const NcFrame *frame)
 
 /* ---- the stream ---- */
 
+/*
+ * Has the connection used up its request rate?  A tenth of a second of it may come
+ * at once, so that a batch is not torn apart.
+ */
+static bool
+over_rate(NcSvcSession *s, TimestampTz now)
+{
+	double		rate = nc_svc_max_requests_per_second;
+	double		burst = Max(rate / 10, 1);
+
+	if (rate <= 0)
+		return false;
+	if (s->allowance_at == 0)
+		s->allowance = burst;
+	else if (now > s->allowance_at)
+		s->allowance = Min(burst, s->allowance + rate * (now - s->allowance_at) / USECS_PER_SEC);
+	s->allowance_at = now;
+	if (s->allowance >= 1)
+	{
+		s->allowance -= 1;
+		return false;
+	}
+	s->resume_at = now + (TimestampTz) ((1 - s->allowance) / rate * USECS_PER_SEC) + 1;
+	nc_svc_count(&nc_svc_self()->throttled);
+	return true;
+}
+
 /* Answers the request or says that it must wait; a waiting one stays in the buffer. */
 static Outcome
 handle_request(NcSvcSession *s, const NcPsRequest *req, TimestampTz now)
@@ -440,13 +428,13 @@ handle_request(NcSvcSession *s, const NcPsRequest *req, TimestampTz now)
 
 	if (nc_svc_source_readiness(req) == NC_SVC_READY)
 	{
-		w = out_writer(s);
+		w = nc_svc_session_writer(s);
 		nc_svc_source_answer(req, s->version, &w);
 	}
 	else if (s->wait_since != 0 &&
 			 now >= TimestampTzPlusMilliseconds(s->wait_since, nc_svc_wait_lsn_timeout))
 	{
-		w = out_writer(s);
+		w = nc_svc_session_writer(s);
 		nc_svc_source_answer_timeout(req, s->version, &w);
 	}
 	else
@@ -456,7 +444,7 @@ handle_request(NcSvcSession *s, const NcPsRequest *req, TimestampTz now)
 		s->waiting_for = *req;
 		return OUTCOME_LSN;
 	}
-	out_commit(s, &w);
+	nc_svc_session_commit(s, &w);
 	s->wait_since = 0;
 	s->wait_logged = false;
 	return OUTCOME_HANDLED;
@@ -487,10 +475,24 @@ handle_stream_message(NcSvcSession *s, const NcFrame *frame, TimestampTz now)
 		refuse(s, "XX000", text, NULL);
 		return OUTCOME_HANDLED;
 	}
+	if (s->wait_since == 0 && over_rate(s, now))
+		return OUTCOME_TIME;
 	return handle_request(s, &req, now);
 }
 
 /* ---- one turn ---- */
+
+static Outcome
+handle_login(NcSvcSession *s, TimestampTz now)
+{
+	bool		handled = false;
+
+	if (s->state == NC_SVC_SESSION_STARTUP)
+		handled = nc_svc_login_startup(s, now);
+	else if (s->state == NC_SVC_SESSION_PASSWORD)
+		handled = nc_svc_login_password(s, now);
+	return handled ? OUTCOME_HANDLED : OUTCOME_INPUT;
+}
 
 static Outcome
 handle_frame(NcSvcSession *s, TimestampTz now)
@@ -527,11 +529,13 @@ nc_svc_session_step(NcSvcSession *s, TimestampTz now)
 
 		if (s->state == NC_SVC_SESSION_CLOSING || out_is_full(s))
 			return NC_SVC_STEP_ROOM;
-		outcome = s->state == NC_SVC_SESSION_STARTUP ? handle_startup(s) : handle_frame(s, now);
+		outcome = s->logged_in ? handle_frame(s, now) : handle_login(s, now);
 		if (outcome == OUTCOME_INPUT)
 			return NC_SVC_STEP_INPUT;
 		if (outcome == OUTCOME_LSN)
 			return NC_SVC_STEP_LSN;
+		if (outcome == OUTCOME_TIME)
+			return NC_SVC_STEP_TIME;
 	}
 	return NC_SVC_STEP_MORE;
 }

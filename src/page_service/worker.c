@@ -3,8 +3,9 @@
  *	  The event loop of one page service worker.
  *
  * A session is in exactly one list: runnable (its next message can be handled),
- * waiting (its first request waits for replay) or idle (epoll will say).  A turn
- * of the loop collects events, moves sessions, then runs each runnable one.
+ * waiting (its first request waits for replay), throttled (its request rate is
+ * used up) or idle (epoll will say).  A turn of the loop collects events, moves
+ * sessions, then runs each runnable one.
  *
  * Guarantees: nothing in the loop waits for a client, so SIGTERM and the death of
  * the postmaster end the worker within a turn; memory is bounded by the number of
@@ -58,6 +59,7 @@ typedef struct Worker
 	int			nsessions;
 	dlist_head	runnable;
 	dlist_head	waiting;
+	dlist_head	throttled;
 	dlist_head	idle;
 	TimestampTz now;			/* of this turn */
 	TimestampTz next_sweep;
@@ -153,9 +155,9 @@ update_interest(Worker *worker, NcSvcSession *s)
 	uint32		events = EPOLLRDHUP;
 	bool		blocked = s->out_end > s->out_start;
 
-	if (blocked)
+	if (blocked || s->tls_wants_write)
 		events |= EPOLLOUT;
-	if (s->state != NC_SVC_SESSION_CLOSING && s->in_end - s->in_start < NC_SVC_IN_BYTES &&
+	if (s->state != NC_SVC_SESSION_CLOSING && !s->tls_wants_write && s->in_end - s->in_start < NC_SVC_IN_BYTES &&
 		s->out_end - s->out_start < NC_SVC_FLUSH_BYTES)
 		events |= EPOLLIN;
 	if (events != s->events)
@@ -168,15 +170,50 @@ update_interest(Worker *worker, NcSvcSession *s)
 /* ---- sessions ---- */
 
 static void
+close_session(Worker *worker, NcSvcSession *s)
+{
+	dlist_delete(&s->link);
+	nc_svc_client_remove(s);
+	nc_svc_channel_close(s);
+	ReleaseExternalFD();
+	pfree(s);
+	worker->nsessions--;
+	pg_atomic_write_u32(&nc_svc_self()->sessions, worker->nsessions);
+}
+
+/* Clients that never log in may not keep others out: the oldest of too many makes room. */
+static void
+limit_logins(Worker *worker)
+{
+	NcSvcSession *oldest = NULL;
+	int			logins = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &worker->idle)
+	{
+		NcSvcSession *s = dlist_container(NcSvcSession, link, iter.cur);
+
+		if (s->logged_in || s->state == NC_SVC_SESSION_CLOSING)
+			continue;
+		logins++;
+		if (oldest == NULL || s->opened < oldest->opened)
+			oldest = s;
+	}
+	if (logins < NC_SVC_LOGINS_MAX)
+		return;
+	nc_svc_login_refused(oldest, worker->now, "it did not log in, and newer clients want to");
+	close_session(worker, oldest);
+}
+
+static void
 open_session(Worker *worker, int fd)
 {
-	bool		surplus;
 	uint32		total = 0;
 	NcSvcSession *s = NULL;
 
+	limit_logins(worker);
 	for (int i = 0; i < nc_svc_workers; i++)
 		total += pg_atomic_read_u32(&nc_svc_shared->workers[i].sessions);
-	surplus = total >= nc_svc_max_connections;
 	if (total < nc_svc_max_connections + SURPLUS_SESSIONS)
 		s = MemoryContextAllocExtended(TopMemoryContext, sizeof(NcSvcSession), MCXT_ALLOC_NO_OOM);
 	if (s == NULL)
@@ -185,22 +222,18 @@ open_session(Worker *worker, int fd)
 		return;
 	}
 	ReserveExternalFD();
-	nc_svc_session_init(s, fd, surplus, worker->now);
+	nc_svc_session_init(s, fd, worker->now);
+	nc_svc_client_identify(s);
+	if (total >= nc_svc_max_connections)
+		s->surplus = NC_SVC_SURPLUS_TOTAL;
+	else if (nc_svc_max_connections_per_client > 0 &&
+			 nc_svc_client_sessions(s->client) >= nc_svc_max_connections_per_client)
+		s->surplus = NC_SVC_SURPLUS_CLIENT;
+	nc_svc_client_add(s);
 	s->events = EPOLLIN | EPOLLRDHUP;
 	watch(worker, EPOLL_CTL_ADD, fd, s->events, s);
 	dlist_push_tail(&worker->idle, &s->link);
 	worker->nsessions++;
-	pg_atomic_write_u32(&nc_svc_self()->sessions, worker->nsessions);
-}
-
-static void
-close_session(Worker *worker, NcSvcSession *s)
-{
-	dlist_delete(&s->link);
-	close(s->fd);
-	ReleaseExternalFD();
-	pfree(s);
-	worker->nsessions--;
 	pg_atomic_write_u32(&nc_svc_self()->sessions, worker->nsessions);
 }
 
@@ -211,47 +244,21 @@ move_session(NcSvcSession *s, dlist_head *list)
 	dlist_push_tail(list, &s->link);
 }
 
-/* Reads what is there, once; false if the client is gone. */
+/* What epoll cannot tell of: the handshake of TLS, and bytes inside TLS. False = gone. */
 static bool
-receive(NcSvcSession *s, TimestampTz now)
+run_tls(Worker *worker, NcSvcSession *s, NcSvcStep *step)
 {
-	ssize_t		got;
-
-	if (s->in_start > 0)
+	if (s->state == NC_SVC_SESSION_TLS && s->out_start == s->out_end)
 	{
-		memmove(s->in, s->in + s->in_start, s->in_end - s->in_start);
-		s->in_end -= s->in_start;
-		s->in_start = 0;
+		if (!nc_svc_channel_handshake(s, worker->now))
+			return false;
+		*step = s->state == NC_SVC_SESSION_TLS ? NC_SVC_STEP_INPUT : NC_SVC_STEP_MORE;
 	}
-	if (s->in_end == NC_SVC_IN_BYTES)
-		return true;
-	got = recv(s->fd, s->in + s->in_end, NC_SVC_IN_BYTES - s->in_end, 0);
-	if (got > 0)
+	else if (*step == NC_SVC_STEP_INPUT && nc_svc_channel_pending(s))
 	{
-		s->in_end += got;
-		s->active = now;
-		return true;
+		*step = NC_SVC_STEP_MORE;
+		return nc_svc_channel_receive(s, worker->now);
 	}
-	return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
-}
-
-/* Sends what the socket takes; false if the client is gone. */
-static bool
-flush_output(NcSvcSession *s, TimestampTz now)
-{
-	while (s->out_start < s->out_end)
-	{
-		ssize_t		sent = send(s->fd, s->out + s->out_start, s->out_end - s->out_start,
-								MSG_DONTWAIT | MSG_NOSIGNAL);
-
-		if (sent < 0 && errno == EINTR)
-			continue;
-		if (sent < 0)
-			return errno == EAGAIN || errno == EWOULDBLOCK;
-		s->out_start += sent;
-		s->active = now;
-	}
-	s->out_start = s->out_end = 0;
 	return true;
 }
 
@@ -262,7 +269,7 @@ run_session(Worker *worker, NcSvcSession *s)
 	NcSvcStep	step = nc_svc_session_step(s, worker->now);
 	bool		sent_all;
 
-	if (!flush_output(s, worker->now))
+	if (!nc_svc_channel_send(s, worker->now) || !run_tls(worker, s, &step))
 	{
 		close_session(worker, s);
 		return;
@@ -275,6 +282,8 @@ run_session(Worker *worker, NcSvcSession *s)
 	}
 	if (step == NC_SVC_STEP_LSN)
 		move_session(s, &worker->waiting);
+	else if (step == NC_SVC_STEP_TIME)
+		move_session(s, &worker->throttled);
 	else if (step == NC_SVC_STEP_MORE || (step == NC_SVC_STEP_ROOM && sent_all))
 		move_session(s, &worker->runnable);
 	else
@@ -282,21 +291,21 @@ run_session(Worker *worker, NcSvcSession *s)
 	update_interest(worker, s);
 }
 
-/* A session that waits for replay stays where it is: more input does not help it. */
+/* A session that waits for replay or time stays where it is: more input does not help it. */
 static void
 session_event(Worker *worker, NcSvcSession *s, uint32 events)
 {
 	bool		alive = (events & (EPOLLERR | EPOLLHUP)) == 0;
 
-	if (alive && (events & EPOLLIN) != 0)
-		alive = receive(s, worker->now);
+	if (alive && ((events & EPOLLIN) != 0 || s->tls_wants_write))
+		alive = nc_svc_channel_receive(s, worker->now);
 	else if ((events & EPOLLRDHUP) != 0)
 		alive = false;
 	if (alive && (events & EPOLLOUT) != 0)
-		alive = flush_output(s, worker->now);
+		alive = nc_svc_channel_send(s, worker->now);
 	if (!alive)
 		close_session(worker, s);
-	else if (s->wait_since != 0)
+	else if (s->wait_since != 0 || worker->now < s->resume_at)
 		update_interest(worker, s);
 	else
 		move_session(s, &worker->runnable);
@@ -378,7 +387,7 @@ check_session_timeout(Worker *worker, NcSvcSession *s)
 
 	if (s->state == NC_SVC_SESSION_CLOSING)
 		limit = TimestampTzPlusMilliseconds(s->active, CLOSING_MS);
-	else if (s->state == NC_SVC_SESSION_STARTUP)
+	else if (!s->logged_in)
 		limit = TimestampTzPlusMilliseconds(s->opened, AuthenticationTimeout * 1000);
 	else if (s->wait_since == 0 && nc_svc_idle_timeout > 0)
 		limit = TimestampTzPlusMilliseconds(s->active, nc_svc_idle_timeout);
@@ -386,12 +395,13 @@ check_session_timeout(Worker *worker, NcSvcSession *s)
 		return;
 	if (worker->now < limit)
 		return;
-	if (s->state != NC_SVC_SESSION_CLOSING && s->state != NC_SVC_SESSION_STARTUP &&
-		s->out_end == s->out_start)
+	if (!s->logged_in && s->state != NC_SVC_SESSION_CLOSING)
+		nc_svc_login_refused(s, worker->now, "it did not log in within authentication_timeout");
+	else if (s->state != NC_SVC_SESSION_CLOSING && s->out_end == s->out_start)
 	{
 		nc_svc_session_end(s, "ERROR", "08006", "timeout: nothing received within "
 						   "neon_page_service.idle_timeout");
-		(void) flush_output(s, worker->now);
+		(void) nc_svc_channel_send(s, worker->now);
 	}
 	close_session(worker, s);
 }
@@ -418,6 +428,28 @@ sweep(Worker *worker)
 	worker->next_sweep = TimestampTzPlusMilliseconds(worker->now, SWEEP_MS);
 	sweep_list(worker, &worker->idle);
 	sweep_list(worker, &worker->waiting);
+	sweep_list(worker, &worker->throttled);
+}
+
+/* ---- waiting for time ---- */
+
+/* Lets those go on whose time has come; microseconds until the next one's, -1 = nobody waits. */
+static int64
+release_throttled(Worker *worker)
+{
+	dlist_mutable_iter iter;
+	int64		next = -1;
+
+	dlist_foreach_modify(iter, &worker->throttled)
+	{
+		NcSvcSession *s = dlist_container(NcSvcSession, link, iter.cur);
+
+		if (worker->now >= s->resume_at)
+			move_session(s, &worker->runnable);
+		else if (next < 0 || s->resume_at - worker->now < next)
+			next = s->resume_at - worker->now;
+	}
+	return next;
 }
 
 /* ---- waiting for replay ---- */
@@ -459,8 +491,12 @@ lsn_poll_interval(const Worker *worker)
 static int64
 sleep_time(Worker *worker)
 {
+	int64		throttled = release_throttled(worker);
+
 	if (!dlist_is_empty(&worker->runnable))
 		return 0;
+	if (throttled >= 0)
+		return dlist_is_empty(&worker->waiting) ? throttled : lsn_poll_interval(worker);
 	if (!dlist_is_empty(&worker->waiting))
 		return lsn_poll_interval(worker);
 	if (worker->accept_paused)
@@ -515,6 +551,7 @@ loop_turn(Worker *worker)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
+		nc_svc_guard_load(true);
 	}
 	worker->now = GetCurrentTimestamp();
 	for (int i = 0; i < n; i++)
@@ -537,7 +574,7 @@ farewell_list(Worker *worker, dlist_head *list)
 		NcSvcSession *s = dlist_container(NcSvcSession, link, iter.cur);
 
 		nc_svc_session_end(s, "FATAL", "57P01", "page service is shutting down");
-		(void) flush_output(s, worker->now);
+		(void) nc_svc_channel_send(s, worker->now);
 	}
 }
 
@@ -547,6 +584,7 @@ farewell(Worker *worker)
 {
 	farewell_list(worker, &worker->runnable);
 	farewell_list(worker, &worker->waiting);
+	farewell_list(worker, &worker->throttled);
 	farewell_list(worker, &worker->idle);
 	ereport(LOG,
 			(errmsg("page service: %llu pages served by worker %d",
@@ -561,6 +599,7 @@ leave_shared(int code, Datum arg)
 	nc_svc_self()->listening = false;
 	pg_atomic_write_u32(&nc_svc_self()->sessions, 0);
 	pg_atomic_write_u32(&nc_svc_self()->waiting, 0);
+	nc_svc_client_forget_all();
 }
 
 static void
@@ -569,6 +608,7 @@ worker_init(Worker *worker)
 	*worker = (Worker) {.epoll_fd = epoll_create1(EPOLL_CLOEXEC)};
 	dlist_init(&worker->runnable);
 	dlist_init(&worker->waiting);
+	dlist_init(&worker->throttled);
 	dlist_init(&worker->idle);
 	worker->now = GetCurrentTimestamp();
 	if (worker->epoll_fd < 0 || wake_fd < 0)
@@ -594,6 +634,7 @@ nc_svc_worker_main(Datum arg)
 
 	worker_init(&worker);
 	nc_svc_source_init();
+	nc_svc_guard_load(false);
 	start_listening(&worker);
 	while (!ShutdownRequestPending)
 		loop_turn(&worker);

@@ -23,6 +23,7 @@
 #define PAGES 8
 
 static TlsFiles files;
+static TlsFiles other_files;
 static NcTlsContext *context;
 
 static void
@@ -132,13 +133,23 @@ test_unknown_authority(void **state)
 	assert_non_null(strstr(w->log, "root certificate file \"/nowhere/ca\" does not exist"));
 	world_stop(w);
 
+	/* somebody else's authority: libpq says only that something is wrong, we say what */
+	snprintf(conninfo, sizeof(w->map.conninfo[0]),
+			 "host=127.0.0.1 port=%u sslmode=verify-full sslrootcert=%s",
+			 mock_ps_port(w->servers[0]), other_files.cert);
+	w->log[0] = '\0';
+	world_start(w);
+	world_wait_counter(w, NC_COUNTER_CONNECT_FAILURES, 2);
+	assert_non_null(strstr(w->log, "certificate verify failed (self-signed certificate)"));
+	world_stop(w);
+
 	/* signed by itself and named "test": known, and still not the host that was asked for */
 	snprintf(conninfo, sizeof(w->map.conninfo[0]),
 			 "host=127.0.0.1 port=%u sslmode=verify-full sslrootcert=%s",
 			 mock_ps_port(w->servers[0]), files.cert);
 	w->log[0] = '\0';
 	world_start(w);
-	world_wait_counter(w, NC_COUNTER_CONNECT_FAILURES, 2);
+	world_wait_counter(w, NC_COUNTER_CONNECT_FAILURES, 3);
 	assert_non_null(strstr(w->log, "server certificate for \"test\" does not match host name "
 						   "\"127.0.0.1\""));
 	assert_int_equal(mock_ps_requests(w->servers[0]), 0);
@@ -159,6 +170,7 @@ main(void)
 
 	signal(SIGPIPE, SIG_IGN);
 	tls_files_make(&files);
+	tls_files_make(&other_files);
 	context = nc_tls_context_load(files.cert, files.key, err, sizeof(err));
 	if (context == NULL)
 	{
@@ -168,5 +180,6 @@ main(void)
 	rc = cmocka_run_group_tests(tests, NULL, NULL);
 	nc_tls_context_free(context);
 	tls_files_remove(&files);
+	tls_files_remove(&other_files);
 	return rc;
 }

@@ -61,6 +61,14 @@ extern bool nc_tls_wants_write(const NcTls *tls);
 /* Can nc_tls_read() return bytes without the socket being readable? */
 extern bool nc_tls_pending(const NcTls *tls);
 
+/*
+ * What is wrong with the peer's certificate, NULL = nothing known.  Its library
+ * may free the object with a failed handshake: hold it before, release it after.
+ */
+extern const char *nc_tls_certificate_problem(const NcTls *tls);
+extern void nc_tls_hold(NcTls *tls);
+extern void nc_tls_release(NcTls *tls);
+
 /* Says goodbye if that can be done at once, and frees.  NULL is allowed. */
 extern void nc_tls_end(NcTls *tls);
 
