@@ -19,11 +19,8 @@ bindir=$("$pg_config" --bindir)
 logs=$tree/build/rules
 mkdir -p "$logs"
 
-# RULE TEST: what must fail.  relation_lsn is not here: every block that comes
-# into being is dated by itself, and no caller of PostgreSQL 15 reads a block it
-# jumped over, so no test can reach what only the date of the relation covers.
-# Growing every segment on the way to the target has no switch either: without
-# it md, which makes the last segment, makes those before it.
+# RULE TEST: what must fail.  Growing every segment on the way to the target has
+# no switch: without it md, which makes the last segment, makes those before it.
 cases='
 command_id       040_command_ids
 own_horizon      043_evictors
@@ -34,6 +31,8 @@ unlogged         046_unlogged
 all_visible      044_lagging
 database         044_lagging
 page_lsn         044_lagging
+relation_lsn     061_reuse
+local_reserve    065_no_room
 '
 
 restore() { make -C "$tree" install PG_CONFIG="$pg_config" >"$logs/restore.log" 2>&1; rm -rf "$copy"; }

@@ -366,14 +366,14 @@ submit_and_wait(Request *req, NcSlotKind kind, XLogRecPtr request_lsn, XLogRecPt
 	if (!nc_slot_move(req->slot, word, NC_SLOT_FILLING))
 		elog(ERROR, "neon_comm: a request slot of this process changed by itself");
 	fill_slot(req, kind, request_lsn, nms);
-	NC_TEST_POINT("client-submit");
+	NC_TEST_POINT_REL("client-submit", req->rel.rel);
 	word = nc_slot_load(req->slot);
 	if (!nc_slot_move(req->slot, word, NC_SLOT_SUBMITTED))
 		elog(ERROR, "neon_comm: a request slot of this process changed by itself");
 	(void) nc_ring_notify(&nc_rings, NC_MY_PROC_INDEX());
-	NC_TEST_POINT("client-submitted");
+	NC_TEST_POINT_REL("client-submitted", req->rel.rel);
 	wait_done(req);
-	NC_TEST_POINT("client-done");
+	NC_TEST_POINT_REL("client-done", req->rel.rel);
 }
 
 /* The error of a finished request, with what the page server said. */

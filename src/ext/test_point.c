@@ -16,8 +16,10 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "access/transam.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lwlock.h"
 #include "storage/pmsignal.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
@@ -46,6 +48,7 @@ typedef struct Point
 	Action		action;
 	int			arg;			/* errno */
 	int			pid;			/* only this process; 0 all */
+	uint32		rel;			/* only this relation; 0 all */
 	int64		skip;			/* visits to let pass before */
 	int64		times;			/* visits still to act on; -1 all */
 	int64		hits;			/* visits acted on since it was armed */
@@ -101,7 +104,8 @@ count_armed(void)
 }
 
 static bool
-arm(const char *name, Action action, int arg, int64 times, int64 skip, int pid)
+arm(const char *name, Action action, int arg, int64 times, int64 skip, int pid,
+	uint32 rel)
 {
 	Point	   *point;
 
@@ -114,6 +118,7 @@ arm(const char *name, Action action, int arg, int64 times, int64 skip, int pid)
 		point->times = times;
 		point->skip = skip;
 		point->pid = pid;
+		point->rel = rel;
 		point->hits = 0;
 		point->wakes++;
 		count_armed();
@@ -139,14 +144,15 @@ disarm_all(void)
 
 /* What this visit has to do; a pause is counted in before the lock is let go. */
 static Action
-visit(const char *name, Point **point, uint64 *wakes, int *arg)
+visit(const char *name, uint32 rel, Point **point, uint64 *wakes, int *arg)
 {
 	Action		action = ACTION_NONE;
 
 	SpinLockAcquire(&table->lock);
 	*point = find(name);
 	if (*point != NULL && (*point)->action != ACTION_NONE && (*point)->times != 0 &&
-		((*point)->pid == 0 || (*point)->pid == MyProcPid))
+		((*point)->pid == 0 || (*point)->pid == MyProcPid) &&
+		((*point)->rel == 0 || (*point)->rel == rel))
 	{
 		if ((*point)->skip > 0)
 			(*point)->skip--;
@@ -187,7 +193,7 @@ pause_at(Point *point, uint64 wakes)
 }
 
 NcTestFound
-nc_test_point_reached(const char *name)
+nc_test_point_reached(const char *name, uint32 rel)
 {
 	Point	   *point;
 	uint64		wakes = 0;
@@ -195,7 +201,7 @@ nc_test_point_reached(const char *name)
 
 	if (table == NULL || table->armed == 0)
 		return NC_TEST_FOUND_NOTHING;
-	switch (visit(name, &point, &wakes, &arg))
+	switch (visit(name, rel, &point, &wakes, &arg))
 	{
 		case ACTION_NONE:
 			break;
@@ -233,20 +239,20 @@ parse_action(const char *text, Action *action)
 	return false;
 }
 
-/* One "point=action:arg:times:skip:pid"; what is left out is 0, -1, 0, 0. */
+/* One "point=action:arg:times:skip:pid:rel"; what is left out is 0, -1, 0, 0, 0. */
 static bool
 take_word(char *word, bool apply)
 {
 	char	   *eq = strchr(word, '=');
 	char	   *colon;
-	long		numbers[4] = {0, -1, 0, 0};
+	long		numbers[5] = {0, -1, 0, 0, 0};
 	Action		action;
 
 	if (eq == NULL || eq == word || eq - word >= NAMEDATALEN)
 		return false;
 	*eq = '\0';
 	colon = strchr(eq + 1, ':');
-	for (int i = 0; i < 4 && colon != NULL; i++)
+	for (int i = 0; i < lengthof(numbers) && colon != NULL; i++)
 	{
 		*colon = '\0';
 		numbers[i] = strtol(colon + 1, &colon, 10);
@@ -257,7 +263,8 @@ take_word(char *word, bool apply)
 	}
 	if (!parse_action(eq + 1, &action))
 		return false;
-	return !apply || arm(word, action, numbers[0], numbers[1], numbers[2], numbers[3]);
+	return !apply || arm(word, action, numbers[0], numbers[1], numbers[2], numbers[3],
+						 numbers[4]);
 }
 
 static bool
@@ -328,6 +335,7 @@ PG_FUNCTION_INFO_V1(nc_test_wait);
 PG_FUNCTION_INFO_V1(nc_test_waiting);
 PG_FUNCTION_INFO_V1(nc_test_hits);
 PG_FUNCTION_INFO_V1(nc_test_disarm_all);
+PG_FUNCTION_INFO_V1(nc_test_set_next_oid);
 
 static void
 require_table(void)
@@ -352,7 +360,7 @@ read_point(const char *name, bool hits)
 	return value;
 }
 
-/* arm(point text, action text, arg int, times bigint, skip bigint, pid int); "none" disarms and wakes. */
+/* arm(point text, action text, arg int, times bigint, skip bigint, pid int, rel oid); "none" disarms and wakes. */
 Datum
 nc_test_arm(PG_FUNCTION_ARGS)
 {
@@ -364,7 +372,7 @@ nc_test_arm(PG_FUNCTION_ARGS)
 	if (strlen(name) >= NAMEDATALEN || !parse_action(action_name, &action))
 		ereport(ERROR, (errmsg("unknown action \"%s\" or name too long", action_name)));
 	if (!arm(name, action, PG_GETARG_INT32(2), PG_GETARG_INT64(3), PG_GETARG_INT64(4),
-			 PG_GETARG_INT32(5)))
+			 PG_GETARG_INT32(5), PG_GETARG_OID(6)))
 		ereport(ERROR, (errmsg("too many test points")));
 	PG_RETURN_VOID();
 }
@@ -428,6 +436,18 @@ nc_test_disarm_all(PG_FUNCTION_ARGS)
 {
 	require_table();
 	disarm_all();
+	PG_RETURN_VOID();
+}
+
+/* The next number that is given out, so that one of a dropped relation comes again. */
+Datum
+nc_test_set_next_oid(PG_FUNCTION_ARGS)
+{
+	require_table();
+	LWLockAcquire(OidGenLock, LW_EXCLUSIVE);
+	ShmemVariableCache->nextOid = PG_GETARG_OID(0);
+	ShmemVariableCache->oidCount = 0;
+	LWLockRelease(OidGenLock);
 	PG_RETURN_VOID();
 }
 

@@ -15,14 +15,19 @@
 #include "postgres.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xloginsert.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
+#include "commands/dbcommands_xlog.h"
 #include "commands/tablespace.h"
+#include "common/relpath.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
+#include "utils/syscache.h"
 
 #include "nc/ext/guc.h"
 #include "nc/ext/test_point.h"
@@ -61,14 +66,40 @@ scrub_copy(void)
 static void
 at_xact_event(XactEvent event, void *arg)
 {
-	if (inside > 0 && event == XACT_EVENT_PRE_COMMIT)
-		NC_TEST_POINT("database-pre-commit");
 	if (inside > 0 && event == XACT_EVENT_COMMIT)
 		NC_TEST_POINT("database-committed");
 	if (inside == 0 || event != XACT_EVENT_PRE_COMMIT)
 		return;
 	settle();
 	scrub_copy();
+}
+
+/*
+ * A DROP DATABASE that was killed after it removed the directory and before its
+ * WAL was durable has left the directory on page servers.  The server logs a
+ * removal only where it finds a directory; so the second DROP is logged here.
+ */
+static void
+log_drop_again(Oid db)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(db));
+	xl_dbase_drop_rec rec = {.db_id = db, .ntablespaces = 1};
+	Oid			spc;
+	char	   *path;
+
+	if (!HeapTupleIsValid(tuple))
+		return;
+	spc = ((Form_pg_database) GETSTRUCT(tuple))->dattablespace;
+	ReleaseSysCache(tuple);
+	path = GetDatabasePath(db, spc);
+	if (access(path, F_OK) != 0 && errno == ENOENT && NC_RULE_ON(DATABASE))
+	{
+		XLogBeginInsert();
+		XLogRegisterData((char *) &rec, MinSizeOfDbaseDropRec);
+		XLogRegisterData((char *) &spc, sizeof(Oid));
+		(void) XLogInsert(RM_DBASE_ID, XLOG_DBASE_DROP | XLR_SPECIAL_REL_UPDATE);
+	}
+	pfree(path);
 }
 
 /* Learns which database a statement makes, moves or drops; names are resolved by the server. */
@@ -81,6 +112,8 @@ on_object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_i
 		return;
 	if (access == OAT_POST_CREATE || access == OAT_POST_ALTER || access == OAT_DROP)
 		database = object_id;
+	if (access == OAT_DROP)
+		log_drop_again(object_id);
 	/* a move fires after it has copied, and scrubs at the commit that follows */
 	if (access == OAT_POST_CREATE || access == OAT_POST_ALTER)
 		copied = true;
@@ -148,6 +181,7 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only, ProcessUtility
 		database = InvalidOid;
 	}
 	PG_END_TRY();
+	NC_TEST_POINT("database-done");
 }
 
 void

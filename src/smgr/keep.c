@@ -10,6 +10,7 @@
 #include "access/htup_details.h"
 #include "access/nbtree.h"
 #include "access/transam.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "storage/procarray.h"
@@ -181,6 +182,35 @@ heap_page_has_live_command_id(const char *page)
 			return true;
 	}
 	return false;
+}
+
+/* A heap page that was found to be sound, with a tuple that this transaction made or deleted? */
+static bool
+heap_page_is_own(const char *page)
+{
+	PageHeader	header = (PageHeader) unconstify(char *, page);
+	int			nitems = (header->pd_lower - SizeOfPageHeaderData) / sizeof(ItemIdData);
+
+	for (int i = 0; i < nitems; i++)
+	{
+		ItemId		lp = &header->pd_linp[i];
+		HeapTupleHeader tup = (HeapTupleHeader) (unconstify(char *, page) + ItemIdGetOffset(lp));
+
+		if (!ItemIdIsNormal(lp) || ItemIdGetOffset(lp) + SizeofHeapTupleHeader > BLCKSZ)
+			continue;
+		if (TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(tup)) ||
+			TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmax(tup)))
+			return true;
+	}
+	return false;
+}
+
+bool
+nc_keep_is_own(const char *page, NcKeep why)
+{
+	if (RecoveryInProgress() || !TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return false;
+	return why != NC_KEEP_COMMAND_ID || heap_page_is_own(page);
 }
 
 static bool

@@ -24,9 +24,16 @@
 #include "nc/ext/shmem.h"
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
+#include "nc/smgr/rules.h"
 
 /* All chunk locks are held together by nc_local_collect(); a process may hold 200 LWLocks. */
 #define LOCAL_PARTITIONS 128
+
+/*
+ * The last entries, one of so many, are for processes that write pages of
+ * others: checkpointer, background writer, readers that need a buffer.
+ */
+#define RESERVE_SHARE 8
 
 /* Relations remembered; the persistence of more is looked up in the directory each time. */
 #define RELATIONS_MAX Max(65536, nc_guc_local_chunks)
@@ -84,6 +91,14 @@ long
 nc_local_chunks_used(void)
 {
 	return hash_get_num_entries(chunks);
+}
+
+bool
+nc_local_in_reserve(void)
+{
+	long		reserve = NC_RULE_ON(LOCAL_RESERVE) ? nc_guc_local_chunks / RESERVE_SHARE : 0;
+
+	return nc_local_chunks_used() >= nc_guc_local_chunks - reserve;
 }
 
 /* ---- relations ---- */
@@ -347,18 +362,20 @@ index_full(NcLocalRef *ref)
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("the index of local blocks is full"),
-			 errdetail("It has %ld entries of %d blocks.", nc_local_chunks_used(),
-					   NC_LOCAL_CHUNK_BLOCKS),
+			 errdetail("%ld of its %d entries of %d blocks are in use.", nc_local_chunks_used(),
+					   nc_guc_local_chunks, NC_LOCAL_CHUNK_BLOCKS),
 			 errhint("End long transactions and wait for the sweeper, or raise neon_comm.local_index_chunks (needs a restart).")));
 }
 
 bool
-nc_local_try_ensure(NcLocalRef *ref)
+nc_local_try_ensure(NcLocalRef *ref, bool own_page)
 {
 	bool		found;
 
 	if (ref->chunk != NULL)
 		return true;
+	if (own_page && nc_local_in_reserve())
+		return false;
 	if (!count_chunk(&ref->key, +1))
 	{
 		evict_relations();
@@ -377,9 +394,9 @@ nc_local_try_ensure(NcLocalRef *ref)
 }
 
 void
-nc_local_ensure(NcLocalRef *ref)
+nc_local_ensure(NcLocalRef *ref, bool own_page)
 {
-	if (!nc_local_try_ensure(ref))
+	if (!nc_local_try_ensure(ref, own_page))
 		index_full(ref);
 }
 

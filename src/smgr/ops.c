@@ -30,6 +30,7 @@
 #include "nc/smgr/rules.h"
 #include "nc/smgr/shadow.h"
 #include "nc/smgr/skeleton.h"
+#include "nc/smgr/sweeper.h"
 
 static const PGAlignedBlock zero_page;
 
@@ -72,7 +73,7 @@ nc_smgr_unlink(NcPgRelBackend backend_rel, ForkNumber fork, bool is_redo)
 {
 	NcRelKey	rel = NC_PGREL_BACKEND_KEY(backend_rel, MAIN_FORKNUM);
 
-	NC_TEST_POINT("smgr-unlink");
+	NC_TEST_POINT_REL("smgr-unlink", rel.rel);
 	if (!NC_PGREL_BACKEND_IS_TEMP(backend_rel))
 	{
 		if (fork == MAIN_FORKNUM || fork == InvalidForkNumber)
@@ -81,7 +82,7 @@ nc_smgr_unlink(NcPgRelBackend backend_rel, ForkNumber fork, bool is_redo)
 			nc_lwlsn_set_relation(&rel, nc_lsn_now());
 		}
 	}
-	NC_TEST_POINT("smgr-unlink-md");
+	NC_TEST_POINT_REL("smgr-unlink-md", rel.rel);
 	nc_md_unlink(backend_rel, fork, is_redo);
 	if (!NC_PGREL_BACKEND_IS_TEMP(backend_rel) &&
 		(fork == INIT_FORKNUM || fork == InvalidForkNumber))
@@ -97,7 +98,7 @@ nc_smgr_truncate(SMgrRelation reln, ForkNumber fork, BlockNumber from, BlockNumb
 {
 	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
 
-	NC_TEST_POINT("smgr-truncate");
+	NC_TEST_POINT_REL("smgr-truncate", rel.rel);
 	nc_md_truncate(reln, fork, from, nblocks);
 	if (fork != MAIN_FORKNUM || is_temp(reln))
 		return;
@@ -160,7 +161,7 @@ drop_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char 
 
 	/* the LSN first: whoever then finds the block not local asks for the right version */
 	note_dropped(rel, block, page);
-	NC_TEST_POINT("smgr-drop-page");
+	NC_TEST_POINT_REL("smgr-drop-page", rel->rel);
 	if (!nc_shadow_on())
 	{
 		if (!nc_local_begin_read(rel, block, &ref))
@@ -180,11 +181,27 @@ drop_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char 
 static void
 write_local(SMgrRelation reln, BlockNumber block, const char *page, bool skip_fsync)
 {
-	if (NC_TEST_FAULT("smgr-keep-write"))
+	if (NC_TEST_FAULT_REL("smgr-keep-write", nc_reln_key(reln, MAIN_FORKNUM).rel))
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not write block %u of local file: %m", block)));
 	nc_md_write(reln, MAIN_FORKNUM, block, page, skip_fsync);
+}
+
+/*
+ * Locks the block's place in the index, with an entry if there is room for one.
+ * Before it is told that there is none, what ended transactions have left is
+ * swept, the sweeper's next round may be far.
+ */
+static void
+begin_keep(const NcRelKey *rel, BlockNumber block, NcLocalRef *ref, bool own_page)
+{
+	nc_local_begin_change(rel, block, ref);
+	if (nc_local_try_ensure(ref, own_page))
+		return;
+	nc_local_end(ref);
+	nc_sweep_for_room();
+	nc_local_begin_change(rel, block, ref);
 }
 
 /* Keeps the page in the skeleton file and says so in the index. */
@@ -192,17 +209,19 @@ static void
 keep_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char *page, NcKeep why,
 		  FullTransactionId keep_until, bool skip_fsync)
 {
+	bool		own_page = nc_keep_is_own(page, why);
 	NcLocalRef	ref;
 
-	nc_local_begin_change(rel, block, &ref);
+	begin_keep(rel, block, &ref, own_page);
 	if (nc_local_relation(reln).unlogged)
 	{
 		/* an INIT fork has come since the caller looked: the file is all there is */
+		nc_local_clear(&ref);
 		nc_md_write(reln, MAIN_FORKNUM, block, page, skip_fsync);
 		nc_local_end(&ref);
 		return;
 	}
-	nc_local_ensure(&ref);
+	nc_local_ensure(&ref, own_page);
 	write_local(reln, block, page, skip_fsync);
 	nc_local_mark(&ref, why, keep_until);
 	nc_local_end(&ref);
@@ -215,6 +234,7 @@ write_permanent(SMgrRelation reln, BlockNumber block, const char *page, bool ski
 	FullTransactionId keep_until;
 	NcKeep		why = nc_keep_page(page, block, nc_local_relation(reln).born, &keep_until);
 
+	NC_TEST_POINT_REL("smgr-write", rel.rel);
 	count_kept(why);
 	if (why == NC_KEEP_NOT)
 		drop_page(reln, &rel, block, page);
@@ -317,7 +337,7 @@ read_remote(const NcRelKey *rel, BlockNumber first, char **pages, int nblocks)
 		nc_lwlsn_query(rel, first + i, &nms, &exact[i]);
 		read.not_modified_since = Max(read.not_modified_since, nms);
 	}
-	NC_TEST_POINT("smgr-read-remote");
+	NC_TEST_POINT_REL("smgr-read-remote", rel->rel);
 	nc_client_read(&read);
 }
 

@@ -30,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
@@ -41,6 +42,9 @@
 #include "nc/smgr/skeleton.h"
 #include "nc/smgr/sweeper.h"
 #include "nc/worker/alone.h"
+
+/* How often a process that finds the index full sweeps by itself. */
+#define SWEEP_FOR_ROOM_MS 200
 
 typedef struct Horizon
 {
@@ -62,7 +66,8 @@ ripe(const NcLocalChunk *c, const Horizon *h)
 static bool
 want_ripe(const NcLocalChunk *c, void *arg)
 {
-	return ripe(c, arg) != 0;
+	/* without any block: a write that failed has left it */
+	return c->local == 0 || ripe(c, arg) != 0;
 }
 
 /* Dates the version that a reader must get from now on. */
@@ -90,7 +95,7 @@ sweep_chunk(const NcLocalKey *key, const Horizon *h)
 	int			swept = 0;
 	bool		punch;
 
-	NC_TEST_POINT("sweeper-chunk");
+	NC_TEST_POINT_REL("sweeper-chunk", rel.rel);
 	nc_local_begin_change_key(key, &ref);
 
 	/*
@@ -116,11 +121,13 @@ sweep_chunk(const NcLocalKey *key, const Horizon *h)
 		/* to verify against: WAL has all of the page but what a comparison blanks */
 		punch = !nc_shadow_on() || (ref.chunk->low_lsn & ref.bit) != 0;
 		nc_local_clear(&ref);
-		NC_TEST_POINT("sweeper-punch");
+		NC_TEST_POINT_REL("sweeper-punch", rel.rel);
 		if (punch)
 			nc_skeleton_punch(&rel, first + i, 1);
 		swept++;
 	}
+	ref.bit = 0;
+	nc_local_clear(&ref);
 	nc_local_end(&ref);
 	return swept;
 }
@@ -147,6 +154,18 @@ nc_sweep(void)
 	nc_stat(NC_COUNTER_SWEEPS, 1);
 	nc_stat(NC_COUNTER_SWEPT, swept);
 	return swept;
+}
+
+void
+nc_sweep_for_room(void)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (CritSectionCount > 0 || (last != 0 && !TimestampDifferenceExceeds(last, now, SWEEP_FOR_ROOM_MS)))
+		return;
+	last = now;
+	(void) nc_sweep();
 }
 
 /* ---- the worker ---- */

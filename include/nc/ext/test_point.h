@@ -20,13 +20,17 @@
 #include "postgres.h"
 
 /* Stops, raises an error or kills the process, as armed; with "errno" it does nothing. */
-#define NC_TEST_POINT(name) ((void) nc_test_point_reached(name))
+#define NC_TEST_POINT(name) NC_TEST_POINT_REL(name, 0)
+
+/* The same about a relation, by its number: the point may be armed for one only. */
+#define NC_TEST_POINT_REL(name, rel) ((void) nc_test_point_reached(name, rel))
 
 /* As above; true, with errno set, when armed with "errno". */
-#define NC_TEST_FAULT(name) (nc_test_point_reached(name) == NC_TEST_FOUND_ERRNO)
+#define NC_TEST_FAULT(name) NC_TEST_FAULT_REL(name, 0)
+#define NC_TEST_FAULT_REL(name, rel) (nc_test_point_reached(name, rel) == NC_TEST_FOUND_ERRNO)
 
 /* As NC_TEST_POINT; true when armed with "true". */
-#define NC_TEST_TRUE(name) (nc_test_point_reached(name) == NC_TEST_FOUND_TRUE)
+#define NC_TEST_TRUE(name) (nc_test_point_reached(name, 0) == NC_TEST_FOUND_TRUE)
 
 /* What a process that reaches a point has to do. */
 typedef enum NcTestFound
@@ -37,7 +41,7 @@ typedef enum NcTestFound
 } NcTestFound;
 
 /* Called through the macros. Before shared memory exists it does nothing. */
-extern NcTestFound nc_test_point_reached(const char *name);
+extern NcTestFound nc_test_point_reached(const char *name, uint32 rel);
 
 /* Defines neon_comm.test_points; called by _PG_init. */
 extern void nc_test_point_guc_init(void);
@@ -48,7 +52,9 @@ extern void nc_test_point_shmem_startup(void);
 #else
 
 #define NC_TEST_POINT(name) ((void) 0)
+#define NC_TEST_POINT_REL(name, rel) ((void) 0)
 #define NC_TEST_FAULT(name) false
+#define NC_TEST_FAULT_REL(name, rel) false
 #define NC_TEST_TRUE(name) false
 
 #define nc_test_point_guc_init() ((void) 0)

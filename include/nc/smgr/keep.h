@@ -16,6 +16,13 @@
 extern NcKeep nc_keep_page(const char *page, BlockNumber block, XLogRecPtr born,
 						   FullTransactionId *keep_until);
 
+/*
+ * Is a page that must be kept for this reason one that the calling process's own
+ * transaction has made or changed?  What has no xids in it counts as own for
+ * whoever has one.
+ */
+extern bool nc_keep_is_own(const char *page, NcKeep why);
+
 /* All transactions before this have ended; conservative. Not in recovery. */
 extern FullTransactionId nc_keep_horizon(void);
 

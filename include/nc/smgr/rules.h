@@ -20,7 +20,8 @@
 	NC_RULE(ALL_VISIBLE, "all_visible") /* date all-visible heap pages by now */ \
 	NC_RULE(DATABASE, "database") /* settle whole-database statements */ \
 	NC_RULE(RELATION_LSN, "relation_lsn") /* date relations at truncate, unlink, create */ \
-	NC_RULE(PAGE_LSN, "page_lsn") /* remember the LSN of dropped pages */
+	NC_RULE(PAGE_LSN, "page_lsn") /* remember the LSN of dropped pages */ \
+	NC_RULE(LOCAL_RESERVE, "local_reserve") /* entries for those who write others' pages */
 
 #ifdef NC_TEST_RULES
 typedef enum NcRule

@@ -15,6 +15,12 @@
  */
 extern uint64 nc_sweep(void);
 
+/*
+ * A round for a process that finds the index full while it writes a page; not
+ * too often, and not in a critical section.  No chunk lock is held.
+ */
+extern void nc_sweep_for_room(void);
+
 /* Registers the background worker that sweeps every neon_comm.sweep_interval. */
 extern void nc_sweeper_register(void);
 

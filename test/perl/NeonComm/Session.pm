@@ -28,7 +28,8 @@ sub send
 	my ($self, $sql) = @_;
 	$self->{n}++;
 	$self->{in} .= "$sql\n;\n\\echo :done:$self->{n}:\n\\warn :done:$self->{n}:\n";
-	$self->{harness}->pump_nb;
+	# until it is written: nothing else would pump this session while others are waited for
+	do { $self->{harness}->pump_nb } while ($self->{in} ne '' && $self->{harness}->pumpable);
 	return;
 }
 

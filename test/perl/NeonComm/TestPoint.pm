@@ -12,7 +12,8 @@
 #	$p->disarm('client-submitted');                  # it goes on
 #
 # Options of pause, error, true, kill and fail: pid => N (0: any process),
-# times => N (visits to act on, -1: all), skip => N (visits to let pass first).
+# rel => relfilenode (at points that know one; 0: any), times => N (visits to
+# act on, -1: all), skip => N (visits to let pass first).
 package NeonComm::TestPoint;
 
 use strict;
@@ -44,7 +45,7 @@ sub new
 	my ($class, $cluster) = @_;
 
 	$cluster->sql(q{CREATE SCHEMA IF NOT EXISTS nc_test;
-		CREATE OR REPLACE FUNCTION nc_test.arm(point text, action text, arg int, times bigint, skip bigint, pid int)
+		CREATE OR REPLACE FUNCTION nc_test.arm(point text, action text, arg int, times bigint, skip bigint, pid int, rel oid)
 			RETURNS void LANGUAGE C STRICT AS '$libdir/neon_comm', 'nc_test_arm';
 		CREATE OR REPLACE FUNCTION nc_test.wake(point text)
 			RETURNS int LANGUAGE C STRICT AS '$libdir/neon_comm', 'nc_test_wake';
@@ -56,6 +57,8 @@ sub new
 			RETURNS bigint LANGUAGE C STRICT AS '$libdir/neon_comm', 'nc_test_hits';
 		CREATE OR REPLACE FUNCTION nc_test.disarm_all()
 			RETURNS void LANGUAGE C STRICT AS '$libdir/neon_comm', 'nc_test_disarm_all';
+		CREATE OR REPLACE FUNCTION nc_test.set_next_oid(next oid)
+			RETURNS void LANGUAGE C STRICT AS '$libdir/neon_comm', 'nc_test_set_next_oid';
 		REVOKE ALL ON ALL FUNCTIONS IN SCHEMA nc_test FROM PUBLIC;});
 	my $self = bless { session => $cluster->session }, $class;
 	# what it will need from catalogs is cached now: it must work while pages cannot be read
@@ -71,8 +74,8 @@ sub new
 sub _arm
 {
 	my ($self, $point, $action, $arg, %o) = @_;
-	$self->{session}->query(sprintf(q{SELECT nc_test.arm('%s', '%s', %d, %d, %d, %d)}, $point, $action,
-		$arg, $o{times} // -1, $o{skip} // 0, $o{pid} // 0));
+	$self->{session}->query(sprintf(q{SELECT nc_test.arm('%s', '%s', %d, %d, %d, %d, %d::oid)}, $point, $action,
+		$arg, $o{times} // -1, $o{skip} // 0, $o{pid} // 0, $o{rel} // 0));
 	return;
 }
 
@@ -105,6 +108,9 @@ sub waiting { my ($s, $point) = @_; return $s->{session}->query("SELECT nc_test.
 
 # Visits acted on since the point was armed.
 sub hits { my ($s, $point) = @_; return $s->{session}->query("SELECT nc_test.hits('$point')") }
+
+# The number that the next relation gets (if none has it).
+sub set_next_oid { my ($s, $oid) = @_; $s->{session}->query("SELECT nc_test.set_next_oid($oid)"); return }
 
 sub close { my ($s) = @_; $s->{session}->close; return }
 
