@@ -44,6 +44,9 @@
 /* A copy takes a microsecond; after so many looks at it one asks whether anybody is left. */
 #define COPY_LOOKS_MAX 10000
 
+/* How often a page that is damaged is asked for again before bufmgr may report it. */
+#define DAMAGED_RETRIES 3
+
 /* Pause of recovery before it asks again after an error. */
 #define RECOVERY_RETRY_MS 500
 
@@ -56,6 +59,7 @@ typedef struct Request
 	const NcRead *read;			/* NULL for questions without pages */
 	NcRelKey	rel;
 	BlockNumber block;
+	XLogRecPtr	request_lsn;
 	XLogRecPtr	not_modified_since;
 	uint64		started_us;
 	uint64		logged_us;
@@ -229,34 +233,60 @@ progress(const Request *req)
 	return text;
 }
 
+/* One process says that it waits, for all that do: hundreds may. Recovery always does. */
+static bool
+may_log_wait(void)
+{
+	uint64		now_us = nc_clock_us();
+	uint64		last_us = atomic_load(&nc_shared->wait_logged_us);
+
+	if (AmStartupProcess())
+		return true;
+	return now_us - last_us >= (uint64) nc_guc_wait_log_period * 1000 &&
+		atomic_compare_exchange_strong(&nc_shared->wait_logged_us, &last_us, now_us);
+}
+
+static void
+log_wait(Request *req, uint64 waited_us)
+{
+	char		shard[NC_RING_ERROR_BYTES];
+
+	req->logged_us = waited_us;
+	if (!may_log_wait())
+		return;
+	nc_describe_shard(&req->rel, req->block, shard, sizeof(shard));
+	ereport(LOG,
+			(errmsg("still waiting for page servers: %s", describe(req)),
+			 errdetail("Waited %d s for not_modified_since %X/%X from %s; %s. Others may be waiting too.",
+					   (int) (waited_us / 1000000), LSN_FORMAT_ARGS(req->not_modified_since),
+					   shard, progress(req)),
+			 errhint("See the views neon_comm.connections, neon_comm.slots and neon_comm.page_servers."),
+			 errhidestmt(true)));
+}
+
 /* Raises an error when the deadline has passed, wherever an error may be raised. */
 static void
 check_deadline(Request *req)
 {
 	uint64		waited_us = nc_clock_us() - req->started_us;
+	char		shard[NC_RING_ERROR_BYTES];
 
 	if (waited_us - req->logged_us >= (uint64) nc_guc_wait_log_period * 1000)
-	{
-		req->logged_us = waited_us;
-		ereport(LOG,
-				(errmsg("still waiting for page servers: %s", describe(req)),
-				 errdetail("Waited %d s for not_modified_since %X/%X; %s.",
-						   (int) (waited_us / 1000000),
-						   LSN_FORMAT_ARGS(req->not_modified_since), progress(req)),
-				 errhint("See the views neon_comm.connections and neon_comm.page_servers."),
-				 errhidestmt(true)));
-	}
+		log_wait(req, waited_us);
 
 	/* Recovery has nobody to report to: it waits until it is told to stop. */
 	if (CritSectionCount > 0 || AmStartupProcess() ||
 		waited_us < (uint64) nc_guc_request_timeout * 1000)
 		return;
 	nc_stat(NC_COUNTER_REQUEST_TIMEOUTS, 1);
+	nc_describe_shard(&req->rel, req->block, shard, sizeof(shard));
 	ereport(ERROR,
-			(errcode(ERRCODE_IO_ERROR),
+			(errcode(ERRCODE_CONNECTION_FAILURE),
 			 errmsg("no answer from page servers for %s", describe(req)),
-			 errdetail("Waited %d s (neon_comm.request_timeout) for not_modified_since %X/%X.",
-					   (int) (waited_us / 1000000), LSN_FORMAT_ARGS(req->not_modified_since)),
+			 errdetail("Waited %d s (neon_comm.request_timeout) for request_lsn %X/%X, not_modified_since %X/%X from %s.",
+					   (int) (waited_us / 1000000),
+					   LSN_FORMAT_ARGS(req->request_lsn),
+					   LSN_FORMAT_ARGS(req->not_modified_since), shard),
 			 errhint("See the views neon_comm.connections and neon_comm.page_servers, and the page server's log.")));
 }
 
@@ -360,6 +390,7 @@ submit_and_wait(Request *req, NcSlotKind kind, XLogRecPtr request_lsn, XLogRecPt
 	int			index = free_slot();
 	uint64		word;
 
+	req->request_lsn = request_lsn;
 	req->not_modified_since = nms;
 	req->slot = &my_ring->slots[index];
 	word = nc_slot_load(req->slot);
@@ -381,6 +412,7 @@ static void
 raise_failure(const Request *req, NcSlotResult result, const char *text)
 {
 	XLogRecPtr	nms = req->not_modified_since;
+	XLogRecPtr	lsn = req->request_lsn;
 
 	switch (result)
 	{
@@ -393,11 +425,14 @@ raise_failure(const Request *req, NcSlotResult result, const char *text)
 		case NC_SLOT_RESULT_OK:
 		case NC_SLOT_RESULT_PS_ERROR:
 		case NC_SLOT_RESULT_BAD_REQUEST:
+		case NC_SLOT_RESULT_UNREACHABLE:
 			ereport(ERROR,
-					(errcode(ERRCODE_IO_ERROR),
+					(errcode(result == NC_SLOT_RESULT_UNREACHABLE ? ERRCODE_CONNECTION_FAILURE :
+							 ERRCODE_IO_ERROR),
 					 errmsg("could not read %s from its page server: %s", describe(req),
 							text[0] != '\0' ? text : "the request was refused"),
-					 errdetail("Asked for not_modified_since %X/%X.", LSN_FORMAT_ARGS(nms))));
+					 errdetail("Asked for request_lsn %X/%X, not_modified_since %X/%X.",
+							   LSN_FORMAT_ARGS(lsn), LSN_FORMAT_ARGS(nms))));
 			break;
 	}
 }
@@ -410,6 +445,35 @@ report_failure(Request *req)
 	if (my_ring->error_slot == (uint32) (req->slot - my_ring->slots) + 1)
 		strlcpy(text, my_ring->error, sizeof(text));
 	raise_failure(req, req->slot->result, text);
+}
+
+/* What came of one attempt to read. */
+typedef enum Attempt
+{
+	ATTEMPT_OK,
+	ATTEMPT_REFUSED,			/* an error answer, in recovery, which has nobody to report to */
+	ATTEMPT_DAMAGED				/* a page whose checksum or header is wrong */
+} Attempt;
+
+/*
+ * A page that bufmgr would refuse was damaged on its way or by a faulty server,
+ * and another answer may be good.  Without checksums only its header can tell.
+ */
+static bool
+is_damaged(const NcRead *read, int i)
+{
+	char		shard[NC_RING_ERROR_BYTES];
+
+	if (PageIsVerifiedExtended(read->pages[i], read->block + i, 0))
+		return false;
+	nc_stat(NC_COUNTER_DAMAGED_ANSWERS, 1);
+	nc_describe_shard(&read->rel, read->block + i, shard, sizeof(shard));
+	ereport(LOG,
+			(errmsg("page server gave a damaged block %u of relation %u/%u/%u, asking again",
+					read->block + i, read->rel.spc, read->rel.db, read->rel.rel),
+			 errdetail("It came from %s.", shard),
+			 errhidestmt(true)));
+	return true;
 }
 
 static void
@@ -445,9 +509,9 @@ check_page(const NcRead *read, int i, XLogRecPtr flush)
 	}
 }
 
-/* Moves bounced pages to where they belong, then checks every page. */
-static void
-collect(Request *req)
+/* Moves bounced pages to where they belong, then checks every page. False: one is damaged. */
+static bool
+collect(Request *req, bool last)
 {
 	const NcRead *read = req->read;
 	XLogRecPtr	flush = RecoveryInProgress() ? InvalidXLogRecPtr : GetFlushRecPtr(NULL);
@@ -463,9 +527,12 @@ collect(Request *req)
 		}
 		else
 			nc_stat(NC_COUNTER_READS_SHARED_BUFFER, 1);
+		if (!last && is_damaged(read, i))
+			return false;
 		check_page(read, i, flush);
 	}
 	nc_stat(NC_COUNTER_READS_REMOTE, read->nblocks);
+	return true;
 }
 
 /* ---- direct mode ---- */
@@ -494,6 +561,7 @@ ask_direct(Request *req, NcDirectAsk *ask)
 	NcSlotResult result;
 
 	make_lsn_available(ask->not_modified_since);
+	req->request_lsn = ask->request_lsn;
 	req->not_modified_since = ask->not_modified_since;
 	req->started_us = nc_clock_us();
 	ask->idle = direct_idle;
@@ -510,8 +578,8 @@ ask_direct(Request *req, NcDirectAsk *ask)
 	return false;
 }
 
-static bool
-read_direct(const NcRead *read)
+static Attempt
+read_direct(const NcRead *read, bool last)
 {
 	Request		req = {.read = read, .rel = read->rel, .block = read->block};
 	XLogRecPtr	flush;
@@ -525,13 +593,17 @@ read_direct(const NcRead *read)
 	};
 
 	if (!ask_direct(&req, &ask))
-		return false;
+		return ATTEMPT_REFUSED;
 	flush = RecoveryInProgress() ? InvalidXLogRecPtr : GetFlushRecPtr(NULL);
 	for (int i = 0; i < read->nblocks; i++)
+	{
+		if (!last && is_damaged(read, i))
+			return ATTEMPT_DAMAGED;
 		check_page(read, i, flush);
+	}
 	nc_stat(NC_COUNTER_READS_REMOTE, read->nblocks);
 	nc_stat(NC_COUNTER_READS_DIRECT, read->nblocks);
-	return true;
+	return ATTEMPT_OK;
 }
 
 static bool
@@ -553,33 +625,33 @@ exists_direct(const NcRelKey *rel, XLogRecPtr request_lsn, XLogRecPtr not_modifi
 
 /* ---- once, in either mode ---- */
 
-/*
- * Asks once for the pages. False when the page server answered with an error
- * during recovery, which has nobody to report to; any other failure is raised.
- */
-static bool
-read_once(const NcRead *read)
+/* Asks once for the pages. `last`: damaged ones are left for bufmgr to report. */
+static Attempt
+read_once(const NcRead *read, bool last)
 {
 	Request		req = {.read = read, .rel = read->rel, .block = read->block};
-	volatile bool ok = true;
+	volatile Attempt attempt = ATTEMPT_OK;
 
 	attach_ring();
 	if (is_direct())
-		return read_direct(read);
+		return read_direct(read, last);
 	make_lsn_available(read->not_modified_since);
 	PG_ENSURE_ERROR_CLEANUP(release_on_exit, PointerGetDatum(&req));
 	{
 		submit_and_wait(&req, NC_SLOT_KIND_GETPAGE, read->request_lsn, read->not_modified_since);
 		if (req.slot->result == NC_SLOT_RESULT_OK)
-			collect(&req);
+		{
+			if (!collect(&req, last))
+				attempt = ATTEMPT_DAMAGED;
+		}
 		else if (AmStartupProcess())
-			ok = false;
+			attempt = ATTEMPT_REFUSED;
 		else
 			report_failure(&req);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(release_on_exit, PointerGetDatum(&req));
 	release(&req);
-	return ok;
+	return attempt;
 }
 
 /* As read_once, for a question without pages. */
@@ -632,11 +704,19 @@ void
 nc_client_read(const NcRead *read)
 {
 	uint64		logged_us = 0;
+	int			damaged = 0;
+	Attempt		attempt;
 
 	Assert(read->nblocks >= 1 && read->nblocks <= NC_SLOT_BLOCKS_MAX);
-	while (!read_once(read))
+	while ((attempt = read_once(read, damaged == DAMAGED_RETRIES)) != ATTEMPT_OK)
 	{
 		bool		exists;
+
+		if (attempt == ATTEMPT_DAMAGED)
+		{
+			damaged++;
+			continue;
+		}
 
 		/*
 		 * Redo of a relation that a later record drops asks for pages the page

@@ -167,25 +167,31 @@ answer_page(NcEngine *e, NcJob *job, uint32_t index, const uint8_t *page)
 }
 
 static void
-answer_error(NcEngine *e, NcJob *job, const NcConn *conn, const NcPsResponse *resp)
+answer_error(NcEngine *e, NcJob *job, const NcFlight *flight, const NcConn *conn,
+			 const NcPsResponse *resp)
 {
 	char		text[NC_RING_ERROR_BYTES];
+	char		attempts[32] = "";
 	int			bytes = resp->message_bytes < sizeof(text) ? (int) resp->message_bytes :
 		(int) sizeof(text);
+	NcErrorKind kind = nc_ps_error_kind(resp->message, resp->message_bytes);
 
-	snprintf(text, sizeof(text), "shard %u (%s): %.*s", conn->shard, conn->address, bytes,
-			 resp->message);
-	nc_deliver_result(e, job, NC_SLOT_RESULT_PS_ERROR, text);
+	if (flight->refusals > 0)
+		snprintf(attempts, sizeof(attempts), ", attempt %u", flight->refusals + 1);
+	snprintf(text, sizeof(text), "shard %u (%s)%s: %.*s", conn->shard, conn->address, attempts,
+			 bytes, resp->message);
+	nc_deliver_result(e, job, kind == NC_ERROR_TRANSIENT ? NC_SLOT_RESULT_UNREACHABLE :
+					  NC_SLOT_RESULT_PS_ERROR, text);
 }
 
 static void
-answer_job(NcEngine *e, NcJob *job, uint32_t index, const NcConn *conn,
+answer_job(NcEngine *e, NcJob *job, const NcPart *part, const NcConn *conn,
 		   const NcPsResponse *resp)
 {
 	switch (resp->tag)
 	{
 		case NC_RESP_GETPAGE:
-			answer_page(e, job, index, resp->page);
+			answer_page(e, job, part->index, resp->page);
 			break;
 		case NC_RESP_EXISTS:
 			deliver_value(e, job, resp->exists ? 1 : 0);
@@ -197,7 +203,7 @@ answer_job(NcEngine *e, NcJob *job, uint32_t index, const NcConn *conn,
 			deliver_value(e, job, (uint64_t) resp->db_bytes);
 			break;
 		case NC_RESP_ERROR:
-			answer_error(e, job, conn, resp);
+			answer_error(e, job, &part->flight, conn, resp);
 			break;
 		case NC_RESP_SLRU:
 			/* never asked, so never matched */
@@ -205,7 +211,29 @@ answer_job(NcEngine *e, NcJob *job, uint32_t index, const NcConn *conn,
 	}
 }
 
-void
+/*
+ * An error that will pass while somebody waits: the waiting process has a deadline,
+ * so nothing here counts attempts.  Only who is told that he is in the wrong place
+ * does not go on for long: a map change takes seconds, a wrong setting lasts.
+ */
+static bool
+worth_asking_again(const NcEngine *e, const NcFlight *flight, const NcPsResponse *resp)
+{
+	if (resp->tag != NC_RESP_ERROR || flight->background)
+		return false;
+	switch (nc_ps_error_kind(resp->message, resp->message_bytes))
+	{
+		case NC_ERROR_TRANSIENT:
+			return true;
+		case NC_ERROR_MISROUTED:
+			return e->now_us - flight->first_us < NC_MISROUTED_US;
+		case NC_ERROR_FINAL:
+			break;
+	}
+	return false;
+}
+
+bool
 nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight, const NcPsResponse *resp)
 {
 	NcEngine   *e = ctx;
@@ -215,11 +243,16 @@ nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight, const NcPsResponse 
 	if (job != NULL)
 	{
 		if (nc_deliver_keep(e, flight))
-			answer_job(e, job, part->index, conn, resp);
+		{
+			if (worth_asking_again(e, flight, resp))
+				return false;
+			answer_job(e, job, part, conn, resp);
+		}
 		else if (job->cancelled)
 			nc_count(e->counters, NC_COUNTER_LATE_ANSWERS, 1);
 	}
 	nc_part_free(e, part);
+	return true;
 }
 
 bool
@@ -255,7 +288,7 @@ nc_deliver_dropped(void *ctx, NcFlight *flight, const char *reason)
 		shard = nc_route(e, &flight->msg);
 		snprintf(text, sizeof(text), "shard %u (%s): connection lost: %s", shard,
 				 nc_net_address(e->net, shard), reason);
-		nc_deliver_result(e, part->job, NC_SLOT_RESULT_PS_ERROR, text);
+		nc_deliver_result(e, part->job, NC_SLOT_RESULT_UNREACHABLE, text);
 	}
 	nc_part_free(e, part);
 }

@@ -233,18 +233,20 @@ nc_engine_busy(const NcEngine *engine)
 /* ---- rows ---- */
 
 static void
-show_conn(NcConnRow *row, const NcConn *c)
+show_conn(NcConnRow *row, NcConn *c)
 {
 	row->in_flight = c->in_flight.count;
 	row->requests = c->requests;
-	if (row->since_us == c->since_us &&
+	if (row->since_us == c->since_us && !c->row_changed &&
 		atomic_load_explicit(&row->state, memory_order_relaxed) == (uint32_t) c->state)
 		return;
 	row->shard = c->shard;
+	row->failures = c->failures;
 	row->since_us = c->since_us;
 	memcpy(row->address, c->address, sizeof(row->address));
 	memcpy(row->last_error, c->last_error, sizeof(row->last_error));
 	atomic_store_explicit(&row->state, (uint32_t) c->state, memory_order_release);
+	c->row_changed = false;
 }
 
 static void

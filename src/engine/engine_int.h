@@ -28,6 +28,9 @@
 /* Jobs beyond one for each slot: requests in flight whose slots were cancelled and used again. */
 #define NC_JOBS_EXTRA 4096
 
+/* How long a block is asked for although the server says that it is not the right one. */
+#define NC_MISROUTED_US 10000000
+
 /* How often the watchdog looks at every slot. */
 #define NC_WATCH_INTERVAL_US 1000000
 
@@ -149,7 +152,7 @@ extern void nc_route_again(void *ctx, NcFlight *flight, uint32_t shard);
 /* ---- deliver.c ---- */
 
 /* Callbacks of NcNetHost. */
-extern void nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight,
+extern bool nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight,
 							  const NcPsResponse *resp);
 extern bool nc_deliver_keep(void *ctx, const NcFlight *flight);
 extern void nc_deliver_unwanted(void *ctx, NcFlight *flight);

@@ -54,6 +54,7 @@ nc_route_job(NcEngine *e, NcJob *job)
 		part->job = job;
 		part->index = i;
 		part->flight.group = group;
+		part->flight.first_us = e->now_us;
 		part->flight.background = job->class == NC_SLOT_CLASS_PREFETCH;
 		part->flight.msg = (NcPsRequest) {
 			.tag = tag_of(job->kind),

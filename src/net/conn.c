@@ -63,6 +63,7 @@ prepare(NcConn *c)
 	c->fd = -1;
 	c->tls = NULL;
 	c->answered = false;
+	c->proved = false;
 	c->requests = 0;
 	c->in_op.complete = nc_stream_in_complete;
 	c->in_op.owner = c;
@@ -103,9 +104,8 @@ handshake_step(NcConn *c)
 	}
 	c->idle_since_us = c->progress_us = c->net->now_us;
 	nc_conn_set_state(c, NC_CONN_READY);
-	nc_net_arm(c->net, c->net->now_us + c->net->settings.idle_timeout_us);
+	nc_net_arm(c->net, nc_conn_deadline_us(c));
 	nc_count(c->net->counters, NC_COUNTER_CONNECTS, 1);
-	nc_pool_conn_ready(c->pool);
 	nc_stream_begin(c);
 }
 
@@ -245,6 +245,16 @@ nc_conn_send(NcConn *c, NcFlight *flight)
 		nc_net_arm(net, net->now_us + net->settings.silence_timeout_us);
 }
 
+/* CopyBoth proves nothing: a good answer does, or that nobody closed it for a while. */
+static void
+prove(NcConn *c)
+{
+	if (c->proved && c->pool->trouble_since_us == 0)
+		return;
+	c->proved = true;
+	nc_pool_proved(c->pool);
+}
+
 /* One CopyData: the answer to the oldest request, or the end of this connection. */
 static void
 handle_answer(NcConn *c, const NcFrame *frame)
@@ -284,7 +294,13 @@ handle_answer(NcConn *c, const NcFrame *frame)
 		nc_count(net->counters, NC_COUNTER_PAGES_RECEIVED, 1);
 	if (resp.tag == NC_RESP_ERROR)
 		nc_count(net->counters, NC_COUNTER_PS_ERRORS, 1);
-	net->host.answer(net->host.ctx, c, flight, &resp);
+	else
+		prove(c);
+	if (!net->host.answer(net->host.ctx, c, flight, &resp))
+	{
+		nc_text_one_line(reason, sizeof(reason), resp.message, resp.message_bytes);
+		nc_pool_ask_again(c->pool, flight, reason);
+	}
 }
 
 /* ErrorResponse: message and SQLSTATE of a stream that is over. */
@@ -366,11 +382,31 @@ silent_since(const NcConn *c)
 	return sent_us > c->progress_us ? sent_us : c->progress_us;
 }
 
+static uint64_t
+earlier(uint64_t a_us, uint64_t b_us)
+{
+	return a_us < b_us ? a_us : b_us;
+}
+
+/* When a READY connection is silent for too long, or idle. */
+static uint64_t
+ready_deadline_us(const NcConn *c)
+{
+	const NcNetSettings *s = &c->net->settings;
+
+	if (c->in_flight.count > 0)
+		return silent_since(c) + s->silence_timeout_us;
+	/* the last one of a shard is kept */
+	return c->pool->nconns > 1 ? c->idle_since_us + s->idle_timeout_us : UINT64_MAX;
+}
+
 uint64_t
 nc_conn_deadline_us(const NcConn *c)
 {
 	const NcNetSettings *s = &c->net->settings;
 
+	if (c->state == NC_CONN_READY && !c->proved)
+		return earlier(ready_deadline_us(c), c->since_us + NC_CONN_STOOD_US);
 	switch (c->state)
 	{
 		case NC_CONN_CONNECTING:
@@ -378,12 +414,7 @@ nc_conn_deadline_us(const NcConn *c)
 			/* each of the two may take that long */
 			return c->since_us + s->connect_timeout_us;
 		case NC_CONN_READY:
-			if (c->in_flight.count > 0)
-				return silent_since(c) + s->silence_timeout_us;
-			/* the last one of a shard is kept */
-			if (c->pool->nconns > 1)
-				return c->idle_since_us + s->idle_timeout_us;
-			break;
+			return ready_deadline_us(c);
 		case NC_CONN_BACKOFF:
 			/* past it, the name is being resolved and that end wakes the loop */
 			if (c->pool->retry_us > c->net->now_us)
@@ -401,6 +432,8 @@ nc_conn_check_time(NcConn *c)
 {
 	uint64_t	now_us = c->net->now_us;
 
+	if (c->state == NC_CONN_READY && !c->proved && now_us - c->since_us >= NC_CONN_STOOD_US)
+		prove(c);
 	if (now_us < nc_conn_deadline_us(c))
 		return;
 	if (c->state == NC_CONN_CONNECTING)

@@ -117,6 +117,15 @@ claim_pool(NcPool **from, uint32_t nfrom, uint32_t shard, uint32_t count,
 	return pool;
 }
 
+/* A new map ends every pause. */
+static void
+take_queues(NcPool *pool, NcFlightList *displaced)
+{
+	nc_flight_append_list(displaced, &pool->again);
+	nc_flight_append_list(displaced, &pool->foreground);
+	nc_flight_append_list(displaced, &pool->background);
+}
+
 /* A pool that stays: its queue is routed again, what is in flight is asked about. */
 static void
 keep_pool(NcPool *pool, uint32_t shard, NcFlightList *displaced)
@@ -132,16 +141,14 @@ keep_pool(NcPool *pool, uint32_t shard, NcFlightList *displaced)
 		for (NcFlight *f = c->in_flight.head; f != NULL; f = f->next)
 			host->rerouted(host->ctx, f, shard);
 	}
-	nc_flight_append_list(displaced, &pool->foreground);
-	nc_flight_append_list(displaced, &pool->background);
+	take_queues(pool, displaced);
 }
 
 static void
 remove_pool(NcPool *pool, NcFlightList *displaced)
 {
 	end_all(pool, "its address left the shard map");
-	nc_flight_append_list(displaced, &pool->foreground);
-	nc_flight_append_list(displaced, &pool->background);
+	take_queues(pool, displaced);
 	drop_pool(pool);
 }
 
@@ -224,6 +231,8 @@ check_timers(NcNet *net)
 			nc_conn_check_time(pool->conns[i]);
 		for (uint32_t i = 0; i < pool->nconns; i++)
 			nc_net_arm(net, nc_conn_deadline_us(pool->conns[i]));
+		if (pool->again.head != NULL)
+			nc_net_arm(net, pool->again_at_us);
 	}
 }
 
@@ -249,8 +258,8 @@ nc_net_deadline_us(const NcNet *net)
 	return net->deadline_us;
 }
 
-const NcConn *
-nc_net_conn(const NcNet *net, uint32_t index)
+NcConn *
+nc_net_conn(NcNet *net, uint32_t index)
 {
 	NC_ASSERT(index < NC_CONNS_MAX);
 	return &net->conns[index];

@@ -28,6 +28,9 @@ struct NcPool
 
 	NcFlightList foreground;	/* somebody waits */
 	NcFlightList background;	/* nobody does */
+	NcFlightList again;			/* answered "not now": asked again from again_at_us on */
+	uint64_t	again_at_us;
+	uint64_t	again_pause_us; /* the last pause; 0 after a good answer */
 
 	NcConn	   *conns[NC_POOL_CONNS_MAX];
 	uint32_t	nconns;
@@ -43,6 +46,7 @@ struct NcPool
 
 	/* Trouble, told in few lines. */
 	uint64_t	trouble_since_us;	/* 0 = none */
+	uint32_t	failures;		/* since then */
 	uint64_t	log_next_us;
 	bool		trouble_logged;
 	char		last_error[NC_CONN_TEXT_BYTES];
@@ -69,6 +73,9 @@ struct NcNet
 	uint32_t	conns_used;
 	NcConn		conns[NC_CONNS_MAX];
 };
+
+/* A connection that stood for this long counts as a success even if nothing was asked. */
+#define NC_CONN_STOOD_US 1000000
 
 /* ---- conn.c ---- */
 
@@ -119,8 +126,11 @@ extern void nc_stream_out_complete(NcOp *op);
 /* Takes back the flights of a connection that ended, and remembers why. */
 extern void nc_pool_conn_ended(NcPool *pool, NcConn *c, NcConnEnd why, const char *reason);
 
-/* A connection became READY. */
-extern void nc_pool_conn_ready(NcPool *pool);
+/* A connection proved that the server works: trouble is over. */
+extern void nc_pool_proved(NcPool *pool);
+
+/* The server answered "not now": the flight is asked again after a pause. */
+extern void nc_pool_ask_again(NcPool *pool, NcFlight *flight, const char *message);
 
 /* Sends what can be sent and opens what is needed; in a turn, after timers. */
 extern void nc_pool_turn(NcPool *pool);

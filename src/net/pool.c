@@ -16,9 +16,6 @@
 /* Addresses of a name are asked for again after this long. */
 #define RESOLVE_FRESH_US 5000000
 
-/* A connection that stood for this long counts as a success even if nothing was asked. */
-#define STOOD_US 1000000
-
 /* When all rows are in use, a pool that needs one looks again after this. */
 #define NO_ROW_RETRY_US 100000
 
@@ -31,7 +28,29 @@ pool_queued(const NcPool *pool)
 }
 
 static void
-log_trouble(NcPool *pool, const char *what, const char *reason)
+remember(char *to, const char *reason)
+{
+	memset(to, 0, NC_CONN_TEXT_BYTES);
+	memcpy(to, reason, strnlen(reason, NC_CONN_TEXT_BYTES - 1));
+}
+
+/* Shows the pool's trouble, or its end, in the rows of its connections. */
+static void
+show_trouble(NcPool *pool)
+{
+	for (uint32_t i = 0; i < pool->nconns; i++)
+	{
+		NcConn	   *c = pool->conns[i];
+
+		memcpy(c->last_error, pool->last_error, sizeof(c->last_error));
+		c->failures = pool->failures;
+		c->row_changed = true;
+	}
+}
+
+/* Every failure is counted and shown; the log gets a line now and then for all of them. */
+static void
+trouble(NcPool *pool, const char *what, const char *reason)
 {
 	NcNet	   *net = pool->net;
 	char		line[512];
@@ -39,31 +58,64 @@ log_trouble(NcPool *pool, const char *what, const char *reason)
 
 	if (pool->trouble_since_us == 0)
 		pool->trouble_since_us = now_us;
+	pool->failures++;
+	remember(pool->last_error, reason);
+	show_trouble(pool);
 	if (now_us < pool->log_next_us)
 		return;
 	pool->log_next_us = now_us + NC_POOL_LOG_INTERVAL_US;
 	pool->trouble_logged = true;
 	snprintf(line, sizeof(line),
-			 "shard %u (%s): %s: %s; %u requests waiting, trouble for %.1f s",
-			 pool->shard, pool->parts.address, what, reason, pool_queued(pool),
+			 "shard %u (%s): %s: %s; %u requests waiting, %u failures in %.1f s",
+			 pool->shard, pool->parts.address, what, reason,
+			 pool_queued(pool) + pool->again.count, pool->failures,
 			 (double) (now_us - pool->trouble_since_us) / 1e6);
 	net->host.log(net->host.ctx, NC_NET_WARNING, line);
 }
 
 void
-nc_pool_conn_ready(NcPool *pool)
+nc_pool_proved(NcPool *pool)
 {
 	NcNet	   *net = pool->net;
 	char		line[256];
 
+	pool->again_pause_us = 0;
+	if (pool->trouble_since_us == 0)
+		return;
 	if (pool->trouble_logged)
 	{
-		snprintf(line, sizeof(line), "shard %u (%s): connected again after %.1f s", pool->shard,
-				 pool->parts.address, (double) (net->now_us - pool->trouble_since_us) / 1e6);
+		snprintf(line, sizeof(line), "shard %u (%s): works again after %u failures in %.1f s",
+				 pool->shard, pool->parts.address, pool->failures,
+				 (double) (net->now_us - pool->trouble_since_us) / 1e6);
 		net->host.log(net->host.ctx, NC_NET_INFO, line);
 	}
 	pool->trouble_logged = false;
 	pool->trouble_since_us = 0;
+	pool->failures = 0;
+	pool->last_error[0] = '\0';
+	show_trouble(pool);
+}
+
+void
+nc_pool_ask_again(NcPool *pool, NcFlight *flight, const char *message)
+{
+	NcNet	   *net = pool->net;
+
+	flight->refusals++;
+	if (pool->again.head == NULL)
+	{
+		uint64_t	pause_us = pool->again_pause_us * 2;
+
+		if (pause_us < NC_AGAIN_MIN_US)
+			pause_us = NC_AGAIN_MIN_US;
+		if (pause_us > NC_AGAIN_MAX_US)
+			pause_us = NC_AGAIN_MAX_US;
+		pool->again_pause_us = pause_us;
+		pool->again_at_us = net->now_us + pause_us;
+		nc_net_arm(net, pool->again_at_us);
+	}
+	nc_flight_append(&pool->again, flight);
+	trouble(pool, "cannot answer now", message);
 }
 
 static const char *
@@ -103,7 +155,7 @@ back_off(NcPool *pool, NcConn *c, NcConnEnd why)
 	NcNet	   *net = pool->net;
 	uint64_t	delay = pool->backoff_us * 2;
 
-	if (c->answered || (c->state == NC_CONN_READY && net->now_us - c->since_us >= STOOD_US))
+	if (c->answered || (c->state == NC_CONN_READY && net->now_us - c->since_us >= NC_CONN_STOOD_US))
 		delay = 0;
 	if (delay < NC_BACKOFF_MIN_US)
 		delay = NC_BACKOFF_MIN_US;
@@ -161,11 +213,10 @@ nc_pool_conn_ended(NcPool *pool, NcConn *c, NcConnEnd why, const char *reason)
 	take_back(pool, &c->in_flight, why, reason);
 	if (why == NC_CONN_END_RETIRED)
 		return;
-	memcpy(pool->last_error, c->last_error, sizeof(pool->last_error));
 	/* A silent connection says nothing about the next: its requests move at once. */
 	if (why != NC_CONN_END_SILENT)
 		back_off(pool, c, why);
-	log_trouble(pool, end_name(why), reason);
+	trouble(pool, end_name(why), reason);
 }
 
 /* ---- choosing and opening connections ---- */
@@ -254,6 +305,7 @@ nc_pool_sweep(NcPool *pool)
 {
 	sweep_queue(pool, &pool->foreground);
 	sweep_queue(pool, &pool->background);
+	sweep_queue(pool, &pool->again);
 }
 
 static NcConn *
@@ -288,6 +340,8 @@ add_conn(NcPool *pool)
 	c->shard = pool->shard;
 	memcpy(c->address, pool->parts.address, sizeof(c->address));
 	memcpy(c->last_error, pool->last_error, sizeof(c->last_error));
+	c->failures = pool->failures;
+	c->row_changed = true;
 	nc_conn_set_state(c, NC_CONN_BACKOFF);
 	pool->conns[pool->nconns++] = c;
 	pool->waiting = true;
@@ -341,16 +395,12 @@ check_resolution(NcPool *pool)
 	if (pool->resolve != NULL)
 		nc_resolve_release(pool->resolve);
 	pool->resolve = NULL;
-	memcpy(pool->last_error, reason, sizeof(pool->last_error));
-	for (uint32_t i = 0; i < pool->nconns; i++)
-		if (pool->conns[i]->state == NC_CONN_BACKOFF)
-			memcpy(pool->conns[i]->last_error, reason, sizeof(reason));
 	pool->backoff_us = pool->backoff_us == 0 ? NC_BACKOFF_MAX_US / 8 : NC_BACKOFF_MAX_US;
 	pool->retry_us = net->now_us + pool->backoff_us / 2 +
 		net_random(net) % (pool->backoff_us / 2);
 	nc_net_arm(net, pool->retry_us);
 	nc_count(net->counters, NC_COUNTER_CONNECT_FAILURES, 1);
-	log_trouble(pool, "cannot resolve the host name", reason);
+	trouble(pool, "cannot resolve the host name", reason);
 }
 
 /* Starts the connections that wait in BACKOFF, when their time has come. */
@@ -423,6 +473,8 @@ grow(NcPool *pool)
 void
 nc_pool_turn(NcPool *pool)
 {
+	if (pool->again.head != NULL && pool->net->now_us >= pool->again_at_us)
+		nc_flight_prepend_list(&pool->foreground, &pool->again);
 	if (pool_queued(pool) > 0)
 	{
 		serve(pool, &pool->foreground);
@@ -434,4 +486,7 @@ nc_pool_turn(NcPool *pool)
 		grow(pool);
 	if (pool->waiting)
 		start_waiting(pool);
+	/* an attempt may fail at once; the next one is seen to wait for its time */
+	if (pool->nconns == 0)
+		grow(pool);
 }

@@ -425,6 +425,35 @@ nc_ps_response_mismatch(const NcPsResponse *resp, const NcPsRequest *req, int ve
 	return object_mismatch(resp, req);
 }
 
+NcErrorKind
+nc_ps_error_kind(const char *message, size_t bytes)
+{
+	static const struct
+	{
+		const char *begin;
+		NcErrorKind kind;
+	}			known[] = {
+		/* the reference page server */
+		{"LSN timeout", NC_ERROR_TRANSIENT},
+		{"Not found: Timed out", NC_ERROR_TRANSIENT},
+		{"Not found: Timeline", NC_ERROR_TRANSIENT},
+		{"shutdown", NC_ERROR_TRANSIENT},
+		{"reconnect", NC_ERROR_TRANSIENT},
+		/* ours */
+		{"not ready", NC_ERROR_TRANSIENT},
+		{"wrong shard", NC_ERROR_MISROUTED},
+	};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+	{
+		size_t		n = strlen(known[i].begin);
+
+		if (bytes >= n && memcmp(message, known[i].begin, n) == 0)
+			return known[i].kind;
+	}
+	return NC_ERROR_FINAL;
+}
+
 const char *
 nc_ps_request_name(NcReqTag tag)
 {

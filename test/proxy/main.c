@@ -70,6 +70,8 @@ static const char help[] =
 "  eat           it does not arrive          dup       it arrives twice\n"
 "  swap          it arrives after the next one, if one is under way\n"
 "  wrongid       another request id          wrongecho=lsn|rel|block\n"
+"  lie=WHAT      a perfect answer with another page: zero, other (the one before), old (the\n"
+"                first version seen of that block since the rule was made), lsn (a higher one)\n"
 "  error=TEXT    an error answer (103) instead, _ for blanks\n"
 "  pgerror=CODE  ErrorResponse with this SQLSTATE instead, then closed\n"
 "  throttle=N    its direction carries N bytes a second from here on\n"

@@ -32,6 +32,7 @@ typedef enum Action
 	ACT_SWAP,
 	ACT_WRONGID,
 	ACT_WRONGECHO,
+	ACT_LIE,
 	ACT_ERROR,
 	ACT_PGERROR,
 	ACT_THROTTLE
@@ -59,6 +60,7 @@ static const struct
 	{"swap", ACT_SWAP, false, true, ' '},
 	{"wrongid", ACT_WRONGID, false, true, ' '},
 	{"wrongecho", ACT_WRONGECHO, false, true, 's'},
+	{"lie", ACT_LIE, false, true, 's'},
 	{"error", ACT_ERROR, false, true, 's'},
 	{"pgerror", ACT_PGERROR, false, true, 's'},
 	{"throttle", ACT_THROTTLE, true, true, 'n'},
@@ -117,6 +119,24 @@ rules_any(void)
 {
 	return nrules > 0;
 }
+
+/* ---- lies: a page that is not the one asked for, in a perfect answer ---- */
+
+#define PAGE_AT (5 + 42)
+#define PAGE_BYTES 8192
+#define OLD_PAGES 4096
+
+/* The first version seen of some blocks, found by what the answer says of itself. */
+typedef struct OldPage
+{
+	uint8_t		key[17];		/* relation, fork and block as in the answer */
+	bool		used;
+	uint8_t		page[PAGE_BYTES];
+} OldPage;
+
+static OldPage *old_pages = NULL;
+static uint8_t last_page[PAGE_BYTES];
+static bool lies_wanted = false;
 
 /* ---- making them ---- */
 
@@ -239,6 +259,13 @@ rule_add(char **words, int nwords, int *id)
 		at++;
 	if (at == RULES_MAX)
 		return "too many rules";
+	if (actions[r.action].action == ACT_LIE && !lies_wanted)
+	{
+		old_pages = calloc(OLD_PAGES, sizeof(*old_pages));
+		if (old_pages == NULL)
+			return "no memory";
+		lies_wanted = true;
+	}
 	r.id = *id = ++last_id;
 	rules[at] = r;
 	if (at == nrules)
@@ -414,6 +441,69 @@ put_pgerror(Flow *f, const char *code)
 	flow_put(f, buffer, nc_writer_bytes(&w), 0);
 }
 
+/* ---- lying ---- */
+
+static bool
+is_page(const Flow *f, const Message *m)
+{
+	return f->direction == TO_CLIENT && m->tag == NC_RESP_GETPAGE && f->conn->version == 3 &&
+		m->bytes == PAGE_AT + PAGE_BYTES;
+}
+
+static OldPage *
+old_page(const Message *m)
+{
+	const uint8_t *key = m->data + 5 + NC_RESP_V3_HEADER_BYTES;
+	uint32_t	hash = 0;
+
+	for (int i = 0; i < 17; i++)
+		hash = hash * 31 + key[i];
+	return &old_pages[hash % OLD_PAGES];
+}
+
+static bool
+has_older(const Message *m)
+{
+	const OldPage *old = old_page(m);
+
+	return old->used && memcmp(old->key, m->data + 5 + NC_RESP_V3_HEADER_BYTES, 17) == 0 &&
+		memcmp(old->page, m->data + PAGE_AT, PAGE_BYTES) != 0;
+}
+
+/* Remembers pages once there is a rule that lies. */
+static void
+remember_page(const Message *m)
+{
+	OldPage    *old = old_page(m);
+
+	if (!old->used)
+	{
+		memcpy(old->key, m->data + 5 + NC_RESP_V3_HEADER_BYTES, sizeof(old->key));
+		memcpy(old->page, m->data + PAGE_AT, PAGE_BYTES);
+		old->used = true;
+	}
+	memcpy(last_page, m->data + PAGE_AT, PAGE_BYTES);
+}
+
+static void
+put_lie(Flow *f, const Message *m, const char *kind)
+{
+	uint8_t    *copy = copy_of(m, 0);
+	uint8_t    *page = copy + PAGE_AT;
+
+	if (strcmp(kind, "zero") == 0)
+		memset(page, 0, PAGE_BYTES);
+	else if (strcmp(kind, "other") == 0)
+		memcpy(page, last_page, PAGE_BYTES);
+	else if (strcmp(kind, "old") == 0)
+		memcpy(page, old_page(m)->page, PAGE_BYTES);
+	else
+		/* the high half of the page's LSN, as the little-endian machines store it */
+		page[0] += 1;
+	flow_put(f, copy, m->bytes, 0);
+	free(copy);
+}
+
 /* What is queued leaves, then both sides are closed. */
 static void
 end_after_queue(Flow *f)
@@ -441,6 +531,8 @@ applicable(const Rule *r, const Flow *f, const Message *m)
 		case ACT_WRONGID:
 		case ACT_WRONGECHO:
 			return answer && f->conn->version >= 3 && m->bytes > 5 + 46;
+		case ACT_LIE:
+			return is_page(f, m) && (strcmp(r->text, "old") != 0 || has_older(m));
 		case ACT_ERROR:
 			return answer && m->bytes >= 5 + NC_RESP_V3_HEADER_BYTES;
 		default:
@@ -514,6 +606,9 @@ act(const Rule *r, Flow *f, const Message *m)
 		case ACT_WRONGECHO:
 			put_changed(f, m, echo_offset(r->text), 1);
 			return true;
+		case ACT_LIE:
+			put_lie(f, m, r->text);
+			return true;
 		case ACT_ERROR:
 			put_error(f, m, r->text);
 			return true;
@@ -528,6 +623,8 @@ act(const Rule *r, Flow *f, const Message *m)
 bool
 rules_on_message(Flow *f, const Message *m)
 {
+	bool		page = lies_wanted && is_page(f, m);
+
 	for (int i = 0; i < nrules; i++)
 	{
 		Rule	   *r = &rules[i];
@@ -539,5 +636,7 @@ rules_on_message(Flow *f, const Message *m)
 			  m->type != 0 ? m->type : '0', m->tag, f->conn->number, f->conn->link->name);
 		return act(r, f, m);
 	}
+	if (page)
+		remember_page(m);
 	return false;
 }

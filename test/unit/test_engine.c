@@ -182,7 +182,7 @@ test_password(void **state)
 	fclose(f);
 	w->now_us += 2 * NC_BACKOFF_MAX_US;
 	expect_pages(w, &r);
-	assert_non_null(strstr(w->log, "connected again"));
+	assert_non_null(strstr(w->log, "works again"));
 	unlink(w->config.token_file);
 	world_close(w);
 }
@@ -537,7 +537,7 @@ test_prefetch_dropped(void **state)
 		world_turn(w);
 	mock_ps_drop_all(w->servers[0]);
 	world_wait(w, 0, 40);
-	assert_int_equal(world_collect(w, 0, 40), NC_SLOT_RESULT_PS_ERROR);
+	assert_int_equal(world_collect(w, 0, 40), NC_SLOT_RESULT_UNREACHABLE);
 	assert_int_equal(w->area.rings[0].error_slot, 41);
 	assert_non_null(strstr(w->area.rings[0].error, "connection lost"));
 	expect_pages(w, &r);
@@ -590,13 +590,13 @@ test_error_text(void **state)
 	char		huge[500];
 
 	world_start(w);
-	mock_ps_error_text(w->servers[0], "LSN timeout:\n\tWAL is late");
+	mock_ps_error_text(w->servers[0], "Read error:\n\tlayer is lost");
 	mock_ps_fault(w->servers[0], MOCK_ERROR, 0, 1);
 	world_submit(w, &r);
 	world_wait(w, 0, 6);
 	assert_int_equal(world_collect(w, 0, 6), NC_SLOT_RESULT_PS_ERROR);
 	assert_int_equal(w->area.rings[0].error_slot, 7);
-	snprintf(want, sizeof(want), "shard 0 (127.0.0.1:%u): LSN timeout: WAL is late",
+	snprintf(want, sizeof(want), "shard 0 (127.0.0.1:%u): Read error: layer is lost",
 			 mock_ps_port(w->servers[0]));
 	assert_string_equal(w->area.rings[0].error, want);
 	assert_int_equal(world_counter(w, NC_COUNTER_PS_ERRORS), 1);
@@ -635,7 +635,142 @@ test_error_in_range(void **state)
 	world_close(w);
 }
 
+/* "Not now" is asked again until it is now; the trouble is shown while it lasts, told once. */
+static void
+test_transient_error(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.slot = 6, .rel = 100, .block = 7};
+	WorldRead	p = {.slot = 40, .class = NC_SLOT_CLASS_PREFETCH, .rel = 100, .block = 8,
+	.dest = NC_DEST_NONE};
+	uint32_t	lines = 0;
+
+	world_start(w);
+	mock_ps_error_text(w->servers[0], "LSN timeout: WAL is late");
+	mock_ps_fault(w->servers[0], MOCK_ERROR, 0, 5);
+	world_submit(w, &r);
+	world_wait_counter(w, NC_COUNTER_PS_ERRORS, 4);
+	assert_int_equal(world_state(w, 0, 6), NC_SLOT_TAKEN);
+	assert_string_equal(w->rows[0].last_error, "LSN timeout: WAL is late");
+	assert_int_equal(w->rows[0].failures, 4);
+	expect_pages(w, &r);
+	assert_int_equal(world_counter(w, NC_COUNTER_PS_ERRORS), 5);
+	assert_int_equal(world_counter(w, NC_COUNTER_DISCONNECTS), 0);
+	assert_string_equal(w->rows[0].last_error, "");
+	for (char *at = w->log; (at = strstr(at, "LSN timeout")) != NULL; at++)
+		lines++;
+	assert_int_equal(lines, 1);
+	assert_non_null(strstr(w->log, "works again after 5 failures"));
+
+	/* nobody waits for a prefetch */
+	mock_ps_fault(w->servers[0], MOCK_ERROR, 0, 1);
+	world_submit(w, &p);
+	world_wait(w, 0, 40);
+	assert_int_equal(world_collect(w, 0, 40), NC_SLOT_RESULT_UNREACHABLE);
+	world_close(w);
+}
+
+/* The pauses grow to a second, a cancel ends them, and so does a new map. */
+static void
+test_transient_pauses(void **state)
+{
+	World	   *w = open_world(1, 2);
+	WorldRead	r = {.slot = 6, .rel = 100, .block = 7};
+	uint64_t	errors;
+
+	world_map(w, 1, 8);
+	world_start(w);
+	mock_ps_error_text(w->servers[0], "not ready: recovery is not consistent yet");
+	mock_ps_fault(w->servers[0], MOCK_ERROR, 0, 1000000);
+	world_submit(w, &r);
+	for (int i = 0; i < 1000; i++)
+	{
+		w->now_us += 10000;
+		world_turn(w);
+	}
+	errors = world_counter(w, NC_COUNTER_PS_ERRORS);
+	assert_in_range(errors, 10, 25);
+
+	/* cancelled while it waits to be asked again: gone at the next look at everything */
+	assert_true(world_cancel(w, 0, 6));
+	w->now_us += 2000000;
+	world_turns(w, 10);
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+	assert_true(world_counter(w, NC_COUNTER_PS_ERRORS) <= errors + 1);
+
+	/* moved to another server: asked there at once, whatever the pause was */
+	world_submit(w, &r);
+	world_wait_counter(w, NC_COUNTER_PS_ERRORS, errors + 2);
+	world_map(w, 2, 8);
+	memcpy(w->map.conninfo[0], w->map.conninfo[1], sizeof(w->map.conninfo[0]));
+	w->map.shard_count = 1;
+	nc_engine_set_shard_map(w->engine, &w->map);
+	world_wait(w, 0, 6);
+	assert_int_equal(world_collect(w, 0, 6), NC_SLOT_RESULT_OK);
+	assert_int_equal(mock_ps_requests(w->servers[1]), 1);
+	world_close(w);
+}
+
+/* "Not mine" may be a map that is about to change, but only for some seconds. */
+static void
+test_misrouted(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.slot = 6, .rel = 100, .block = 7};
+
+	world_start(w);
+	mock_ps_error_text(w->servers[0], "wrong shard: block 7 belongs to shard 1");
+	mock_ps_fault(w->servers[0], MOCK_ERROR, 0, 3);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+
+	mock_ps_fault(w->servers[0], MOCK_ERROR, 0, 1000000);
+	world_submit(w, &r);
+	world_turns(w, 500);
+	assert_int_equal(world_state(w, 0, 6), NC_SLOT_TAKEN);
+	for (int i = 0; i < 30 && world_state(w, 0, 6) == NC_SLOT_TAKEN; i++)
+	{
+		w->now_us += 1000000;
+		world_turns(w, 20);
+	}
+	assert_int_equal(world_state(w, 0, 6), NC_SLOT_DONE);
+	assert_int_equal(world_collect(w, 0, 6), NC_SLOT_RESULT_PS_ERROR);
+	assert_non_null(strstr(w->area.rings[0].error, ", attempt "));
+	assert_non_null(strstr(w->area.rings[0].error, "wrong shard: block 7"));
+	world_close(w);
+}
+
 /* ---- connecting ---- */
+
+/* A shard that refuses and that nobody asks is seen all the same, and its end too. */
+static void
+test_idle_refusing(void **state)
+{
+	World	   *w = open_world(1, 1);
+
+	mock_ps_down(w->servers[0]);
+	world_start(w);
+	world_wait_counter(w, NC_COUNTER_CONNECT_FAILURES, 1);
+	for (int i = 0; i < 300; i++)
+	{
+		w->now_us += 10000;
+		world_turn(w);
+		assert_int_equal(world_rows_in(w, NC_CONN_BACKOFF) +
+						 world_rows_in(w, NC_CONN_CONNECTING), 1);
+	}
+	assert_non_null(strstr(w->rows[0].last_error, "refused"));
+	assert_true(w->rows[0].failures > 3);
+	mock_ps_up(w->servers[0]);
+	w->now_us += 2 * NC_BACKOFF_MAX_US;
+	world_wait_counter(w, NC_COUNTER_CONNECTS, 1);
+	/* that it stands proves it after a while, since nobody asks */
+	w->now_us += 2000000;
+	world_turns(w, 5);
+	assert_int_equal(world_rows_in(w, NC_CONN_READY), 1);
+	assert_string_equal(w->rows[0].last_error, "");
+	assert_int_equal(w->rows[0].failures, 0);
+	world_close(w);
+}
 
 /* Attempts thin out to about one a second, messages to one in five seconds. */
 static void
@@ -667,7 +802,7 @@ test_back_off(void **state)
 	mock_ps_up(w->servers[0]);
 	w->now_us += 2000000;
 	expect_pages(w, &r);
-	assert_non_null(strstr(w->log, "connected again"));
+	assert_non_null(strstr(w->log, "works again"));
 	mock_ps_drop_all(w->servers[0]);
 	world_wait_counter(w, NC_COUNTER_DISCONNECTS, 1);
 	world_turns(w, 40);
@@ -1076,6 +1211,10 @@ main(void)
 		BOTH(test_silent),
 		BOTH(test_error_text),
 		BOTH(test_error_in_range),
+		BOTH(test_transient_error),
+		BOTH(test_transient_pauses),
+		BOTH(test_misrouted),
+		BOTH(test_idle_refusing),
 		BOTH(test_back_off),
 		BOTH(test_command_refused),
 		BOTH(test_command_no_copy),

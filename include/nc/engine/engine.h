@@ -72,6 +72,7 @@ typedef struct NcConnRow
 	uint32_t	in_flight;
 	uint64_t	since_us;		/* when it entered this state */
 	uint64_t	requests;		/* sent over its life */
+	uint32_t	failures;		/* of its shard since the present trouble began */
 	char		address[128];	/* host:port, never a password */
 	char		last_error[128];
 } NcConnRow;

@@ -35,6 +35,9 @@ typedef struct NcShared
 	/* 1 once the floor of the last-written LSNs has been set after recovery. */
 	_Atomic uint32_t lwlsn_ready;
 
+	/* When a waiting process last said so in the log; one speaks for all. */
+	_Atomic uint64_t wait_logged_us;
+
 	/* Bit i: bounce page i is taken. */
 	_Atomic uint64_t bounce_taken;
 } NcShared;
@@ -45,6 +48,12 @@ extern char *nc_bounce;			/* NC_BOUNCE_PAGES pages, I/O aligned */
 
 /* Installs the request and startup hooks; called once by _PG_init. */
 extern void nc_shmem_init(void);
+
+/*
+ * "shard 1 (host:port), 1 of 2 connections ready; connection refused (4 failures)":
+ * where a block is asked for, and how that fares.  Any process; asks nobody.
+ */
+extern void nc_describe_shard(const NcRelKey *rel, uint32 block, char *text, Size bytes);
 
 static inline void
 nc_stat(NcCounter id, uint64 n)

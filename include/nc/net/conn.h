@@ -54,6 +54,8 @@ typedef struct NcConn
 	uint64_t	progress_us;	/* READY: when the last bytes arrived */
 	uint64_t	requests;		/* sent over the life of this row's present connection */
 	bool		answered;		/* READY: an answer was verified */
+	bool		proved;			/* READY: a good answer came, or it stood for a while */
+	bool		row_changed;	/* texts of its row are to be shown anew */
 
 	/* Fixed when the connection is started. */
 	int			version;
@@ -76,7 +78,8 @@ typedef struct NcConn
 	NcFlightList in_flight;		/* sent, not answered, oldest first */
 
 	char		address[NC_CONN_TEXT_BYTES];
-	char		last_error[NC_CONN_TEXT_BYTES];
+	char		last_error[NC_CONN_TEXT_BYTES]; /* the shard's present trouble, empty when it is over */
+	uint32_t	failures;		/* of the shard since its trouble began */
 } NcConn;
 
 /* May a connection go from one state to the other?  The table of conn_state.h. */

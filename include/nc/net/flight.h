@@ -17,7 +17,9 @@ typedef struct NcFlight
 	struct NcFlight *next;
 	NcPsRequest msg;			/* reqid is set anew at each sending */
 	uint64_t	group;			/* requests of one range: kept together on a connection */
+	uint64_t	first_us;		/* when it was first queued */
 	uint64_t	sent_us;		/* when it was last sent */
+	uint32_t	refusals;		/* error answers after which it is asked again */
 	bool		background;		/* nobody waits: served last, dropped with its connection */
 	bool		was_sent;		/* a later sending is a repetition */
 } NcFlight;

@@ -25,6 +25,10 @@
 #define NC_BACKOFF_MIN_US 1000
 #define NC_BACKOFF_MAX_US 1000000
 
+/* Pause before requests are asked again that were answered "not now", as above. */
+#define NC_AGAIN_MIN_US 10000
+#define NC_AGAIN_MAX_US 1000000
+
 /* After a wrong answer a server is left alone for at least this long. */
 #define NC_BACKOFF_POISONED_US 100000
 
@@ -43,10 +47,11 @@ typedef struct NcNetHost
 
 	/*
 	 * The answer to a flight, verified.  Pages point into the receive buffer and
-	 * are gone after the call.  The flight is the engine's again.  Must not call
-	 * back into the net.
+	 * are gone after the call.  True: the flight is the engine's again.  False,
+	 * for an error answer only: it is to be asked again after a while.  Must not
+	 * call back into the net.
 	 */
-	void		(*answer) (void *ctx, NcConn *conn, NcFlight *flight, const NcPsResponse *resp);
+	bool		(*answer) (void *ctx, NcConn *conn, NcFlight *flight, const NcPsResponse *resp);
 
 	/* Is it still of use?  Asked just before it is sent.  If not, it is handed back as unwanted. */
 	bool		(*keep) (void *ctx, const NcFlight *flight);
@@ -114,7 +119,7 @@ extern void nc_net_set_now(NcNet *net, uint64_t now_us);
 extern uint64_t nc_net_deadline_us(const NcNet *net);
 
 /* Connection with this index (< NC_CONNS_MAX); for rows. */
-extern const NcConn *nc_net_conn(const NcNet *net, uint32_t index);
+extern NcConn *nc_net_conn(NcNet *net, uint32_t index);
 
 /* Connections ever used: indexes below this. */
 extern uint32_t nc_net_conns_used(const NcNet *net);

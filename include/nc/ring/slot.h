@@ -77,7 +77,8 @@ typedef enum NcSlotResult
 	NC_SLOT_RESULT_OK = 0,
 	NC_SLOT_RESULT_PS_ERROR,	/* the page server answered with an error; its text is in the ring */
 	NC_SLOT_RESULT_BAD_REQUEST,	/* the communicator refused the slot's fields or destinations */
-	NC_SLOT_RESULT_NO_SERVER	/* no page server is configured */
+	NC_SLOT_RESULT_NO_SERVER,	/* no page server is configured */
+	NC_SLOT_RESULT_UNREACHABLE	/* connection lost or server not ready; worth another try */
 } NcSlotResult;
 
 /* The longest contiguous range of one slot. */

@@ -123,6 +123,17 @@ extern bool nc_ps_response_decode(const uint8_t *body, size_t bytes, int version
 extern const char *nc_ps_response_mismatch(const NcPsResponse *resp, const NcPsRequest *req,
 										   int version);
 
+/* What an ERROR answer means for whoever asked. */
+typedef enum NcErrorKind
+{
+	NC_ERROR_FINAL,				/* asking again gives the same */
+	NC_ERROR_TRANSIENT,			/* the server cannot answer now: WAL, start-up, attaching */
+	NC_ERROR_MISROUTED			/* it serves other blocks: one side's shard map is old */
+} NcErrorKind;
+
+/* Judges by how the text begins, which is all that the protocol has. */
+extern NcErrorKind nc_ps_error_kind(const char *message, size_t bytes);
+
 /* "GetPage", "Nblocks", ... for messages. */
 extern const char *nc_ps_request_name(NcReqTag tag);
 
