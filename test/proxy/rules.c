@@ -396,7 +396,7 @@ echo_offset(const char *field)
 		return 5 + 24;			/* of not_modified_since */
 	if (strcmp(field, "rel") == 0)
 		return 5 + 36;
-	return 5 + 45;				/* the block of GetPage */
+	return 5 + 41;				/* the block of GetPage */
 }
 
 static void
