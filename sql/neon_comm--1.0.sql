@@ -35,6 +35,22 @@ RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_page_servers' LANGUAGE C STRI
 CREATE VIEW neon_comm.page_servers AS SELECT * FROM neon_comm.get_page_servers();
 COMMENT ON VIEW neon_comm.page_servers IS 'registered page servers as the WAL feed knows them';
 
+CREATE FUNCTION neon_comm.get_lfc(OUT state text, OUT path text, OUT size_bytes bigint,
+	OUT limit_bytes bigint, OUT used_pages bigint, OUT staged_pages int, OUT memory_bytes bigint,
+	OUT last_error text)
+RETURNS record AS 'MODULE_PATHNAME', 'nc_get_lfc' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.lfc AS SELECT * FROM neon_comm.get_lfc();
+COMMENT ON VIEW neon_comm.lfc IS 'state of the local file cache';
+
+CREATE FUNCTION neon_comm.get_prewarm_progress(OUT state text, OUT workers int, OUT total bigint,
+	OUT loaded bigint, OUT skipped bigint, OUT failed bigint, OUT elapsed interval,
+	OUT paused interval)
+RETURNS record AS 'MODULE_PATHNAME', 'nc_get_prewarm_progress' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.prewarm_progress AS SELECT * FROM neon_comm.get_prewarm_progress();
+COMMENT ON VIEW neon_comm.prewarm_progress IS 'the last prewarm of the local file cache';
+
 -- ---- functions ----
 
 CREATE FUNCTION neon_comm.status(OUT enabled bool, OUT communicator_pid int, OUT io_method text,
@@ -60,6 +76,18 @@ CREATE FUNCTION neon_comm.restart_communicator() RETURNS void
 AS 'MODULE_PATHNAME', 'nc_restart_communicator' LANGUAGE C STRICT VOLATILE;
 COMMENT ON FUNCTION neon_comm.restart_communicator() IS 'ends the communicator between two turns; the postmaster starts it again and requests go on';
 
+CREATE FUNCTION neon_comm.lfc_save() RETURNS bigint
+AS 'MODULE_PATHNAME', 'nc_lfc_save_now' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.lfc_save() IS 'writes the list of cached pages; returns their number';
+
+CREATE FUNCTION neon_comm.lfc_prewarm(workers int DEFAULT 2) RETURNS void
+AS 'MODULE_PATHNAME', 'nc_lfc_prewarm_now' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.lfc_prewarm(int) IS 'starts to fill the local file cache by its saved list; see neon_comm.prewarm_progress';
+
+CREATE FUNCTION neon_comm.lfc_prewarm_stop() RETURNS bool
+AS 'MODULE_PATHNAME', 'nc_lfc_prewarm_stop' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.lfc_prewarm_stop() IS 'ends a running prewarm; false when none runs';
+
 -- ---- who may use them ----
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA neon_comm FROM PUBLIC;
@@ -67,5 +95,6 @@ REVOKE ALL ON ALL TABLES IN SCHEMA neon_comm FROM PUBLIC;
 GRANT USAGE ON SCHEMA neon_comm TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA neon_comm TO pg_monitor;
 GRANT EXECUTE ON FUNCTION neon_comm.get_counters(), neon_comm.get_connections(),
-	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.status(),
+	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.get_lfc(), neon_comm.get_prewarm_progress(),
+	neon_comm.status(),
 	neon_comm.local_bytes(), neon_comm.local_blocks() TO pg_monitor;

@@ -33,6 +33,9 @@ database         044_lagging
 page_lsn         044_lagging
 relation_lsn     061_reuse
 local_reserve    065_no_room
+lfc_write        160_file_cache
+lfc_forget       160_file_cache
+lfc_database     160_file_cache
 '
 
 restore() { make -C "$tree" install PG_CONFIG="$pg_config" >"$logs/restore.log" 2>&1; rm -rf "$copy"; }

@@ -22,6 +22,9 @@
 #define LOCK_SPINS 100
 #define LOCK_YIELDS 50
 
+/* Fewer would be full before a wake reaches the writer. */
+#define STAGE_MIN 64
+
 /* Staging pages in words of 64 bits. */
 #define STAGE_WORDS (NC_LFC_STAGE_MAX / 64)
 
@@ -73,7 +76,6 @@ struct NcLfc
 	_Atomic uint32_t on;
 	_Atomic uint32_t limit;		/* ways in use */
 	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t used;
-	_Atomic uint64_t evictions;
 	_Atomic uint32_t staged;
 
 	/* Bit i: staging page i is taken; it waits for the writer. */
@@ -98,7 +100,7 @@ nc_lfc_stage_pages(uint64_t blocks)
 {
 	uint64_t	n = blocks / 2048;
 
-	return n < 16 ? 16 : n > NC_LFC_STAGE_MAX ? NC_LFC_STAGE_MAX : (uint32_t) n;
+	return n < STAGE_MIN ? STAGE_MIN : n > NC_LFC_STAGE_MAX ? NC_LFC_STAGE_MAX : (uint32_t) n;
 }
 
 size_t
@@ -149,16 +151,16 @@ nc_lfc_staged(const NcLfc *c)
 	return atomic_load_explicit(&c->staged, memory_order_relaxed);
 }
 
+bool
+nc_lfc_urgent(const NcLfc *c)
+{
+	return nc_lfc_staged(c) * 2 >= c->nstage;
+}
+
 uint32_t
 nc_lfc_limit(const NcLfc *c)
 {
 	return atomic_load_explicit(&c->limit, memory_order_relaxed);
-}
-
-uint64_t
-nc_lfc_evictions(const NcLfc *c)
-{
-	return atomic_load_explicit(&c->evictions, memory_order_relaxed);
 }
 
 bool
@@ -393,7 +395,6 @@ pass_oldest(NcLfc *c, Set *set, Queue *q)
 		if (q == &set->small)
 			add_ghost(set, set->tags[w]);
 		remove_way(c, set, w);
-		atomic_fetch_add_explicit(&c->evictions, 1, memory_order_relaxed);
 		return true;
 	}
 	unlink_way(set, q, w);
@@ -408,9 +409,12 @@ pass_oldest(NcLfc *c, Set *set, Queue *q)
 	return false;
 }
 
-/* A free place below the limit; makes one if `evict`. NONE when all are busy. */
+/*
+ * A free place below the limit.  If there is none another page gives way, which
+ * *evicted tells; with evicted NULL none does.  NONE when all are busy.
+ */
 static uint8_t
-free_way(NcLfc *c, Set *set, bool evict)
+free_way(NcLfc *c, Set *set, bool *evicted)
 {
 	uint32_t	limit = atomic_load_explicit(&c->limit, memory_order_relaxed);
 	uint32_t	small_share = limit / 10 > 0 ? limit / 10 : 1;
@@ -426,19 +430,22 @@ free_way(NcLfc *c, Set *set, bool evict)
 				&set->small : &set->main;
 
 			/* each way is passed at most USES_MAX + 1 times, and once more when busy */
-			if (!evict || limit == 0 || steps > NC_LFC_WAYS * (USES_MAX + 2) || q->count == 0)
+			if (evicted == NULL || limit == 0 || steps > NC_LFC_WAYS * (USES_MAX + 2) || q->count == 0)
 				return NONE;
 			if (pass_oldest(c, set, q))
+			{
+				*evicted = true;
 				break;
+			}
 		}
 	}
 }
 
 /* Makes an entry in a free place. */
 static uint8_t
-enter(NcLfc *c, Set *set, const NcPageKey *key, uint16_t tag, bool evict)
+enter(NcLfc *c, Set *set, const NcPageKey *key, uint16_t tag, bool *evicted)
 {
-	uint8_t		w = free_way(c, set, evict);
+	uint8_t		w = free_way(c, set, evicted);
 	Entry	   *e;
 
 	if (w == NONE)
@@ -583,7 +590,7 @@ nc_lfc_has(NcLfc *c, const NcPageKey *key)
 /* ---- bringing pages ---- */
 
 NcLfcPut
-nc_lfc_put(NcLfc *c, const NcPageKey *key, const uint8_t *page, bool *urgent)
+nc_lfc_put(NcLfc *c, const NcPageKey *key, const uint8_t *page, NcLfcNote *note)
 {
 	uint64_t	hash = hash_of(key);
 	Set		   *set = set_of(c, hash);
@@ -593,7 +600,7 @@ nc_lfc_put(NcLfc *c, const NcPageKey *key, const uint8_t *page, bool *urgent)
 	uint32_t	sum;
 	uint8_t		w;
 
-	*urgent = nc_lfc_staged(c) * 2 >= c->nstage;
+	*note = (NcLfcNote) {.urgent = nc_lfc_urgent(c)};
 	if (stage < 0)
 	{
 		(void) nc_lfc_forget(c, key);
@@ -617,7 +624,7 @@ nc_lfc_put(NcLfc *c, const NcPageKey *key, const uint8_t *page, bool *urgent)
 		done = NC_LFC_PUT_REPLACED;
 	else
 	{
-		w = enter(c, set, key, tag_of(hash), true);
+		w = enter(c, set, key, tag_of(hash), &note->evicted);
 		if (w != NONE)
 			done = NC_LFC_PUT_NEW;
 	}
@@ -644,7 +651,7 @@ nc_lfc_reserve(NcLfc *c, const NcPageKey *key, NcLfcRef *ref)
 
 	lock_set(set);
 	if (nc_lfc_is_on(c) && find_way(set, key, tag_of(hash)) == NONE)
-		w = enter(c, set, key, tag_of(hash), false);
+		w = enter(c, set, key, tag_of(hash), NULL);
 	if (w != NONE)
 	{
 		set_state(&set->entries[w], NC_LFC_RESERVED);
@@ -815,6 +822,15 @@ is_wanted_still(NcLfc *c, const NcLfcRef *ref)
 	same = word_of(&set->entries[w]) == ref->word;
 	unlock_set(set);
 	return same;
+}
+
+bool
+nc_lfc_has_work(const NcLfc *c)
+{
+	for (uint32_t i = 0; i < STAGE_WORDS; i++)
+		if (atomic_load_explicit(&c->queued[i], memory_order_seq_cst) != 0)
+			return true;
+	return false;
 }
 
 bool

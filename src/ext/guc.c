@@ -33,6 +33,10 @@ int			nc_guc_lwlsn_entries = 131072;
 int			nc_guc_local_chunks = 131072;
 int			nc_guc_sweep_interval = 5000;
 int			nc_guc_verify = NC_VERIFY_OFF;
+int			nc_guc_lfc_size = 0;
+int			nc_guc_lfc_size_limit = 16777216;
+int			nc_guc_lfc_prewarm_workers = 2;
+char	   *nc_guc_lfc_path = "";
 bool		nc_guc_allow_unsafe = false;
 bool		nc_guc_allow_unknown_server = false;
 
@@ -78,6 +82,15 @@ check_id(char **value, void **extra, GucSource source)
 	if (strlen(*value) == 32 && strspn(*value, "0123456789abcdefABCDEF") == 32)
 		return true;
 	GUC_check_errdetail("An id is 32 hexadecimal digits without dashes or a shard suffix.");
+	return false;
+}
+
+static bool
+check_lfc_path(char **value, void **extra, GucSource source)
+{
+	if (**value != '\0' && strlen(*value) < MAXPGPATH - 32)
+		return true;
+	GUC_check_errdetail("It names a file, absolute or below the data directory.");
 	return false;
 }
 
@@ -185,6 +198,15 @@ nc_guc_init(void)
 							 NULL, NULL, NULL);
 	define_int("neon_comm.last_written_lsn_entries", "Pages whose last-written LSN is remembered.",
 			   &nc_guc_lwlsn_entries, 1024, 64 * 1024 * 1024, PGC_POSTMASTER, 0);
+	DefineCustomStringVariable("neon_comm.lfc_path", "File of the local file cache; its list is beside it.",
+							   NULL, &nc_guc_lfc_path, "neon_comm.lfc", PGC_POSTMASTER,
+							   GUC_SUPERUSER_ONLY, check_lfc_path, NULL, NULL);
+	define_int("neon_comm.lfc_prewarm_workers", "Processes that fill the local file cache from its list after a start; 0 = none.",
+			   &nc_guc_lfc_prewarm_workers, 0, 8, PGC_SIGHUP, 0);
+	define_int("neon_comm.lfc_size", "Largest size of the local file cache; 0 switches it off.",
+			   &nc_guc_lfc_size, 0, 16777216, PGC_POSTMASTER, GUC_UNIT_MB);
+	define_int("neon_comm.lfc_size_limit", "Size of the local file cache now, at most neon_comm.lfc_size.",
+			   &nc_guc_lfc_size_limit, 0, 16777216, PGC_SIGHUP, GUC_UNIT_MB);
 	define_int("neon_comm.local_index_chunks", "Entries of the index of local blocks, 64 blocks each.",
 			   &nc_guc_local_chunks, 1024, 16 * 1024 * 1024, PGC_POSTMASTER, 0);
 	DefineCustomEnumVariable("neon_comm.mode",

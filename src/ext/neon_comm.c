@@ -12,6 +12,7 @@
 #include "nc/ext/shmem.h"
 #include "nc/ext/test_point.h"
 #include "nc/feed/feed.h"
+#include "nc/filecache/filecache.h"
 #include "nc/smgr/abi.h"
 #include "nc/smgr/database.h"
 #include "nc/smgr/skeleton.h"
@@ -58,4 +59,5 @@ _PG_init(void)
 	nc_database_init();
 	nc_communicator_register();
 	nc_sweeper_register();
+	nc_filecache_writer_register();
 }

@@ -15,6 +15,7 @@
 #include "nc/ext/shmem.h"
 #include "nc/ext/test_point.h"
 #include "nc/feed/feed.h"
+#include "nc/filecache/filecache.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
 #include "nc/smgr/skeleton.h"
@@ -50,6 +51,7 @@ on_request(void)
 	RequestAddinShmemSpace(nc_lwlsn_shmem_bytes());
 	RequestAddinShmemSpace(nc_local_shmem_bytes());
 	RequestAddinShmemSpace(nc_feed_shmem_bytes());
+	RequestAddinShmemSpace(nc_filecache_shmem_bytes());
 	RequestAddinShmemSpace(nc_worker_alone_shmem_bytes());
 	RequestAddinShmemSpace(nc_test_point_shmem_bytes());
 	RequestNamedLWLockTranche("neon_comm_lwlsn", LOCKS_PER_TRANCHE);
@@ -83,6 +85,7 @@ on_startup(void)
 	nc_lwlsn_shmem_startup();
 	nc_local_shmem_startup();
 	nc_feed_shmem_startup();
+	nc_filecache_shmem_startup();
 	nc_worker_alone_shmem_startup();
 	nc_test_point_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);

@@ -31,6 +31,7 @@
 
 #include "nc/ext/guc.h"
 #include "nc/ext/test_point.h"
+#include "nc/filecache/filecache.h"
 #include "nc/smgr/database.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
@@ -52,6 +53,8 @@ settle(void)
 		return;
 	nc_lwlsn_raise_all(nc_lsn_now());
 	nc_local_forget_database(database);
+	if (NC_RULE_ON(LFC_DATABASE))
+		nc_filecache_forget_database(database);
 }
 
 /* Makes copied files sparse, once, while nobody can see the database yet. */

@@ -6,7 +6,7 @@
  *
  *	plain		temporary and unlogged relations, INIT, FSM and VM forks: md does it
  *	local		a block named by the index: its content is in the skeleton file
- *	cache		(the place of the local file cache, between local and remote)
+ *	cache		a page of the local file cache, between local and remote
  *	remote		everything else: the skeleton holds length, page servers hold content
  *
  * Runs in every process of the compute.  Rules about which page stays local
@@ -23,6 +23,8 @@
 #include "nc/ext/shmem.h"
 #include "nc/ext/test_point.h"
 #include "nc/feed/throttle.h"
+#include "nc/filecache/filecache.h"
+#include "nc/lsn/request_lsn.h"
 #include "nc/smgr/abi.h"
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
@@ -59,7 +61,10 @@ nc_smgr_create(SMgrRelation reln, ForkNumber fork, bool is_redo)
 	if (is_temp(reln))
 		return;
 	if (fork == INIT_FORKNUM)
+	{
 		nc_local_set_unlogged(&rel);
+		nc_filecache_forget(&rel, 0, nc_skeleton_length(&rel));
+	}
 	else if (fork == MAIN_FORKNUM)
 	{
 		nc_lwlsn_set_relation(&rel, nc_lsn_now());
@@ -72,18 +77,23 @@ void
 nc_smgr_unlink(NcPgRelBackend backend_rel, ForkNumber fork, bool is_redo)
 {
 	NcRelKey	rel = NC_PGREL_BACKEND_KEY(backend_rel, MAIN_FORKNUM);
+	BlockNumber length = 0;
 
 	NC_TEST_POINT_REL("smgr-unlink", rel.rel);
 	if (!NC_PGREL_BACKEND_IS_TEMP(backend_rel))
 	{
 		if (fork == MAIN_FORKNUM || fork == InvalidForkNumber)
 		{
+			length = nc_skeleton_length(&rel);
 			nc_local_forget_blocks(&rel, 0);
 			nc_lwlsn_set_relation(&rel, nc_lsn_now());
 		}
 	}
 	NC_TEST_POINT_REL("smgr-unlink-md", rel.rel);
 	nc_md_unlink(backend_rel, fork, is_redo);
+	/* after md: whoever brings a page without its buffer looks at the length first */
+	if (NC_RULE_ON(LFC_FORGET))
+		nc_filecache_forget(&rel, 0, length);
 	if (!NC_PGREL_BACKEND_IS_TEMP(backend_rel) &&
 		(fork == INIT_FORKNUM || fork == InvalidForkNumber))
 		nc_local_forget_persistence(&rel);
@@ -104,6 +114,8 @@ nc_smgr_truncate(SMgrRelation reln, ForkNumber fork, BlockNumber from, BlockNumb
 		return;
 	nc_local_forget_blocks(&rel, nblocks);
 	nc_lwlsn_set_relation(&rel, nc_lsn_now());
+	if (NC_RULE_ON(LFC_FORGET))
+		nc_filecache_forget(&rel, nblocks, from);
 }
 
 /* ---- writing ---- */
@@ -237,9 +249,15 @@ write_permanent(SMgrRelation reln, BlockNumber block, const char *page, bool ski
 	NC_TEST_POINT_REL("smgr-write", rel.rel);
 	count_kept(why);
 	if (why == NC_KEEP_NOT)
+	{
 		drop_page(reln, &rel, block, page);
-	else
-		keep_page(reln, &rel, block, page, why, keep_until, skip_fsync);
+		if (NC_RULE_ON(LFC_WRITE))
+			nc_filecache_written(&rel, block, page);
+		return;
+	}
+	if (NC_RULE_ON(LFC_WRITE))
+		nc_filecache_forget(&rel, block, block + 1);
+	keep_page(reln, &rel, block, page, why, keep_until, skip_fsync);
 }
 
 void
@@ -290,6 +308,8 @@ nc_smgr_extendv(SMgrRelation reln, ForkNumber fork, BlockNumber first, const cha
 	now = nc_lsn_now();
 	if (first > length)
 		nc_lwlsn_set_relation(&rel, now);
+	if (NC_RULE_ON(LFC_FORGET))
+		nc_filecache_forget(&rel, Min(length, first), first + nblocks);
 	for (int i = 0; i < nblocks; i++)
 	{
 		nc_lwlsn_set_page(&rel, first + i, now, 0);
@@ -392,13 +412,42 @@ read_local(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, char *page
 	return true;
 }
 
+/*
+ * From the local file cache.  What is found there is the version last dropped or
+ * a newer one (docs/lfc.md); that it is not older is looked at all the same.
+ */
+static bool
+read_cached(const NcRelKey *rel, BlockNumber block, char *page)
+{
+	XLogRecPtr	nms,
+				exact;
+
+	if (!nc_filecache_read(rel, block, page))
+		return false;
+	nc_lwlsn_query(rel, block, &nms, &exact);
+	if (nc_answer_verdict(PageIsNew(page) ? 0 : PageGetLSN(page), exact, InvalidXLogRecPtr) ==
+		NC_ANSWER_OK)
+		return true;
+	nc_stat(NC_COUNTER_LFC_STALE, 1);
+	nc_filecache_forget(rel, block, block + 1);
+	return false;
+}
+
 /* Reads the block without a page server, if that is where it is. */
 static bool
 read_here(SMgrRelation reln, ForkNumber fork, const NcRelKey *rel, BlockNumber length,
 		  BlockNumber block, char *page)
 {
 	if (block < length)
-		return read_local(reln, rel, block, page);
+	{
+		if (read_local(reln, rel, block, page))
+			return true;
+		if (!read_cached(rel, block, page))
+			return false;
+		if (nc_shadow_on())
+			nc_shadow_check(reln, block, page);
+		return true;
+	}
 
 	/* past the end md's errors and recovery's zeroes stay what they are */
 	nc_md_read(reln, fork, block, page);
@@ -444,5 +493,7 @@ nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **page
 		read_remote(&rel, first + i, pages + i, run);
 		for (int k = 0; k < run && nc_shadow_on(); k++)
 			nc_shadow_check(reln, first + i + k, pages[i + k]);
+		for (int k = 0; k < run; k++)
+			nc_filecache_received(&rel, first + i + k, pages[i + k]);
 	}
 }

@@ -9,8 +9,10 @@
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "catalog/pg_tablespace_d.h"
 #include "common/relpath.h"
 #include "storage/fd.h"
 #include "storage/md.h"
@@ -99,20 +101,51 @@ nc_skeleton_extend(SMgrRelation reln, BlockNumber block)
 	}
 }
 
+/*
+ * Name of a segment below the data directory.  GetRelationPath() allocates, which
+ * code that runs in critical sections must not.
+ */
+static void
+segment_path(const NcRelKey *rel, BlockNumber segno, char *path)
+{
+	char		suffix[16] = "";
+
+	if (segno > 0)
+		snprintf(suffix, sizeof(suffix), ".%u", segno);
+	if (rel->spc == GLOBALTABLESPACE_OID)
+		snprintf(path, MAXPGPATH, "global/%u%s", rel->rel, suffix);
+	else if (rel->spc == DEFAULTTABLESPACE_OID)
+		snprintf(path, MAXPGPATH, "base/%u/%u%s", rel->db, rel->rel, suffix);
+	else
+		snprintf(path, MAXPGPATH, "pg_tblspc/%u/%s/%u/%u%s", rel->spc,
+				 TABLESPACE_VERSION_DIRECTORY, rel->db, rel->rel, suffix);
+}
+
 /* Opens the segment with this block; -1 when it is not there. */
 static int
 open_segment(const NcRelKey *rel, BlockNumber block)
 {
-	char	   *base = GetRelationPath(rel->db, rel->spc, rel->rel, InvalidBackendId, MAIN_FORKNUM);
 	char		path[MAXPGPATH];
-	BlockNumber segno = block / RELSEG_SIZE;
 
-	if (segno == 0)
-		strlcpy(path, base, sizeof(path));
-	else
-		snprintf(path, sizeof(path), "%s.%u", base, segno);
-	pfree(base);
+	segment_path(rel, block / RELSEG_SIZE, path);
 	return BasicOpenFile(path, O_RDWR | PG_BINARY);
+}
+
+BlockNumber
+nc_skeleton_length(const NcRelKey *rel)
+{
+	uint64		length = 0;
+	char		path[MAXPGPATH];
+	struct stat st;
+
+	for (BlockNumber seg = 0;; seg++)
+	{
+		segment_path(rel, seg, path);
+		if (stat(path, &st) != 0)
+			break;
+		length += st.st_size / BLCKSZ;
+	}
+	return (BlockNumber) Min(length, MaxBlockNumber);
 }
 
 void

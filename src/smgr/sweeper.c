@@ -38,6 +38,7 @@
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
+#include "nc/smgr/prewarm.h"
 #include "nc/smgr/shadow.h"
 #include "nc/smgr/skeleton.h"
 #include "nc/smgr/sweeper.h"
@@ -211,6 +212,7 @@ nc_sweeper_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 		}
 		(void) nc_sweep();
+		nc_prewarm_at_start();
 		MemoryContextReset(context);
 	}
 }

@@ -14,6 +14,8 @@
 #     --conf KEY=VALUE            a setting of stock and compute, may be repeated
 #     --ps-conf KEY=VALUE         a setting of the page servers, may be repeated
 #     --shards N, --stripe-blocks N, --checksums
+#     --flip-cache MB             while the compute runs: each second another random size limit of
+#                                 its file cache, 0 to MB (with --conf neon_comm.lfc_size=...)
 #     --tests "A B C"             only these tests, in this order (regress: put test_setup first)
 #     --runs N                    at most N runs of each server (default 3): more than one is
 #                                 made only if results differ
@@ -43,6 +45,7 @@ runs_max=3
 shards=2
 stripe=2048
 checksums=
+flip_cache=
 tests=
 stock_cache=
 against=compute
@@ -56,7 +59,7 @@ usage_fatal() { fatal "$1 (see --help)"; }
 
 while [ $# -gt 0 ]; do
 	case $1 in
-		-h | --help) sed -n '3,34s/^# \{0,1\}//p' "$0"; exit 0 ;;
+		-h | --help) sed -n '3,36s/^# \{0,1\}//p' "$0"; exit 0 ;;
 		--checksums) checksums=1; shift; continue ;;
 		--keep) keep=1; shift; continue ;;
 		--*) [ $# -ge 2 ] || usage_fatal "$1 needs a value" ;;
@@ -67,6 +70,7 @@ while [ $# -gt 0 ]; do
 		--out) out=$(realpath -m "$2") ;;
 		--source) source_dir=$(realpath -m "$2") ;;
 		--conf) conf+=("$2") ;;
+		--flip-cache) flip_cache=$2 ;;
 		--ps-conf) ps_conf+=("$2") ;;
 		--shards) shards=$2 ;;
 		--stripe-blocks) stripe=$2 ;;
@@ -199,12 +203,21 @@ stop_compute() {				# RUN-DIR
 }
 
 bad_ends=()
+flips=0
 driver_group=
 
 end_driver() {
 	[ -n "$driver_group" ] || return 0
 	kill -KILL -- "-$driver_group" 2>/dev/null
 	driver_group=
+}
+
+# Another size limit for the compute's file cache.
+change_cache() {				# RUN-DIR
+	[ -n "$flip_cache" ] && [ -f "$1/cluster/compute/postmaster.pid" ] || return 0
+	echo "neon_comm.lfc_size_limit = '$((RANDOM % (flip_cache + 1)))MB'" >>"$1/cluster/compute/postgresql.conf"
+	kill -HUP "$(head -n 1 "$1/cluster/compute/postmaster.pid")"
+	flips=$((flips + 1))
 }
 
 # Waits for the driver, but not for a suite that cannot end any more: each
@@ -226,6 +239,7 @@ watch_driver() {				# PID LABEL DEADLINE RUN-DIR
 			end_driver
 			break
 		done
+		change_cache "$4"
 		sleep 1
 	done
 	wait "$1"
@@ -252,7 +266,7 @@ run_once() {					# KIND NUMBER
 		env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGOPTIONS \
 		"$driver" "${args[@]}" >"$run/driver.log" 2>&1 </dev/null &
 	watch_driver $! "$1, run $2" $((SECONDS + time_limit)) "$run"
-	info "$1, run $2: $((SECONDS - began)) s"
+	info "$1, run $2: $((SECONDS - began)) s${flip_cache:+, $flips changes of the cache so far}"
 	if [ "${3:-$1}" = stock ]; then stop_stock fast; else stop_compute "$run"; fi
 	if [ "$1" = stock ] && [ -n "$stock_cache" ]; then
 		mkdir -p "$stock_cache" && cp -R "$run" "$stock_cache/"

@@ -52,10 +52,10 @@ put(NcLfc *c, uint32_t block, uint64_t version)
 {
 	NcPageKey	k = key(7, block);
 	Page		page;
-	bool		urgent;
+	NcLfcNote	note;
 
 	paint(&page, block, version);
-	return nc_lfc_put(c, &k, page.bytes, &urgent);
+	return nc_lfc_put(c, &k, page.bytes, &note);
 }
 
 /* The file of single-threaded tests. */
@@ -409,7 +409,7 @@ test_items_come_back_and_senseless_ones_do_not(void **state)
 static void
 test_memory_is_small(void **state)
 {
-	for (uint64_t mb = 256; mb <= 1024 * 1024; mb *= 4)
+	for (uint64_t mb = 512; mb <= 1024 * 1024; mb *= 4)
 	{
 		uint64_t	blocks = mb * 128;
 		size_t		bytes = nc_lfc_bytes(nc_lfc_sets(blocks), nc_lfc_stage_pages(blocks));

@@ -78,6 +78,13 @@ typedef enum NcLfcFound
 	NC_LFC_COPIED				/* it had not been written yet and is in the caller's page */
 } NcLfcFound;
 
+/* What else a put has to tell. */
+typedef struct NcLfcNote
+{
+	bool		urgent;			/* half of the staging pages are in use */
+	bool		evicted;		/* another page gave way */
+} NcLfcNote;
+
 /* What the writer has to write: page to block `ref.place`. */
 typedef struct NcLfcJob
 {
@@ -118,8 +125,9 @@ extern uint64_t nc_lfc_used(const NcLfc *c);
 extern uint32_t nc_lfc_staged(const NcLfc *c);
 extern uint32_t nc_lfc_limit(const NcLfc *c);
 
-/* Entries that gave way to others since the index was made. */
-extern uint64_t nc_lfc_evictions(const NcLfc *c);
+/* Are half of the staging pages in use? Is anything ready for the writer? */
+extern bool nc_lfc_urgent(const NcLfc *c);
+extern bool nc_lfc_has_work(const NcLfc *c);
 
 /*
  * Off: nothing is found and nothing enters.  Switching off empties the cache.
@@ -144,9 +152,9 @@ extern bool nc_lfc_has(NcLfc *c, const NcPageKey *key);
  * The page is now this: enters it, or replaces what is there.  The caller makes
  * sure that nobody can have a newer version (it holds the buffer's I/O, or wrote
  * the page).  When it returns no older version can be found any more, whatever
- * the answer.  *urgent: a good part of the staging pages is in use.
+ * the answer.
  */
-extern NcLfcPut nc_lfc_put(NcLfc *c, const NcPageKey *key, const uint8_t *page, bool *urgent);
+extern NcLfcPut nc_lfc_put(NcLfc *c, const NcPageKey *key, const uint8_t *page, NcLfcNote *note);
 
 /*
  * A page that is brought without its buffer's lock: reserve, then find out which

@@ -35,6 +35,10 @@ extern int	nc_guc_lwlsn_entries;
 extern int	nc_guc_local_chunks;
 extern int	nc_guc_sweep_interval;	/* ms */
 extern int	nc_guc_verify;		/* NcVerify */
+extern int	nc_guc_lfc_size;	/* MB; 0 = no file cache */
+extern int	nc_guc_lfc_size_limit;	/* MB */
+extern int	nc_guc_lfc_prewarm_workers;
+extern char *nc_guc_lfc_path;
 extern bool nc_guc_allow_unsafe;
 extern bool nc_guc_allow_unknown_server;
 

@@ -21,7 +21,10 @@
 	NC_RULE(DATABASE, "database") /* settle whole-database statements */ \
 	NC_RULE(RELATION_LSN, "relation_lsn") /* date relations at truncate, unlink, create */ \
 	NC_RULE(PAGE_LSN, "page_lsn") /* remember the LSN of dropped pages */ \
-	NC_RULE(LOCAL_RESERVE, "local_reserve") /* entries for those who write others' pages */
+	NC_RULE(LOCAL_RESERVE, "local_reserve") /* entries for those who write others' pages */ \
+	NC_RULE(LFC_WRITE, "lfc_write") /* an evicted page replaces its older version in the file cache */ \
+	NC_RULE(LFC_FORGET, "lfc_forget") /* truncate, unlink, extend purge the file cache */ \
+	NC_RULE(LFC_DATABASE, "lfc_database") /* whole-database statements purge the file cache */
 
 #ifdef NC_TEST_RULES
 typedef enum NcRule

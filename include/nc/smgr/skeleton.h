@@ -35,6 +35,9 @@ extern void nc_skeleton_punch(const NcRelKey *rel, BlockNumber block, BlockNumbe
 /* Reads one block of the file with a descriptor of its own. False when there is none. */
 extern bool nc_skeleton_pread(const NcRelKey *rel, BlockNumber block, char *page);
 
+/* Blocks of the file of a main fork by its segments' sizes; 0 when there is none. Never throws. */
+extern BlockNumber nc_skeleton_length(const NcRelKey *rel);
+
 /* Punches what the index does not name in all main forks of a database (FILE_COPY made dense zeros). */
 extern void nc_skeleton_scrub_database(Oid db);
 

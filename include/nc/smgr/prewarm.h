@@ -1,0 +1,25 @@
+/*
+ * nc/smgr/prewarm.h
+ *	  Fills the local file cache from page servers by a saved list.
+ */
+#ifndef NC_SMGR_PREWARM_H
+#define NC_SMGR_PREWARM_H
+
+#include "postgres.h"
+
+/*
+ * Starts workers that bring the pages of the list, hottest first.  False and a
+ * reason when there is no cache or list, or a prewarm is running.  Any process
+ * that may register background workers.
+ */
+extern bool nc_prewarm_start(int workers, char *err, size_t err_bytes);
+
+/* Once after each start of the server, as soon as the cache is on. By the sweeper. */
+extern void nc_prewarm_at_start(void);
+
+/* Asks the workers to end; true when some were running. */
+extern bool nc_prewarm_stop(void);
+
+extern PGDLLEXPORT void nc_prewarm_main(Datum arg);
+
+#endif							/* NC_SMGR_PREWARM_H */

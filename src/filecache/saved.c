@@ -1,0 +1,285 @@
+/*
+ * saved.c
+ *	  The list of cached pages on disk: written at a clean stop and on request,
+ *	  read at a start.
+ *
+ * At a clean stop the postmaster writes it as its last act, when nobody else is
+ * left: the index, the cache file and the control file then belong together.  A
+ * start takes the index over if the control file is still the one of that stop:
+ * then no page can have changed.  Every block is compared with its checksum when
+ * it is read, so the file needs no sync.
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "catalog/pg_control.h"
+#include "common/controldata_utils.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+
+#include "nc/cache/lfc_list.h"
+#include "nc/ext/guc.h"
+#include "nc/filecache/filecache.h"
+
+#include "filecache_int.h"
+
+/* Heat classes of nc_lfc_list(): 0..7. */
+#define HEAT_MAX 7
+
+typedef struct Saver
+{
+	FILE	   *file;
+	uint64		items;
+	uint64		hash;
+	bool		failed;
+} Saver;
+
+static void
+save_item(Saver *s, const NcLfcItem *item)
+{
+	uint8		bytes[NC_LFC_LIST_ITEM_BYTES];
+
+	nc_lfc_list_encode_item(item, bytes);
+	s->hash = nc_lfc_list_hash(s->hash, bytes, sizeof(bytes));
+	s->items++;
+	if (fwrite(bytes, 1, sizeof(bytes), s->file) != sizeof(bytes))
+		s->failed = true;
+}
+
+/* Class by class, so that the list is hottest first without being sorted here. */
+static void
+save_items(Saver *s)
+{
+	NcLfcItem	items[NC_LFC_WAYS];
+
+	for (int heat = HEAT_MAX; heat >= 0; heat--)
+	{
+		for (uint32 set = 0; set < nc_lfc_nsets(nc_filecache_index) && !s->failed; set++)
+		{
+			uint32		n = nc_lfc_list(nc_filecache_index, set, items);
+
+			for (uint32 i = 0; i < n; i++)
+				if (items[i].heat == (uint32) heat)
+					save_item(s, &items[i]);
+		}
+	}
+}
+
+/* Names of this cluster, and of the stop that its control file tells of. */
+static bool
+describe(NcLfcListHead *head)
+{
+	bool		crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+	bool		stopped = crc_ok && control->state == DB_SHUTDOWNED;
+
+	memset(head, 0, sizeof(*head));
+	head->system_id = control->system_identifier;
+	strlcpy(head->tenant_id, nc_guc_tenant_id, sizeof(head->tenant_id));
+	strlcpy(head->timeline_id, nc_guc_timeline_id, sizeof(head->timeline_id));
+	head->checkpoint_lsn = control->checkPoint;
+	head->checkpoint_time = (uint64) control->checkPointCopy.time;
+	head->next_xid = U64FromFullTransactionId(control->checkPointCopy.nextXid);
+	head->nsets = nc_lfc_nsets(nc_filecache_index);
+	head->dev = atomic_load(&nc_filecache->dev);
+	head->ino = atomic_load(&nc_filecache->ino);
+	pfree(control);
+	return stopped;
+}
+
+static bool
+write_list(FILE *file, NcLfcListHead *head)
+{
+	Saver		s = {.file = file, .hash = NC_LFC_LIST_HASH_START};
+	uint8		bytes[NC_LFC_LIST_HEAD_BYTES] = {0};
+
+	/* the head comes last: until then the file is not a list */
+	if (fwrite(bytes, 1, sizeof(bytes), file) != sizeof(bytes))
+		return false;
+	save_items(&s);
+	head->items = s.items;
+	head->items_hash = s.hash;
+	nc_lfc_list_encode_head(head, bytes);
+	return !s.failed && fseek(file, 0, SEEK_SET) == 0 &&
+		fwrite(bytes, 1, sizeof(bytes), file) == sizeof(bytes) && fflush(file) == 0;
+}
+
+int64
+nc_filecache_save(bool final, char *err, size_t err_bytes)
+{
+	char		temporary[MAXPGPATH];
+	NcLfcListHead head;
+	bool		stopped = describe(&head);
+	FILE	   *file;
+	bool		ok;
+
+	head.final = final && stopped;
+	snprintf(temporary, sizeof(temporary), "%s.%d.tmp", nc_filecache_list_path(), MyProcPid);
+	file = fopen(temporary, "wb");
+	ok = file != NULL && write_list(file, &head);
+	if (!ok)
+		snprintf(err, err_bytes, "could not write \"%s\": %s", temporary, strerror(errno));
+	if (file != NULL && fclose(file) != 0 && ok)
+	{
+		snprintf(err, err_bytes, "could not write \"%s\": %s", temporary, strerror(errno));
+		ok = false;
+	}
+	if (ok && rename(temporary, nc_filecache_list_path()) != 0)
+	{
+		snprintf(err, err_bytes, "could not rename \"%s\": %s", temporary, strerror(errno));
+		ok = false;
+	}
+	if (!ok)
+		(void) unlink(temporary);
+	return ok ? (int64) head.items : -1;
+}
+
+/* ---- reading ---- */
+
+/* The head, with the file behind it; NULL and a reason. */
+static FILE *
+open_list(NcLfcListHead *head, char *err, size_t err_bytes)
+{
+	FILE	   *file = fopen(nc_filecache_list_path(), "rb");
+	uint8		bytes[NC_LFC_LIST_HEAD_BYTES];
+	struct stat st;
+
+	if (file == NULL)
+	{
+		snprintf(err, err_bytes, "could not open \"%s\": %s", nc_filecache_list_path(),
+				 strerror(errno));
+		return NULL;
+	}
+	if (fread(bytes, 1, sizeof(bytes), file) == sizeof(bytes) &&
+		nc_lfc_list_decode_head(bytes, head) && fstat(fileno(file), &st) == 0 &&
+		head->items < MaxAllocHugeSize / sizeof(NcLfcItem) &&
+		(uint64) st.st_size == sizeof(bytes) + head->items * NC_LFC_LIST_ITEM_BYTES)
+		return file;
+	snprintf(err, err_bytes, "\"%s\" is no list of cached pages, or damaged",
+			 nc_filecache_list_path());
+	fclose(file);
+	return NULL;
+}
+
+/* All items, palloc'd; NULL when they are not what the head says. */
+static NcLfcItem *
+read_items(FILE *file, const NcLfcListHead *head)
+{
+	NcLfcItem  *items = MemoryContextAllocExtended(CurrentMemoryContext,
+												   Max(head->items, 1) * sizeof(NcLfcItem),
+												   MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+	uint64		hash = NC_LFC_LIST_HASH_START;
+	uint8		bytes[NC_LFC_LIST_ITEM_BYTES];
+	uint64		i = 0;
+
+	for (; items != NULL && i < head->items; i++)
+	{
+		if (fread(bytes, 1, sizeof(bytes), file) != sizeof(bytes))
+			break;
+		hash = nc_lfc_list_hash(hash, bytes, sizeof(bytes));
+		nc_lfc_list_decode_item(bytes, &items[i]);
+	}
+	if (items != NULL && i == head->items && hash == head->items_hash)
+		return items;
+	if (items != NULL)
+		pfree(items);
+	return NULL;
+}
+
+/* Of this cluster, whatever its page servers are called. */
+static bool
+same_cluster(const NcLfcListHead *a, const NcLfcListHead *b)
+{
+	return a->system_id == b->system_id && strcmp(a->tenant_id, b->tenant_id) == 0 &&
+		strcmp(a->timeline_id, b->timeline_id) == 0;
+}
+
+NcLfcItem *
+nc_filecache_load(uint64 *n, char *err, size_t err_bytes)
+{
+	NcLfcListHead head,
+				here;
+	FILE	   *file = open_list(&head, err, err_bytes);
+	NcLfcItem  *items = NULL;
+
+	if (file == NULL)
+		return NULL;
+	(void) describe(&here);
+	if (!same_cluster(&head, &here))
+		snprintf(err, err_bytes, "\"%s\" is the list of another cluster", nc_filecache_list_path());
+	else
+	{
+		items = read_items(file, &head);
+		if (items == NULL)
+			snprintf(err, err_bytes, "\"%s\" is damaged", nc_filecache_list_path());
+	}
+	fclose(file);
+	if (items == NULL)
+		return NULL;
+	*n = head.items;
+	qsort(items, head.items, sizeof(NcLfcItem), nc_lfc_list_compare);
+	return items;
+}
+
+/* Is the server about to go on exactly where that stop left it? */
+static bool
+nothing_changed_since(const NcLfcListHead *head)
+{
+	NcLfcListHead now;
+
+	if (!describe(&now) || !head->final || !same_cluster(head, &now) ||
+		head->checkpoint_lsn != now.checkpoint_lsn ||
+		head->checkpoint_time != now.checkpoint_time || head->next_xid != now.next_xid ||
+		head->nsets != now.nsets)
+		return false;
+	/* replay of an archive or a backup would change pages without a trace in the control file */
+	return access(RECOVERY_SIGNAL_FILE, F_OK) != 0 && access(STANDBY_SIGNAL_FILE, F_OK) != 0 &&
+		access(BACKUP_LABEL_FILE, F_OK) != 0;
+}
+
+static bool
+is_cache_file(const NcLfcListHead *head)
+{
+	struct stat st;
+
+	return stat(nc_filecache_path(), &st) == 0 && (uint64) st.st_dev == head->dev &&
+		(uint64) st.st_ino == head->ino;
+}
+
+bool
+nc_filecache_adopt(void)
+{
+	char		err[NC_FILECACHE_ERROR_BYTES];
+	NcLfcListHead head;
+	FILE	   *file = open_list(&head, err, sizeof(err));
+	NcLfcItem  *items = NULL;
+	uint64		taken = 0;
+
+	if (file == NULL)
+		return false;
+	if (nothing_changed_since(&head) && is_cache_file(&head))
+		items = read_items(file, &head);
+	fclose(file);
+	if (items == NULL)
+	{
+		ereport(LOG,
+				(errmsg("neon_comm: the file cache starts empty"),
+				 errdetail("Its list is not of the last clean stop with the same file and size.")));
+		return false;
+	}
+	for (uint64 i = 0; i < head.items; i++)
+		taken += nc_lfc_adopt(nc_filecache_index, &items[i]) ? 1 : 0;
+	pfree(items);
+	atomic_store(&nc_filecache->dev, head.dev);
+	atomic_store(&nc_filecache->ino, head.ino);
+	atomic_store(&nc_filecache->generation, 1);
+	atomic_store(&nc_filecache->adopted, 1);
+	nc_lfc_switch(nc_filecache_index, true);
+	ereport(LOG, (errmsg("neon_comm: the file cache goes on with " UINT64_FORMAT " pages of the last stop",
+						 taken)));
+	return true;
+}

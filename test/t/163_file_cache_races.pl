@@ -1,0 +1,134 @@
+# Races and faults of the local file cache, arranged by test points: a place
+# that changes between lookup and read, a page that changes while the writer or
+# a prewarm is at it, errors of the disk.
+use strict;
+use warnings;
+
+use Test::More;
+use NeonComm::TestPoint;
+use NeonComm::Cluster;
+
+my $c = NeonComm::Cluster->new(shards => 1,
+	conf => ['neon_comm.lfc_size=32MB', 'autovacuum=off', 'neon_comm.lfc_prewarm_workers=0']);
+my $p = NeonComm::TestPoint->new($c);
+my $rows = 'SELECT count(*), sum(n) FROM t';
+
+ok($c->wait_for(q{SELECT state = 'on' FROM neon_comm.lfc}), 'the cache is on');
+$c->sql(q{CREATE TABLE t (id int, n int, f text);
+	INSERT INTO t SELECT g, 0, repeat('t', 400) FROM generate_series(1, 10000) g;
+	CREATE TABLE u AS SELECT * FROM t; VACUUM t;});
+$c->sql($rows);
+my $settled = 'SELECT staged_pages = 0 FROM neon_comm.lfc';
+ok($c->wait_for($settled), 'the writer keeps up');
+
+sub limit
+{
+	my ($mb) = @_;
+	$c->sql("ALTER SYSTEM SET neon_comm.lfc_size_limit = $mb; SELECT pg_reload_conf()");
+	ok($c->wait_for("SELECT limit_bytes = $mb * 1024 * 1024 FROM neon_comm.lfc"), "limit $mb MB");
+	return;
+}
+
+# A reader stops between lookup and read, and after it; meanwhile all places get other pages.
+my $s = $c->session;
+$s->query($rows);
+foreach my $point ('lfc-found', 'lfc-was-read')
+{
+	$c->evict;
+	$p->pause($point, pid => $s->pid, times => 1);
+	$s->send($rows);
+	$p->wait($point);
+	limit(0);
+	limit(32);
+	$c->sql('SELECT count(*), sum(n) FROM u') foreach 1 .. 2;
+	ok($c->wait_for($settled), "$point: other pages are in the file");
+	is($p->wake($point), 1, "$point: a reader was stopped");
+	is($s->wait, '10000|0', "$point: its rows are right");
+	$p->disarm($point);
+}
+
+# The writer stops with a page in its hands; a newer version of it is evicted.
+$c->sql($rows);
+ok($c->wait_for($settled), 'the writer keeps up');
+$p->pause('lfc-writing', times => 1);
+$c->sql('UPDATE t SET n = n + 1 WHERE id <= 2000; CHECKPOINT; SELECT neon_comm.sweep();');
+$c->evict;
+$p->wait('lfc-writing');
+foreach my $n (2 .. 4)
+{
+	$c->sql('UPDATE t SET n = n + 1 WHERE id <= 2000; CHECKPOINT; SELECT neon_comm.sweep();');
+	$c->evict;
+	is($c->sql($rows), '10000|' . 2000 * $n, "the writer stands: update $n is read back");
+}
+cmp_ok($c->counter('lfc_drops'), '>', 0, 'pages were dropped, nobody waited');
+$p->wake('lfc-writing');
+$p->disarm('lfc-writing');
+ok($c->wait_for($settled), 'the writer goes on');
+is($c->sql($rows), '10000|8000', 'and rows are right');
+
+# A prewarm has read pages; before it fills they are changed, truncated, dropped.
+foreach my $how ('changed', 'truncated', 'dropped')
+{
+	$c->sql('CREATE TABLE v AS SELECT g AS id, 0 AS n, repeat($$v$$, 1500) AS f FROM generate_series(1, 60) g; VACUUM v;');
+	$c->evict;
+	$c->sql('SELECT count(*) FROM v');
+	ok($c->wait_for($settled), 'the writer keeps up');
+	$c->sql('SELECT neon_comm.lfc_save()');
+	limit(0);
+	limit(32);
+	my $updates = 0;
+	$p->pause('prewarm-was-read');
+	$c->sql('SELECT neon_comm.lfc_prewarm(1)');
+	$p->wait('prewarm-was-read');
+	$c->sql('DELETE FROM v WHERE id > 2; VACUUM v; INSERT INTO v SELECT g, 7, $$new$$ FROM generate_series(3, 60) g;') if $how eq 'truncated';
+	$c->sql('DROP TABLE v') if $how eq 'dropped';
+	# at each batch, whatever is in it: pages of v are written while they are in its hands
+	while ($how eq 'changed' && $c->sql('SELECT state FROM neon_comm.prewarm_progress') eq 'running')
+	{
+		next unless $p->waiting('prewarm-was-read');
+		$c->sql('UPDATE v SET n = n + 1; CHECKPOINT;');
+		$updates++;
+		$p->wake('prewarm-was-read');
+	}
+	$p->disarm('prewarm-was-read');
+	ok($c->wait_for(q{SELECT state = 'done' FROM neon_comm.prewarm_progress}), "$how: the prewarm ends");
+	$c->sql('SELECT neon_comm.sweep()');
+	$c->evict;
+	my $want = $how eq 'changed' ? '60|' . 60 * $updates : '60|406';
+	is($c->sql('SELECT count(*), sum(n) FROM v'), $want, "$how: rows are right") if $how ne 'dropped';
+	$c->sql('DROP TABLE IF EXISTS v');
+	is($c->sql($rows), '10000|8000', "$how: others too");
+}
+is($c->counter('lfc_stale'), 0, 'nothing old was found');
+
+# Faults of the disk.
+foreach my $fault ([ 'lfc-write', 'ENOSPC' ], [ 'lfc-write', 'EIO' ], [ 'lfc-read', 'EIO' ])
+{
+	my ($point, $errno) = @$fault;
+	my $errors = $c->counter('lfc_errors');
+	$c->sql($rows);
+	ok($c->wait_for($settled), 'the writer keeps up');
+	$p->fail($point, $errno);
+	$c->sql('UPDATE u SET n = n + 1');
+	is($c->sql($rows), '10000|8000', "$point $errno: rows are right");
+	ok($c->wait_for(q{SELECT state = 'failed' FROM neon_comm.lfc}), "$point $errno: the cache is off");
+	cmp_ok($c->counter('lfc_errors'), '>', $errors, 'the error is counted');
+	is(-s "$c->{dir}/compute/neon_comm.lfc", 0, 'its room is given back');
+	is($c->sql($rows), '10000|8000', "$point $errno: rows without it");
+	$p->disarm($point);
+	$c->sql('SELECT pg_reload_conf()');
+	ok($c->wait_for(q{SELECT state = 'on' FROM neon_comm.lfc}), 'on again after a reload');
+	$c->sql($rows);
+	ok($c->wait_for($settled), 'the writer keeps up');
+	my $hits = $c->counter('lfc_hits');
+	is($c->sql($rows), '10000|8000', 'rows');
+	cmp_ok($c->counter('lfc_hits'), '>', $hits + 100, 'from the cache');
+}
+# A process that has no descriptor left goes without, and others do not mind.
+$p->fail('lfc-open', 'EMFILE');
+is($c->sql($rows), '10000|8000', 'no descriptor: rows are right');
+is($c->sql('SELECT state FROM neon_comm.lfc'), 'on', 'the cache stays on');
+$p->disarm_all;
+$c->check_logs;
+undef $c;
+done_testing();
