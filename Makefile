@@ -88,6 +88,10 @@ fuzz:
 # the fault proxy, see test/proxy/nc_proxy --help
 proxy:
 	$(MAKE) --no-print-directory -C test/proxy
+# everything goes wrong for MINUTES minutes; the same SEED takes the same steps
+MINUTES ?= 3
+chaos: proxy
+	test/chaos/run.sh --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 model:
 	$(MAKE) --no-print-directory -C test/model run
 
@@ -97,7 +101,7 @@ lint:
 format:
 	find src include test \( -name '*.c' -o -name '*.h' \) -exec clang-format -i {} +
 
-.PHONY: page-service install-page-service clean-page-service unit unit-sanitize unit-threads fuzz proxy model lint format
+.PHONY: page-service install-page-service clean-page-service unit unit-sanitize unit-threads chaos fuzz proxy model lint format
 
 # ---- benchmarks of what is installed: make install bench [BENCH="scan bitmap"] [BENCH_OPTS="--rounds 5"]
 bench: all

@@ -66,6 +66,7 @@ settings_of(const NcEngineConfig *config)
 	NcNetSettings s = {
 		.version = config->protocol_version,
 		.conns_max = config->connections_per_shard_max,
+		.conns_total = config->connections_max,
 		.depth = config->depth_max,
 		.connect_timeout_us = (uint64_t) config->connect_timeout_ms * 1000,
 		.silence_timeout_us = (uint64_t) config->silence_timeout_ms * 1000,

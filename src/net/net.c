@@ -23,6 +23,8 @@ set_limits(NcNetSettings *s)
 		s->conns_max = 1;
 	if (s->conns_max > NC_POOL_CONNS_MAX)
 		s->conns_max = NC_POOL_CONNS_MAX;
+	if (s->conns_total < 1 || s->conns_total > NC_CONNS_MAX)
+		s->conns_total = NC_CONNS_MAX;
 	if (s->depth < 1)
 		s->depth = 1;
 	if (s->depth > NC_CONN_DEPTH_MAX)

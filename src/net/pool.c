@@ -311,7 +311,7 @@ nc_pool_sweep(NcPool *pool)
 static NcConn *
 free_row(NcNet *net)
 {
-	for (uint32_t i = 0; i < NC_CONNS_MAX; i++)
+	for (uint32_t i = 0; i < net->settings.conns_total; i++)
 	{
 		if (net->conns[i].state == NC_CONN_UNUSED)
 		{
@@ -321,6 +321,20 @@ free_row(NcNet *net)
 		}
 	}
 	return NULL;
+}
+
+/* Are there rows beyond one for each shard that has none? A second one is no right. */
+static bool
+rows_to_spare(const NcNet *net)
+{
+	uint32_t	unused = 0;
+	uint32_t	without = 0;
+
+	for (uint32_t i = 0; i < net->settings.conns_total; i++)
+		unused += net->conns[i].state == NC_CONN_UNUSED;
+	for (uint32_t i = 0; i < net->npools; i++)
+		without += net->pools[i]->nconns == 0;
+	return unused > without;
 }
 
 /* Gives the pool one more connection object; it is started by start_waiting(). */
@@ -466,7 +480,7 @@ grow(NcPool *pool)
 		return;
 	while (pool->nconns < s->conns_max &&
 		   (pool->nconns == 0 || pool_queued(pool) > coming_room(pool)))
-		if (!add_conn(pool))
+		if ((pool->nconns > 0 && !rows_to_spare(pool->net)) || !add_conn(pool))
 			return;
 }
 

@@ -6,15 +6,18 @@
  * Starts with the postmaster, because recovery is its first customer.  SIGTERM
  * does not end it at once: backends that exit still read pages, so it goes on
  * until no other process is left and then exits with code 1 (0 would
- * deregister it).  It may be restarted at any time between two turns; slots
+ * deregister it).  A SIGTERM while the server is not stopping comes from a
+ * person: it then exits between two turns and is started again.  It may be restarted at any time between two turns; slots
  * are in shared memory and its successor takes them up.
  *
  * Nothing here raises an error inside a turn.
  */
 #include "postgres.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
@@ -27,6 +30,7 @@
 #include "storage/pmsignal.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
+#include "utils/pidfile.h"
 #include "utils/memutils.h"
 #include "utils/ps_status.h"
 
@@ -40,6 +44,9 @@
 
 /* The longest sleep: bounds how late a flag without a wake-up is seen. */
 #define TURN_MAX_MS 1000
+
+/* Descriptors of this process that are not for connections. */
+#define FDS_RESERVED 48
 
 /* While shutting down it looks this often whether it is alone. */
 #define DRAIN_TURN_MAX_MS 20
@@ -130,13 +137,35 @@ parse_map(NcShardMap *map)
 	return true;
 }
 
+/*
+ * Descriptors are shared with what the server itself opens here: log, settings,
+ * event loop, name resolution.  Connections get what is left.
+ */
+static uint32
+connections_max(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+		limit.rlim_cur >= NC_CONN_ROWS + FDS_RESERVED)
+		return NC_CONN_ROWS;
+	return limit.rlim_cur > FDS_RESERVED ? limit.rlim_cur - FDS_RESERVED : 1;
+}
+
+static void
+engine_config(NcEngineConfig *config)
+{
+	nc_guc_engine_config(config);
+	config->connections_max = connections_max();
+}
+
 static void
 apply_settings(NcEngine *engine)
 {
 	static NcShardMap map;
 	NcEngineConfig config;
 
-	nc_guc_engine_config(&config);
+	engine_config(&config);
 	nc_engine_configure(engine, &config);
 	if (parse_map(&map))
 		nc_engine_set_shard_map(engine, &map);
@@ -163,7 +192,7 @@ start_engine(void)
 	char		err[256] = "";
 	NcEngine   *engine;
 
-	nc_guc_engine_config(&config);
+	engine_config(&config);
 	engine = nc_engine_create(&config, nc_guc_io_method, &nc_rings, &nc_shared->counters,
 							  nc_shared->conns, &host,
 							  &postmaster_alive_fds[POSTMASTER_FD_WATCH], 1, err, sizeof(err));
@@ -176,15 +205,47 @@ start_engine(void)
 	atomic_store(&nc_shared->io_uring_in_use,
 				 strcmp(nc_engine_io_method(engine), "io_uring") == 0);
 	ereport(LOG, (errmsg("communicator: started, event loop %s", nc_engine_io_method(engine))));
+	if (config.connections_max < NC_CONN_ROWS)
+		ereport(LOG,
+				(errmsg("communicator: at most %u page-server connections, because the limit of open files is low",
+						config.connections_max),
+				 errhint("Raise \"ulimit -n\" of the server.")));
 	return engine;
+}
+
+/*
+ * Does the postmaster stop the server?  It says so in its lock file before it
+ * signals anybody.  When the file cannot be read, yes: that only means to stay.
+ */
+static bool
+server_stops(void)
+{
+	static const char stopping[] = PM_STATUS_STOPPING;
+	char		text[1024];
+	char		path[MAXPGPATH];
+	int			fd;
+	ssize_t		n;
+
+	snprintf(path, sizeof(path), "%s/%s", DataDir, "postmaster.pid");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return true;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return true;
+	text[n] = '\0';
+	return strstr(text, stopping) != NULL;
 }
 
 static void
 run(NcEngine *engine)
 {
+	bool		stopping = false;
+
 	for (;;)
 	{
-		bool		draining = terminate_requested;
+		bool		draining = stopping;
 
 		NC_TEST_POINT("communicator-turn");
 		if (nc_engine_tick(engine, draining ? DRAIN_TURN_MAX_MS : TURN_MAX_MS) != 0 &&
@@ -200,6 +261,15 @@ run(NcEngine *engine)
 		{
 			ereport(LOG, (errmsg("communicator: restarting on request")));
 			return;
+		}
+		if (terminate_requested && !stopping)
+		{
+			stopping = server_stops();
+			if (!stopping)
+			{
+				ereport(LOG, (errmsg("communicator: restarting, because it was terminated while the server runs")));
+				return;
+			}
 		}
 		/* what is still in flight then was withdrawn: nobody waits for it */
 		if (draining && nc_worker_alone())

@@ -887,6 +887,38 @@ test_pool_cap(void **state)
 }
 
 /* Work for one connection opens one. */
+/* Few descriptors: each shard has one connection before any has two, and nobody is stuck. */
+static void
+test_few_descriptors(void **state)
+{
+	World	   *w = open_world(8, 4);
+	uint32_t	open = 0;
+
+	w->config.connections_max = 5;
+	w->config.connections_per_shard_max = 8;
+	w->config.depth_max = 1;
+	world_start(w);
+	for (uint32_t ring = 0; ring < 8; ring++)
+	{
+		WorldRead	r = {.ring = ring, .rel = 100, .block = ring * 32, .nblocks = 32, .dest = ring * 32};
+
+		world_submit(w, &r);
+	}
+	for (uint32_t ring = 0; ring < 8; ring++)
+	{
+		WorldRead	r = {.ring = ring, .rel = 100, .block = ring * 32, .nblocks = 32, .dest = ring * 32};
+
+		expect_pages(w, &r);
+	}
+	for (uint32_t i = 0; i < 4; i++)
+	{
+		assert_true(mock_ps_open_max(w->servers[i]) >= 1);
+		open += mock_ps_open_max(w->servers[i]);
+	}
+	assert_int_equal(open, 5);
+	world_close(w);
+}
+
 static void
 test_pool_lazy(void **state)
 {
@@ -1222,6 +1254,7 @@ main(void)
 		BOTH(test_connect_timeout),
 		BOTH(test_pool_cap),
 		BOTH(test_pool_lazy),
+		BOTH(test_few_descriptors),
 		BOTH(test_range_together),
 		BOTH(test_map_change),
 		BOTH(test_map_swap),

@@ -56,6 +56,7 @@ typedef struct NcEngineConfig
 	char		tenant_id[33];	/* 32 hex digits */
 	char		timeline_id[33];
 	uint32_t	connections_per_shard_max;	/* pool cap, >= 1 */
+	uint32_t	connections_max;	/* of all shards, 0 = as many as there are rows */
 	uint32_t	depth_max;		/* requests in flight per connection, >= 1 */
 	uint32_t	connect_timeout_ms;
 	uint32_t	silence_timeout_ms; /* oldest request of a connection unanswered for this long:

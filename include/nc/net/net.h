@@ -76,6 +76,7 @@ typedef struct NcNetSettings
 	char		tenant_id[33];
 	char		timeline_id[33];
 	uint32_t	conns_max;		/* per shard, 1..NC_POOL_CONNS_MAX */
+	uint32_t	conns_total;	/* of all shards: descriptors that there are; 1..NC_CONNS_MAX */
 	uint32_t	depth;			/* per connection, 1..NC_CONN_DEPTH_MAX */
 	uint64_t	connect_timeout_us;
 	uint64_t	silence_timeout_us;

@@ -27,6 +27,8 @@ my $neon_dev = "$bindir/neon_dev";
 my $forbidden = qr/PANIC|TRAP:|AddressSanitizer|runtime error:|could not read block|
 	was\ terminated\ by\ signal\ (?!9:)|found_late|old\ version\ of\ block|from\ the\ future|verification\ failed/x;
 
+sub neon_dev_path { return $neon_dev }
+
 # new(shards => 2, stripe => 8, checksums => 0, conf => [...], ps_conf => [...], buffers => '1MB')
 sub new
 {

@@ -5,7 +5,7 @@
 #   my $id = $p->rule('tag=getpage p=0.1 count=3 drop');
 #   $p->fired($id); $p->clear; $p->cmd('down 0');
 #
-# The binary is build/proxy/nc_proxy of the tree if that is newer than its
+# The binary is $NC_PROXY, or build/proxy/nc_proxy of the tree if that is newer than its
 # sources (make proxy), else it is compiled into a temporary directory.
 package NeonComm::Proxy;
 
@@ -24,7 +24,8 @@ my $binary;
 sub binary
 {
 	return $binary if defined $binary;
-	my $built = $ENV{NC_PROXY} // "$top/build/proxy/nc_proxy";
+	return $binary = $ENV{NC_PROXY} if defined $ENV{NC_PROXY};
+	my $built = "$top/build/proxy/nc_proxy";
 	if (-x $built
 		&& !grep { -M $_ < -M $built } glob("$top/test/proxy/*.[ch]"))
 	{

@@ -18,7 +18,8 @@ sub new
 	$self->{timer} = timeout($GIVE_UP_SECONDS);
 	$self->{harness} = start([ 'psql', '-XqAt', '-d', $conninfo, '-f', '-' ],
 		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err}, $self->{timer});
-	$self->query('SELECT 1');
+	# now, while it can answer
+	$self->{pid} = $self->query('SELECT pg_backend_pid()');
 	return $self;
 }
 
@@ -80,7 +81,7 @@ sub try
 	return ($out, $self->{last_error});
 }
 
-sub pid { my ($self) = @_; return $self->{pid} //= $self->query('SELECT pg_backend_pid()') }
+sub pid { my ($self) = @_; return $self->{pid} }
 
 sub close
 {
