@@ -289,13 +289,9 @@ work(NcEngine *e)
 		e->watch_next_us = e->now_us + NC_WATCH_INTERVAL_US;
 		nc_watch(e);
 	}
+	/* a wake costs more than a send: page servers get their work first */
 	nc_net_turn(e->net, e->now_us);
-	if (e->nwake > 0)
-	{
-		/* a wake costs more than a send: page servers get their work first */
-		nc_loop_flush(e->loop);
-		nc_deliver_wakes(e);
-	}
+	nc_deliver_wakes(e);
 }
 
 /* How long nothing has to be done. */
