@@ -24,6 +24,14 @@ NC_STATIC_ASSERT(NC_SHARDS_MAX == NC_NET_POOLS_MAX, "one pool for each shard");
 #define PARTS_PER_CHUNK 256
 #define PAGES_PER_CHUNK 64
 
+/* Spinning: looks between two readings of the clock; a failure costs so many successes. */
+#define SPIN_LOOKS 16
+#define SPIN_PRICE 4
+#define SPIN_CREDIT_MAX 64
+
+/* Sleeps without spinning after which it is tried again. */
+#define SPIN_RETRY 128
+
 /* How long destroy waits for the kernel to let go of buffers, which it normally does at once. */
 #define DESTROY_ROUNDS 200
 #define DESTROY_ROUND_US 10000
@@ -310,6 +318,63 @@ wait_us(const NcEngine *e, int wait_max_ms)
 	return until - e->now_us < max_us ? until - e->now_us : max_us;
 }
 
+static void
+relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ __volatile__("isb" ::: "memory");
+#endif
+}
+
+/* One look after another for at most spin_us; true when something came. */
+static bool
+look_around(NcEngine *e)
+{
+	uint64_t	until = e->host.now_us(e->host.ctx) + e->config.spin_us;
+	uint32_t	looks_max = e->config.spin_us * SPIN_LOOKS;	/* a simulated clock may stand still */
+
+	for (uint32_t looks = 0; looks < looks_max; looks++)
+	{
+		if (nc_doorbell_pending(&e->area) || nc_loop_ready(e->loop))
+			return true;
+		relax();
+		if (looks % SPIN_LOOKS == SPIN_LOOKS - 1 && e->host.now_us(e->host.ctx) >= until)
+			break;
+	}
+	return false;
+}
+
+/*
+ * Whoever sleeps has to be woken, which costs the waker more than a page, and
+ * comes back late.  So where the next piece of work comes within microseconds,
+ * as it does while processes read page after page over a fast network, it is
+ * looked for instead.  Where it does not, a few failures end this for a while.
+ */
+static bool
+spin(NcEngine *e)
+{
+	bool		found;
+
+	if (e->config.spin_us == 0)
+		return false;
+	if (e->spin_credit <= 0)
+	{
+		if (++e->spin_skipped < SPIN_RETRY)
+			return false;
+		e->spin_skipped = 0;
+		e->spin_credit = 1;
+	}
+	nc_loop_flush(e->loop);
+	found = look_around(e);
+	nc_count(e->counters, found ? NC_COUNTER_SPINS_WON : NC_COUNTER_SPINS_LOST, 1);
+	e->spin_credit += found ? 1 : -SPIN_PRICE;
+	if (e->spin_credit > SPIN_CREDIT_MAX)
+		e->spin_credit = SPIN_CREDIT_MAX;
+	return found;
+}
+
 uint32_t
 nc_engine_tick(NcEngine *e, int wait_max_ms)
 {
@@ -321,12 +386,8 @@ nc_engine_tick(NcEngine *e, int wait_max_ms)
 	arm_fds(e);
 	work(e);
 
-	/*
-	 * Waiting by looking again and again for a short time would save sleeps while
-	 * requests are in flight, at the price of a processor; not done.
-	 */
 	timeout_us = wait_us(e, wait_max_ms);
-	if (timeout_us > 0 && nc_doorbell_sleep(&e->area))
+	if (timeout_us > 0 && !spin(e) && nc_doorbell_sleep(&e->area))
 	{
 		nc_loop_wait(e->loop, timeout_us);
 		nc_doorbell_awake(&e->area);

@@ -115,6 +115,9 @@ struct NcEngine
 	/* flights that a map change took off connections that stay */
 	NcFlightList rerouted;
 
+	int			spin_credit;	/* spinning pays as long as this is positive */
+	uint32_t	spin_skipped;	/* sleeps without it since it stopped to pay */
+
 	NcOp		bell_op;		/* readability of the doorbell's eventfd */
 	NcExtraFd	extra[NC_EXTRA_FDS_MAX];
 	int			nextra;

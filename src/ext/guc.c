@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include <limits.h>
+#include <unistd.h>
 
 #include "utils/guc.h"
 
@@ -23,6 +24,7 @@ int			nc_guc_protocol_version = 3;
 int			nc_guc_connections_per_shard = 8;
 int			nc_guc_connection_depth = 4;
 int			nc_guc_connect_timeout = 5000;
+int			nc_guc_spin_time = 0;
 int			nc_guc_silence_timeout = 30000;
 int			nc_guc_idle_timeout = 120000;
 int			nc_guc_request_timeout = 120000;
@@ -221,6 +223,9 @@ nc_guc_init(void)
 			   &nc_guc_request_timeout, 1000, INT_MAX, PGC_SUSET, GUC_UNIT_MS);
 	define_int("neon_comm.silence_timeout", "Abandons a page-server connection that does not answer for this long.",
 			   &nc_guc_silence_timeout, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
+	define_int("neon_comm.spin_time",
+			   "How long the communicator looks for work before it sleeps, while that pays; 0 = never.",
+			   &nc_guc_spin_time, 0, 1000, PGC_SIGHUP, 0);
 	define_int("neon_comm.stripe_size", "Blocks of a relation that stay together on a shard.",
 			   &nc_guc_stripe_size, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_BLOCKS);
 	define_int("neon_comm.sweep_interval", "Pause between two rounds of the sweeper.",
@@ -247,6 +252,8 @@ nc_guc_engine_config(NcEngineConfig *config)
 	strlcpy(config->timeline_id, nc_guc_timeline_id, sizeof(config->timeline_id));
 	config->connections_per_shard_max = nc_guc_connections_per_shard;
 	config->depth_max = nc_guc_connection_depth;
+	/* with one processor, what is looked for cannot come meanwhile */
+	config->spin_us = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? nc_guc_spin_time : 0;
 	config->connect_timeout_ms = nc_guc_connect_timeout;
 	config->silence_timeout_ms = nc_guc_silence_timeout;
 	config->idle_timeout_ms = nc_guc_idle_timeout;

@@ -95,6 +95,12 @@ nc_loop_flush(NcLoop *loop)
 	loop->vtable->flush(loop);
 }
 
+bool
+nc_loop_ready(const NcLoop *loop)
+{
+	return loop->collected_head != NULL || loop->vtable->ready(loop);
+}
+
 void
 nc_loop_wait(NcLoop *loop, uint64_t timeout_us)
 {

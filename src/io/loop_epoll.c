@@ -285,7 +285,20 @@ epoll_dispatch(EpollLoop *e, const struct epoll_event *event)
 static void
 epoll_flush(NcLoop *loop)
 {
-	/* a send was tried when it was started */
+	EpollLoop  *e = (EpollLoop *) loop;
+
+	/* a send was tried when it was started; what is left is to be told of */
+	while (e->ndirty > 0)
+		epoll_update(e, e->dirty[--e->ndirty]);
+}
+
+static bool
+epoll_loop_ready(const NcLoop *loop)
+{
+	const EpollLoop *e = (const EpollLoop *) loop;
+	struct epoll_event event;
+
+	return epoll_wait(e->epoll_fd, &event, 1, 0) > 0;
 }
 
 static void
@@ -295,8 +308,7 @@ epoll_loop_wait(NcLoop *loop, uint64_t timeout_us)
 	struct epoll_event events[EPOLL_BATCH];
 	int			n;
 
-	while (e->ndirty > 0)
-		epoll_update(e, e->dirty[--e->ndirty]);
+	epoll_flush(loop);
 	if (e->base.collected_head != NULL)
 		timeout_us = 0;
 	if (timeout_us > UINT64_C(1000000000))
@@ -315,6 +327,7 @@ static const NcLoopVtable epoll_vtable = {
 	.start = epoll_start,
 	.cancel = epoll_cancel,
 	.flush = epoll_flush,
+	.ready = epoll_loop_ready,
 	.wait = epoll_loop_wait
 };
 

@@ -17,6 +17,7 @@ typedef struct NcLoopVtable
 	void		(*start) (NcLoop *loop, NcOp *op);
 	void		(*cancel) (NcLoop *loop, NcOp *op);
 	void		(*flush) (NcLoop *loop);
+	bool		(*ready) (const NcLoop *loop);
 	void		(*wait) (NcLoop *loop, uint64_t timeout_us);
 } NcLoopVtable;
 

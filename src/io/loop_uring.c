@@ -109,6 +109,16 @@ uring_flush(NcLoop *loop)
 	(void) io_uring_submit(&((UringLoop *) loop)->ring);
 }
 
+static bool
+uring_ready(const NcLoop *loop)
+{
+	const UringLoop *u = (const UringLoop *) loop;
+
+	/* completed, or waiting for us to enter the kernel and complete it */
+	return io_uring_cq_ready(&u->ring) > 0 ||
+		(IO_URING_READ_ONCE(*u->ring.sq.kflags) & IORING_SQ_TASKRUN) != 0;
+}
+
 static void
 uring_wait(NcLoop *loop, uint64_t timeout_us)
 {
@@ -146,6 +156,7 @@ static const NcLoopVtable uring_vtable = {
 	.start = uring_start,
 	.cancel = uring_cancel,
 	.flush = uring_flush,
+	.ready = uring_ready,
 	.wait = uring_wait
 };
 
@@ -170,7 +181,9 @@ NcLoop *
 nc_loop_uring_create(char *err, size_t err_bytes)
 {
 	/* Fewer interruptions of the running thread where the kernel (5.19) can. */
-	static const unsigned flags[] = {IORING_SETUP_COOP_TASKRUN, 0};
+	static const unsigned flags[] = {
+		IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, 0
+	};
 	UringLoop  *u = calloc(1, sizeof(*u));
 	int			rc = -ENOMEM;
 

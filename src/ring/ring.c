@@ -93,6 +93,15 @@ nc_doorbell_sleep(NcRingArea *area)
 	return true;
 }
 
+bool
+nc_doorbell_pending(const NcRingArea *area)
+{
+	for (uint32_t w = 0; w < nc_doorbell_words(area); w++)
+		if (atomic_load_explicit(&area->doorbell->pending[w], memory_order_relaxed) != 0)
+			return true;
+	return false;
+}
+
 void
 nc_doorbell_awake(NcRingArea *area)
 {

@@ -415,6 +415,20 @@ def b_point_throughput(b):
 	b.plot('point_throughput', table=xs)
 
 
+def b_spin(b):
+	"""the communicator looks for work before it sleeps, or sleeps at once"""
+	if not b.has('neon_comm.spin_time'):
+		return b.record('spin', 0, 'spinning', 'no target', 'needs neon_comm.spin_time', None)
+	for clients in (1, 4):
+		def go(us):
+			b.set('neon_comm.spin_time', us)
+			return b.points('communicator', clients=clients)
+		r = {k: summary(v) for k, v in b.in_turn({'0': lambda: go(0), '50': lambda: go(50)}).items()}
+		b.set('neon_comm.spin_time', 0)
+		b.record('spin', 0, f'p50 with spin_time 50 : 0 us, {clients} clients', 'no target',
+				 f'{r["50"]["p50_us"]:.0f} : {r["0"]["p50_us"]:.0f} us', '-', r)
+
+
 def scan_blocks(us):
 	return {0: BLOCKS, 200: 8000, 1000: 2000}.get(us, 1000)
 
@@ -581,17 +595,14 @@ def b_scan_resistance(b):
 def b_prewarm(b):
 	"""restart with prewarm: time to 90 % of steady throughput"""
 	what, target = 'restart with prewarm, time to 90 % of steady throughput', '<= 1/5 of without'
-	setting = next((s for s in ('neon_comm.prewarm_at_start', 'neon_comm.lfc_prewarm', 'neon_comm.prewarm') if b.has(s)), None)
 	if not need_lfc(b, 'prewarm', 8, what, target):
 		return
-	if setting is None:
-		return b.record('prewarm', 8, what, target, 'needs prewarm', None)
 
 	def rate(seconds=0.5):
 		return b.points('communicator', clients=4, seconds=seconds, warmup=0)['per_second']
 
 	def once(on):
-		b.set(setting, 'on' if on else 'off')
+		b.set('neon_comm.lfc_prewarm_workers', 2 if on else 0)
 		b.dev('restart', '-D', b.dir, '--quiet', 'compute')
 		start = time.monotonic()
 		while time.monotonic() - start < 60:
@@ -687,6 +698,7 @@ def b_memory(b):
 
 BENCHES = {
 	'memory': b_memory, 'ceiling': b_ceiling, 'point_latency': b_point_latency, 'point_throughput': b_point_throughput,
+	'spin': b_spin,
 	'scan': b_scan, 'communicator_cpu': b_communicator_cpu, 'bitmap': b_bitmap, 'beside_scans': b_beside_scans,
 	'lfc_hits': b_lfc_hits, 'scan_resistance': b_scan_resistance, 'prewarm': b_prewarm, 'bulk_load': b_bulk_load,
 }

@@ -76,6 +76,42 @@ test_single_page(void **state)
 	world_close(w);
 }
 
+/* Work that is there at once is found without a sleep; when none comes, looking for it ends. */
+static void
+test_spinning(void **state)
+{
+	World	   *w = open_world(1, 1);
+	uint64_t	lost;
+
+	w->config.spin_us = 20;
+	w->wait_ms = 1;
+	world_start(w);
+	/* here every second sleep is in vain, so it is tried now and then; and not in step with us */
+	for (uint32_t i = 0; i < 500; i++)
+	{
+		WorldRead	r = {.rel = 100, .block = i};
+
+		world_submit(w, &r);
+		expect_pages(w, &r);
+		if (i % 7 == 0)
+			world_turns(w, 1);
+	}
+	assert_true(world_counter(w, NC_COUNTER_SPINS_WON) > 0);
+	world_turns(w, 100);
+	lost = world_counter(w, NC_COUNTER_SPINS_LOST);
+	assert_true(lost > 0);
+	world_turns(w, 100);
+	assert_true(world_counter(w, NC_COUNTER_SPINS_LOST) - lost <= 2);
+	world_close(w);
+
+	w = open_world(1, 1);
+	w->wait_ms = 1;
+	world_start(w);
+	world_turns(w, 20);
+	assert_int_equal(world_counter(w, NC_COUNTER_SPINS_LOST), 0);
+	world_close(w);
+}
+
 static void
 test_version_2(void **state)
 {
@@ -1212,6 +1248,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BOTH(test_single_page),
+		BOTH(test_spinning),
 		BOTH(test_version_2),
 		BOTH(test_range_over_shards),
 		BOTH(test_other_kinds),

@@ -58,6 +58,7 @@ typedef struct NcEngineConfig
 	uint32_t	connections_per_shard_max;	/* pool cap, >= 1 */
 	uint32_t	connections_max;	/* of all shards, 0 = as many as there are rows */
 	uint32_t	depth_max;		/* requests in flight per connection, >= 1 */
+	uint32_t	spin_us;		/* look for work this long before a sleep, 0 = sleep at once */
 	uint32_t	connect_timeout_ms;
 	uint32_t	silence_timeout_ms; /* oldest request of a connection unanswered for this long:
 									 * abandon the connection, move its requests */

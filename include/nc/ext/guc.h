@@ -25,6 +25,7 @@ extern int	nc_guc_protocol_version;
 extern int	nc_guc_connections_per_shard;
 extern int	nc_guc_connection_depth;
 extern int	nc_guc_connect_timeout;	/* ms */
+extern int	nc_guc_spin_time;		/* us */
 extern int	nc_guc_silence_timeout; /* ms */
 extern int	nc_guc_idle_timeout;	/* ms */
 extern int	nc_guc_request_timeout; /* ms */

@@ -102,6 +102,12 @@ extern void nc_loop_cancel(NcLoop *loop, NcOp *op);
 extern void nc_loop_flush(NcLoop *loop);
 
 /*
+ * Would nc_loop_wait() find something without waiting?  Cheap enough to be asked again and
+ * again: two reads of memory with io_uring, one short system call with epoll.
+ */
+extern bool nc_loop_ready(const NcLoop *loop);
+
+/*
  * Hands what was started to the kernel, waits until something completes, at
  * most timeout_us (0 = do not wait), and collects.  A signal ends the wait.
  */

@@ -92,6 +92,9 @@ extern void nc_ring_kick(NcRingArea *area);
 NC_MUST_USE extern bool nc_doorbell_sleep(NcRingArea *area);
 extern void nc_doorbell_awake(NcRingArea *area);
 
+/* Communicator: is a bit pending?  Reads one word for each 64 rings. */
+extern bool nc_doorbell_pending(const NcRingArea *area);
+
 /* Communicator: takes the pending word with this index (exchange with 0). */
 extern uint64_t nc_doorbell_take(NcRingArea *area, uint32_t word_index);
 
