@@ -49,12 +49,7 @@ engine_log(void *ctx, NcNetLevel level, const char *message)
 static void
 bell_ready(NcOp *op)
 {
-	NcEngine   *e = op->owner;
-	uint64_t	count;
-
-	/* readable, and nobody else reads it: does not block */
-	if (op->result > 0 && read(e->area.eventfd, &count, sizeof(count)) < 0)
-		errno = 0;
+	/* the bits say who rang; it has ended a wait, and its counter is 0 again */
 }
 
 static void
@@ -204,6 +199,8 @@ nc_engine_create(const NcEngineConfig *config, NcIoMethod io, NcRingArea *area,
 		free_engine(e);
 		return NULL;
 	}
+	if (area->eventfd >= 0)
+		nc_loop_adopt(e->loop, area->eventfd);
 	epoch = atomic_fetch_add_explicit(&area->doorbell->epoch, 1, memory_order_seq_cst) + 1;
 	if (!take_memory(e) || !make_net(e, epoch))
 	{
@@ -281,7 +278,8 @@ static void
 arm_fds(NcEngine *e)
 {
 	if (e->area.eventfd >= 0 && e->bell_op.state == NC_OP_IDLE)
-		nc_loop_poll(e->loop, &e->bell_op, e->area.eventfd, POLLIN);
+		nc_loop_read(e->loop, &e->bell_op, e->area.eventfd, &e->bell_count,
+					 sizeof(e->bell_count));
 	for (int i = 0; i < e->nextra; i++)
 		if (e->extra[i].op.state == NC_OP_IDLE)
 			nc_loop_poll(e->loop, &e->extra[i].op, e->extra[i].fd, POLLIN);

@@ -73,6 +73,15 @@ nc_loop_recv(NcLoop *loop, NcOp *op, int fd, void *buffer, size_t bytes)
 }
 
 void
+nc_loop_read(NcLoop *loop, NcOp *op, int fd, void *buffer, size_t bytes)
+{
+	NC_ASSERT(bytes > 0);
+	op->buffer = buffer;
+	op->bytes = bytes;
+	start(loop, op, NC_OP_READ, fd);
+}
+
+void
 nc_loop_send(NcLoop *loop, NcOp *op, int fd, const void *buffer, size_t bytes)
 {
 	NC_ASSERT(bytes > 0);

@@ -125,6 +125,8 @@ epoll_attempt(EpollLoop *e, NcOp *op)
 
 	if (op->kind == NC_OP_RECV)
 		n = recv(op->fd, op->buffer, op->bytes, MSG_DONTWAIT);
+	else if (op->kind == NC_OP_READ)
+		n = read(op->fd, op->buffer, op->bytes);
 	else
 		n = send(op->fd, op->buffer, op->bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))

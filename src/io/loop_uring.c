@@ -83,6 +83,9 @@ uring_start(NcLoop *loop, NcOp *op)
 		case NC_OP_RECV:
 			io_uring_prep_recv(sqe, op->fd, op->buffer, op->bytes, 0);
 			break;
+		case NC_OP_READ:
+			io_uring_prep_read(sqe, op->fd, op->buffer, (unsigned) op->bytes, 0);
+			break;
 		case NC_OP_SEND:
 			io_uring_prep_send(sqe, op->fd, op->buffer, op->bytes, MSG_NOSIGNAL);
 			break;
@@ -165,7 +168,8 @@ static bool
 uring_supported(struct io_uring *ring)
 {
 	static const int needed[] = {
-		IORING_OP_POLL_ADD, IORING_OP_RECV, IORING_OP_SEND, IORING_OP_ASYNC_CANCEL
+		IORING_OP_POLL_ADD, IORING_OP_RECV, IORING_OP_READ, IORING_OP_SEND,
+		IORING_OP_ASYNC_CANCEL
 	};
 	struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
 	bool		ok = probe != NULL;

@@ -31,6 +31,7 @@ typedef enum NcOpKind
 {
 	NC_OP_POLL = 0,				/* result: the events that are ready */
 	NC_OP_RECV,					/* result: bytes, 0 = end of stream */
+	NC_OP_READ,					/* the same of a descriptor that is no socket: an eventfd */
 	NC_OP_SEND					/* result: bytes, may be fewer than asked */
 } NcOpKind;
 
@@ -78,9 +79,9 @@ extern void nc_loop_destroy(NcLoop *loop);
 extern const char *nc_loop_name(const NcLoop *loop);
 
 /*
- * A socket is about to be used with recv and send, or with poll alone, from now
- * on: sets its blocking mode as the method needs it.  Each method needs the
- * other one: io_uring answers EAGAIN at once for a non-blocking socket.
+ * A descriptor is about to be used with recv, read and send, or with poll alone, from
+ * now on: sets its blocking mode as the method needs it.  Each method needs the
+ * other one: io_uring answers EAGAIN at once for a non-blocking one.
  */
 extern void nc_loop_adopt(NcLoop *loop, int fd);
 
@@ -93,6 +94,7 @@ extern void nc_loop_forget(NcLoop *loop, int fd);
 /* Start an operation; at most one that reads and one that writes for a descriptor. */
 extern void nc_loop_poll(NcLoop *loop, NcOp *op, int fd, short events);
 extern void nc_loop_recv(NcLoop *loop, NcOp *op, int fd, void *buffer, size_t bytes);
+extern void nc_loop_read(NcLoop *loop, NcOp *op, int fd, void *buffer, size_t bytes);
 extern void nc_loop_send(NcLoop *loop, NcOp *op, int fd, const void *buffer, size_t bytes);
 
 /* Asks for an early end; `complete` still comes, with -ECANCELED or a result. */
