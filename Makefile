@@ -74,7 +74,7 @@ UNIT_SRCS = $(sort $(wildcard test/unit/test_*.c))
 FUZZ_SRCS = $(sort $(wildcard test/fuzz/fuzz_*.c))
 FUZZ_SECONDS ?= 60
 
-unit:
+unit: bench-programs
 	$(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/unit run
 unit-sanitize:
 	$(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/asan \
@@ -104,11 +104,13 @@ format:
 .PHONY: page-service install-page-service clean-page-service unit unit-sanitize unit-threads chaos fuzz proxy model lint format
 
 # ---- benchmarks of what is installed: make install bench [BENCH="scan bitmap"] [BENCH_OPTS="--rounds 5"]
+bench-programs: libnc_core.a
+	$(MAKE) -f test/bench/Makefile
 bench: all
 	PG_CONFIG=$(PG_CONFIG) test/bench/bench.py $(BENCH_OPTS) $(BENCH)
 # figures of the last run into docs/benchmarks.md and docs/benchmarks/*.svg
 bench-docs:
 	test/bench/bench_docs.py
-.PHONY: check bench bench-docs
+.PHONY: check bench bench-docs bench-programs
 
 endif

@@ -99,7 +99,7 @@ static void
 open_conn(Conn *c, uint32_t index)
 {
 	NcHandshakeParams params = {
-		.password_file = "",
+		.token_file = "",
 		.protocol_version = 3,
 		.tenant_id = opt.tenant,
 		.timeline_id = opt.timeline
@@ -126,7 +126,7 @@ open_conn(Conn *c, uint32_t index)
 		if (poll(&p, 1, 10000) <= 0)
 			die(params.conninfo, "no answer");
 	}
-	if (nc_handshake_tls(c->handshake))
+	if (nc_handshake_encrypted(c->handshake))
 		die(params.conninfo, "TLS is not measured here: use sslmode=disable");
 	c->fd = nc_handshake_socket(c->handshake);
 }
