@@ -129,6 +129,14 @@ until_is(1, $slots, 'feed: a reader waits for WAL to arrive');
 thaw();
 is($s->wait, '40000|800020000', 'feed: goes on and the reader gets fresh pages');
 
+# ---- told to end while others are there: both stay for them
+my @workers = $c->pids_of('compute', qr/neon_comm (communicator|WAL feed)/);
+kill 'TERM', @workers;
+$s->query(q{UPDATE fresh SET id = id + 1 WHERE id % 100 = 0; SELECT count(*), sum(id) FROM t});
+is($s->query('SELECT count(*), sum(id) FROM fresh'), '40000|800020400', 'told to end: fresh pages are read');
+is(join(',', $c->pids_of('compute', qr/neon_comm (communicator|WAL feed)/)), join(',', @workers),
+	'told to end: communicator and feed stay for those who need them');
+
 # ---- shutdown
 $s->query($warm);
 freeze('communicator', 'WAL feed');
@@ -136,7 +144,7 @@ my ($ok, $out) = $c->try_dev('stop', '-D', $c->{dir}, 'compute', '--mode', 'imme
 ok($ok, 'immediate shutdown ends while communicator and feed hang') or diag($out);
 %frozen = ();
 $c->start('compute');
-is($c->sql('SELECT count(*), sum(id) FROM fresh'), '40000|800020000', 'nothing is lost');
+is($c->sql('SELECT count(*), sum(id) FROM fresh'), '40000|800020400', 'nothing is lost');
 
 $s = $c->session;
 $s->query($warm);

@@ -27,6 +27,7 @@ sub new
 sub send
 {
 	my ($self, $sql) = @_;
+	local $SIG{PIPE} = 'IGNORE';    # psql may have gone with its server
 	$self->{n}++;
 	$self->{in} .= "$sql\n;\n\\echo :done:$self->{n}:\n\\warn :done:$self->{n}:\n";
 	# until it is written: nothing else would pump this session while others are waited for
@@ -38,6 +39,7 @@ sub send
 sub wait
 {
 	my ($self) = @_;
+	local $SIG{PIPE} = 'IGNORE';
 	my $mark = ":done:$self->{n}:";
 
 	$self->{timer}->start($GIVE_UP_SECONDS);
@@ -57,6 +59,7 @@ sub wait
 sub ready
 {
 	my ($self) = @_;
+	local $SIG{PIPE} = 'IGNORE';
 	my $mark = ":done:$self->{n}:";
 
 	$self->{harness}->pump_nb;
@@ -86,6 +89,7 @@ sub pid { my ($self) = @_; return $self->{pid} }
 sub close
 {
 	my ($self) = @_;
+	local $SIG{PIPE} = 'IGNORE';
 	$self->{in} .= "\\q\n";
 	eval { finish $self->{harness} };
 	return;
@@ -95,6 +99,7 @@ sub DESTROY
 {
 	my ($self) = @_;
 	local ($?, $@, $!);
+	local $SIG{PIPE} = 'IGNORE';
 	eval { $self->{harness}->kill_kill(grace => 1) if $self->{harness}->pumpable };
 	return;
 }
