@@ -8,7 +8,7 @@ use warnings;
 use Test::More;
 use NeonComm::Cluster;
 
-my $rounds = $ENV{NEON_RELOADS} // 200;
+my $rounds = $ENV{NEON_RELOADS} // 120;
 my $c = NeonComm::Cluster->new(conf => [ 'neon_comm.connections_per_shard=4', 'neon_comm.idle_timeout=1s' ]);
 my ($rc, undef, $err) = $c->pgbench('-i', '-q', '-s', 4);
 is($rc, 0, 'tables') or diag($err);
@@ -30,7 +30,7 @@ sub storm
 	my ($what, $times, $strings, $extra) = @_;
 	my $text = '';
 	my $before = $c->sql('SELECT count(*) FROM pgbench_history');
-	my $h = $c->background(\$text, 'pgbench', '-n', '-c', 6, '-j', 1, '-t', 600, $c->conninfo . ' dbname=postgres');
+	my $h = $c->background(\$text, 'pgbench', '-n', '-c', 6, '-j', 1, '-t', 400, $c->conninfo . ' dbname=postgres');
 	ok($c->wait_for("SELECT count(*) > $before + 50 FROM pgbench_history"), "$what: load");
 	my $s = $c->session;
 	my $most = 0;
