@@ -1,0 +1,106 @@
+# Addresses of page servers that cannot work: an unknown key, nonsense, a port that refuses,
+# a host that does not resolve, a server that accepts and never speaks, one that
+# is no page server.  Readers wait and can be cancelled, the log says why and
+# shows no password, and the right addresses revive who waits, in the same
+# session.  (Scenario A6; contract 9, 10; failure modes 2, 35, 57.)
+use strict;
+use warnings;
+
+use IO::Socket::INET;
+use Test::More;
+use Time::HiRes qw(usleep);
+use NeonComm::Cluster;
+
+my $c = NeonComm::Cluster->new(buffers => '16MB', conf => [ 'neon_comm.connect_timeout=1s', 'neon_comm.request_timeout=1h' ]);
+
+$c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 900) AS f FROM generate_series(1, 40000) g});
+cmp_ok($c->sql(q{SELECT pg_relation_size('t')}), '>', 32 * 1024 * 1024, 'the table is large');
+my $right = $c->sql('SHOW neon_comm.page_servers');
+my $read = q{SELECT count(*), sum(id) FROM t WHERE f <> ''};
+my $rows = '40000|800020000';
+$c->restart('compute');
+my $s = $c->session;
+my $watch = $c->session;
+my $pid = $s->pid;
+my $slots = "SELECT count(*) FROM neon_comm.slots WHERE pid = $pid";
+my $map_changes = q{SELECT value FROM neon_comm.counters WHERE name = 'map_changes'};
+my $mute = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 5) or die $!;
+my $free = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die $!;
+my ($mute_port, $refused_port) = ($mute->sockport, $free->sockport);
+my $sql_port = ($c->conninfo =~ /port=(\d+)/)[0];
+$free->close;
+
+sub use_servers
+{
+	my ($list) = @_;
+	open my $fh, '>', "$c->{dir}/compute/postgresql.auto.conf" or die $!;
+	print $fh "neon_comm.page_servers = '$list'\n";
+	close $fh;
+	kill 'HUP', $c->postmaster_pid('compute');
+	return;
+}
+
+sub until_waits
+{
+	foreach (1 .. 1200)
+	{
+		return 1 if $watch->query($slots) == 1;
+		usleep(50_000);
+	}
+	return 0;
+}
+
+sub until_map_changes
+{
+	my ($from) = @_;
+	foreach (1 .. 1200)
+	{
+		return pass('the map changes') if $watch->query($map_changes) > $from;
+		usleep(50_000);
+	}
+	return fail('the map changes');
+}
+
+$s->query($read);
+$watch->query($_) foreach $slots, $map_changes, 'SELECT pg_cancel_backend(0)';
+
+foreach my $case (
+	[ 'unknown key', "host=127.0.0.1 port=$sql_port no_such_key=1 password=sesame", qr/no_such_key/ ],
+	[ 'nonsense', 'nonsense', qr/communicator: warning: shard.*nonsense/ ],
+	[ 'refused', "host=127.0.0.1 port=$refused_port password=sesame", qr/cannot connect.*refused/i ],
+	[ 'no such host', 'host=no-such-host.invalid port=5432 password=sesame', qr/no-such-host\.invalid/ ],
+	[ 'mute', "host=127.0.0.1 port=$mute_port password=sesame", qr/timed out|no answer/ ],
+	[ 'no page server', "host=127.0.0.1 port=$sql_port user=postgres dbname=postgres password=sesame", qr/communicator: warning: shard/ ])
+{
+	my ($what, $string, $says) = @$case;
+	my $from = length $c->log_text('compute');
+
+	use_servers("$string,$string");
+	ok($c->wait_log('compute', qr/received SIGHUP/, $from), "$what: reloaded");
+	$s->send($read);
+	ok(until_waits(), "$what: a reader waits");
+	ok($c->wait_log('compute', $says, $from), "$what: the log says why");
+	$watch->query("SELECT pg_cancel_backend($pid)");
+	$s->wait;
+	like($s->{last_error}, qr/canceling statement due to user request/, "$what: cancel ends it");
+	$s->send($read);
+	ok(until_waits(), "$what: another one waits");
+	use_servers($right);
+	is($s->wait, $rows, "$what: and goes on by itself when the addresses are right again");
+	my @lines = grep { /communicator|still waiting/ } split /\n/, substr($c->log_text('compute'), $from);
+	is(scalar(grep { /sesame/ } @lines), 0, "$what: no password is told");
+	cmp_ok(scalar(@lines), '<', 60, "$what: no flood of lines");
+}
+# ---- none at all: an error that says what to do, until there are some again
+my $changes = $watch->query($map_changes);
+use_servers('');
+until_map_changes($changes);
+my (undef, $err) = $s->try($read);
+like($err, qr/no page server is configured.*\n?.*\n?.*Set neon_comm\.page_servers/, 'an empty list is an error that says what to do');
+$changes = $watch->query($map_changes);
+use_servers($right);
+until_map_changes($changes);
+is($s->query($read), $rows, 'and the same session goes on');
+is($c->sql('SELECT count(*) FROM neon_comm.slots'), 0, 'no slot is left');
+$c->check_logs;
+done_testing();
