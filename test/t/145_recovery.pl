@@ -123,12 +123,14 @@ foreach my $victim ('communicator', 'WAL feed')
 	ok($c->wait_log('compute', qr/startup LOG:  still waiting for page servers/, $from), "$victim killed: recovery waits again");
 	is($c->postmaster_pid('compute'), $pm, "$victim killed: under the same postmaster");
 }
-# told to end, they stay: recovery needs them
-my @workers = $c->pids_of('compute', qr/neon_comm (communicator|WAL feed)/);
-kill 'TERM', @workers;
+# told to end, the feed stays and a communicator comes back: recovery needs them
+my @feed = $c->pids_of('compute', qr/neon_comm WAL feed/);
+$from = length $c->log_text('compute');
+kill 'TERM', $c->pids_of('compute', qr/neon_comm (communicator|WAL feed)/);
+ok($c->wait_log('compute', qr/communicator: started/, $from), 'told to end in recovery: a communicator comes back');
 $from = length $c->log_text('compute');
 ok($c->wait_log('compute', qr/startup LOG:  still waiting for page servers/, $from), 'told to end in recovery: it goes on');
-is(join(',', $c->pids_of('compute', qr/neon_comm (communicator|WAL feed)/)), join(',', @workers), 'and they stay');
+is(join(',', $c->pids_of('compute', qr/neon_comm WAL feed/)), join(',', @feed), 'told to end in recovery: the feed stays');
 # reloads meanwhile
 kill 'HUP', $pm foreach 1 .. 20;
 $c->kill9('compute');
