@@ -189,6 +189,7 @@ define_settings(void)
 	define_network_settings();
 	define_security_settings();
 	define_serving_settings();
+	nc_svc_fault_define();
 	MarkGUCPrefixReserved(LIBRARY);
 	for (int i = 0; i < lengthof(setting_names); i++)
 	{

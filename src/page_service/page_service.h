@@ -300,6 +300,28 @@ extern bool nc_svc_listener_is_loopback(const char *addresses);
 /* Accepts one connection; -1 with errno when there is none. */
 extern int	nc_svc_listener_accept(int listen_fd);
 
+/* ---- fault.c ---- */
+
+/* What a test wants instead of an answer. */
+typedef enum NcSvcFault
+{
+	NC_SVC_FAULT_NONE,
+	NC_SVC_FAULT_IMPATIENT,		/* answer now, whatever the request waits for */
+	NC_SVC_FAULT_NOT_READY,		/* this and all below were answered */
+	NC_SVC_FAULT_WRONG_SHARD,
+	NC_SVC_FAULT_ERROR,
+	NC_SVC_FAULT_RECONNECT,
+	NC_SVC_FAULT_SLEEP
+} NcSvcFault;
+
+#ifdef NC_TEST_RULES
+extern void nc_svc_fault_define(void);
+extern NcSvcFault nc_svc_fault(NcSvcSession *s, const NcPsRequest *req);
+#else
+#define nc_svc_fault_define() ((void) 0)
+#define nc_svc_fault(s, req) NC_SVC_FAULT_NONE
+#endif
+
 /* ---- worker.c ---- */
 
 extern PGDLLEXPORT void nc_svc_worker_main(Datum arg);

@@ -425,8 +425,11 @@ static Outcome
 handle_request(NcSvcSession *s, const NcPsRequest *req, TimestampTz now)
 {
 	NcWriter	w;
+	NcSvcFault	fault = s->wait_since == 0 ? nc_svc_fault(s, req) : NC_SVC_FAULT_NONE;
 
-	if (nc_svc_source_readiness(req) == NC_SVC_READY)
+	if (fault > NC_SVC_FAULT_IMPATIENT)
+		return OUTCOME_HANDLED;
+	if (fault == NC_SVC_FAULT_IMPATIENT || nc_svc_source_readiness(req) == NC_SVC_READY)
 	{
 		w = nc_svc_session_writer(s);
 		nc_svc_source_answer(req, s->version, &w);

@@ -68,7 +68,7 @@ sub prepare
 			'max_connections=60', 'neon_comm.silence_timeout=2s', 'neon_comm.connect_timeout=2s',
 			'neon_comm.request_timeout=60s', 'autovacuum_naptime=5s', 'deadlock_timeout=200ms',
 			'checkpoint_timeout=30s', 'log_lock_waits=off', 'wal_sender_timeout=5s', 'neon_comm.wal_feed_timeout=5s' ],
-		ps_conf => ['wal_receiver_timeout=5s', 'wal_retrieve_retry_interval=500ms']);
+		ps_conf => ['neon_page_service.shard_count=0', 'wal_receiver_timeout=5s', 'wal_retrieve_retry_interval=500ms']);
 	my $p = $self->{p} = NeonComm::Proxy->new(seed => $self->{seed} & 0xffff);
 
 	$c->sql(qq{CREATE EXTENSION IF NOT EXISTS amcheck; CREATE EXTENSION IF NOT EXISTS pg_buffercache;

@@ -83,6 +83,19 @@ sub leaves
 	return;
 }
 
+# Waits for a condition with the session that watches: new ones may be stuck themselves. Ask it
+# once before the fault, for its catalog pages.
+sub sees
+{
+	my ($self, $sql) = @_;
+	foreach (1 .. 1200)
+	{
+		return 1 if $self->{watch}->query($sql) eq 't';
+		usleep(50_000);
+	}
+	return 0;
+}
+
 # Replaces the session that was terminated; needs servers that work.
 sub refresh { my ($self) = @_; $self->{session}[2] = $self->fresh; return }
 
