@@ -58,6 +58,10 @@ CREATE FUNCTION neon_comm.status(OUT enabled bool, OUT communicator_pid int, OUT
 RETURNS record AS 'MODULE_PATHNAME', 'nc_status' LANGUAGE C STRICT VOLATILE;
 COMMENT ON FUNCTION neon_comm.status() IS 'the communicator: pid, event loop, how often it was started, time since its last turn';
 
+CREATE FUNCTION neon_comm.staging(OUT pages int, OUT lent int, OUT processes int)
+RETURNS record AS 'MODULE_PATHNAME', 'nc_staging_use' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.staging() IS 'staging memory for pages asked for ahead: size, pages lent to processes, number of these';
+
 CREATE FUNCTION neon_comm.local_bytes(OUT allocated bigint, OUT sequences bigint,
 	OUT apparent bigint, OUT files bigint)
 RETURNS record AS 'MODULE_PATHNAME', 'nc_local_bytes' LANGUAGE C STRICT VOLATILE;
@@ -96,5 +100,5 @@ GRANT USAGE ON SCHEMA neon_comm TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA neon_comm TO pg_monitor;
 GRANT EXECUTE ON FUNCTION neon_comm.get_counters(), neon_comm.get_connections(),
 	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.get_lfc(), neon_comm.get_prewarm_progress(),
-	neon_comm.status(),
+	neon_comm.status(), neon_comm.staging(),
 	neon_comm.local_bytes(), neon_comm.local_blocks() TO pg_monitor;

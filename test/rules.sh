@@ -36,6 +36,7 @@ local_reserve    065_no_room
 lfc_write        160_file_cache
 lfc_forget       160_file_cache
 lfc_database     160_file_cache
+staged_lsn       172_prefetch_stale
 '
 
 restore() { make -C "$tree" install PG_CONFIG="$pg_config" >"$logs/restore.log" 2>&1; rm -rf "$copy"; }

@@ -34,6 +34,7 @@
 #include "nc/ext/test_point.h"
 #include "nc/feed/feed.h"
 #include "nc/lsn/request_lsn.h"
+#include "client_int.h"
 
 /* How often a waiter looks at its deadline and at interrupts without being woken. */
 #define WAIT_SLICE_MS 1000
@@ -65,14 +66,17 @@ typedef struct Request
 	uint64		logged_us;
 } Request;
 
+/* This process's ring, once it has used it. */
 static NcRing *my_ring = NULL;
 
 /* ---- slots ---- */
 
 /* Ends a slot's life whatever its state. Waits out one memcpy when the communicator is at it. */
-static void
-withdraw(NcSlot *slot)
+bool
+nc_client_withdraw(NcSlot *slot)
 {
+	bool		unanswered;
+
 	for (int looks = 0;; looks++)
 	{
 		uint64		word = nc_slot_load(slot);
@@ -80,37 +84,39 @@ withdraw(NcSlot *slot)
 		switch (nc_slot_word_state(word))
 		{
 			case NC_SLOT_FREE:
-				return;
+				return false;
 			case NC_SLOT_COPYING:
 				/* whose postmaster has died may wait for a communicator that has, too */
 				if (looks > COPY_LOOKS_MAX && !PostmasterIsAlive())
-					return;
+					return true;
 				pg_usleep(10);
 				break;
 			case NC_SLOT_FILLING:
 			case NC_SLOT_SUBMITTED:
 			case NC_SLOT_TAKEN:
 			case NC_SLOT_DONE:
+				unanswered = nc_slot_word_state(word) != NC_SLOT_DONE;
 				if (nc_slot_move(slot, word, NC_SLOT_FREE))
-					return;
+					return unanswered;
 				break;
 		}
 	}
 }
 
-static void
-attach_ring(void)
+NcRing *
+nc_client_attach(void)
 {
 	if (my_ring != NULL)
-		return;
+		return my_ring;
 	if (MyProc == NULL || NC_MY_PROC_INDEX() >= nc_rings.nrings)
 		elog(ERROR, "neon_comm: this process has no request ring");
 
 	/* Nothing of an earlier owner may remain; its exit callbacks have seen to that. */
 	my_ring = &nc_rings.rings[NC_MY_PROC_INDEX()];
 	for (int i = 0; i < NC_RING_SLOTS; i++)
-		withdraw(&my_ring->slots[i]);
+		(void) nc_client_withdraw(&my_ring->slots[i]);
 	atomic_store(&my_ring->client_asleep, 0);
+	return my_ring;
 }
 
 /* A free slot for a demand request; there are more than a process ever waits for at once. */
@@ -152,7 +158,7 @@ static void
 release(Request *req)
 {
 	if (req->slot != NULL)
-		withdraw(req->slot);
+		(void) nc_client_withdraw(req->slot);
 	req->slot = NULL;
 	if (req->bounce != 0)
 		atomic_fetch_and(&nc_shared->bounce_taken, ~req->bounce);
@@ -297,7 +303,8 @@ sleep_once(Request *req)
 	int			events = 0;
 
 	/* pairs with nc_ring_client_needs_wake(): say "asleep", full barrier, look at the slot */
-	atomic_store_explicit(&my_ring->client_asleep, 1, memory_order_seq_cst);
+	atomic_store_explicit(&my_ring->client_asleep,
+						  NC_RING_ASLEEP_FOR(req->slot - my_ring->slots), memory_order_seq_cst);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!is_done(req))
 	{
@@ -333,6 +340,17 @@ wait_done(Request *req)
 	if (consumed)
 		SetLatch(MyLatch);
 	nc_stat(NC_COUNTER_WAIT_US, nc_clock_us() - req->started_us);
+}
+
+void
+nc_client_wait(NcSlot *slot, const NcRelKey *rel, BlockNumber block)
+{
+	Request		req = {
+		.slot = slot, .rel = *rel, .block = block,
+		.not_modified_since = slot->not_modified_since
+	};
+
+	wait_done(&req);
 }
 
 /* ---- a request from start to end ---- */
@@ -632,7 +650,7 @@ read_once(const NcRead *read, bool last)
 	Request		req = {.read = read, .rel = read->rel, .block = read->block};
 	volatile Attempt attempt = ATTEMPT_OK;
 
-	attach_ring();
+	(void) nc_client_attach();
 	if (is_direct())
 		return read_direct(read, last);
 	make_lsn_available(read->not_modified_since);
@@ -662,7 +680,7 @@ exists_once(const NcRelKey *rel, XLogRecPtr request_lsn, XLogRecPtr not_modified
 	Request		req = {.rel = *rel};
 	volatile bool ok = true;
 
-	attach_ring();
+	(void) nc_client_attach();
 	if (is_direct())
 		return exists_direct(rel, request_lsn, not_modified_since, exists);
 	make_lsn_available(not_modified_since);

@@ -4,8 +4,9 @@
  *
  * Runs in the communicator.  A slot's buffers are written only between
  * TAKEN -> COPYING, which fails when the client withdrew, and COPYING -> DONE.
- * A single page is copied straight from the receive buffer; pages of a range wait
- * in staging pages until all are here, so that COPYING lasts one run of memcpy.
+ * A single page is copied straight from the receive buffer; pages of a range that
+ * a process waits for wait in staging pages until all are here, so that COPYING
+ * lasts one run of memcpy.  Pages read ahead have a window each, as they come.
  */
 #include "engine_int.h"
 
@@ -18,7 +19,11 @@
 static void
 finish(NcEngine *e, NcJob *job)
 {
+	NcJob	  **job_of = &e->job_of[(size_t) job->ring * NC_RING_SLOTS + job->slot];
+
 	NC_ASSERT(!job->finished);
+	if (*job_of == job)
+		*job_of = NULL;
 	job->finished = true;
 	e->unfinished--;
 	nc_store_unreserve(&e->pages, job->reserved);
@@ -110,6 +115,21 @@ nc_deliver_result(NcEngine *e, NcJob *job, NcSlotResult result, const char *text
 	end_copying(e, job, result);
 }
 
+/* Copies one page to where the client wants it; false when that is nowhere it may be. */
+static bool
+copy_page(NcEngine *e, const NcJob *job, uint32_t index, const uint8_t *page)
+{
+	uint8_t    *dest;
+
+	if (job->dests[index] == NC_DEST_NONE)
+		return true;
+	dest = e->host.dest_page(e->host.ctx, job->ring, job->dests[index]);
+	if (dest == NULL)
+		return false;
+	memcpy(dest, page, NC_PAGE_BYTES);
+	return true;
+}
+
 /* Copies pages to where the client waits for them and completes the slot. */
 static void
 deliver_pages(NcEngine *e, NcJob *job, const uint8_t *const *pages)
@@ -123,17 +143,38 @@ deliver_pages(NcEngine *e, NcJob *job, const uint8_t *const *pages)
 	}
 	for (uint32_t i = 0; i < job->nblocks; i++)
 	{
-		uint8_t    *dest;
-
-		if (job->dests[i] == NC_DEST_NONE)
-			continue;
-		dest = e->host.dest_page(e->host.ctx, job->ring, job->dests[i]);
-		if (dest != NULL)
-			memcpy(dest, pages[i], NC_PAGE_BYTES);
-		else
+		if (!copy_page(e, job, i, pages[i]))
 			result = NC_SLOT_RESULT_BAD_REQUEST;
 	}
 	end_copying(e, job, result);
+}
+
+/*
+ * One page of a range read ahead, in a window of its own.  The client may
+ * withdraw between two of them; what was copied by then is in memory that was
+ * lent until then, and nobody reads it.
+ */
+static void
+deliver_part(NcEngine *e, NcJob *job, uint32_t index, const uint8_t *page)
+{
+	uint64_t	copying = nc_slot_word(nc_slot_word_generation(job->word), NC_SLOT_COPYING);
+	bool		moved;
+
+	if (!begin_copying(e, job))
+	{
+		nc_count(e->counters, NC_COUNTER_LATE_ANSWERS, 1);
+		return;
+	}
+	moved = copy_page(e, job, index, page);
+	job->missing--;
+	if (!moved || job->missing == 0)
+	{
+		end_copying(e, job, moved ? NC_SLOT_RESULT_OK : NC_SLOT_RESULT_BAD_REQUEST);
+		return;
+	}
+	moved = nc_slot_move(nc_job_slot(e, job), copying, NC_SLOT_TAKEN);
+	NC_ASSERT(moved);
+	(void) moved;
 }
 
 static void
@@ -156,6 +197,11 @@ answer_page(NcEngine *e, NcJob *job, uint32_t index, const uint8_t *page)
 	if (job->nblocks == 1)
 	{
 		deliver_pages(e, job, &page);
+		return;
+	}
+	if (job->class == NC_SLOT_CLASS_PREFETCH)
+	{
+		deliver_part(e, job, index, page);
 		return;
 	}
 	NC_ASSERT(index < job->nblocks && job->pages[index] == NULL && job->reserved > 0);

@@ -94,8 +94,9 @@ take_memory(NcEngine *e)
 	e->wake_list = calloc(nrings, sizeof(*e->wake_list));
 	e->wake_marked = calloc(nrings, sizeof(*e->wake_marked));
 	e->seen = calloc((size_t) nrings * NC_RING_SLOTS, sizeof(*e->seen));
+	e->job_of = calloc((size_t) nrings * NC_RING_SLOTS, sizeof(NcJob *));
 	return e->deferred != NULL && e->wake_list != NULL && e->wake_marked != NULL &&
-		e->seen != NULL;
+		e->seen != NULL && e->job_of != NULL;
 }
 
 static void
@@ -112,6 +113,7 @@ free_engine(NcEngine *e)
 	free(e->wake_list);
 	free(e->wake_marked);
 	free(e->seen);
+	free(e->job_of);
 	free(e);
 }
 

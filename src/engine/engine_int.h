@@ -52,6 +52,7 @@ typedef struct NcJob
 	NcSlotClass class;
 	uint32_t	nblocks;		/* messages: blocks of GETPAGE, else 1 */
 	uint32_t	dests[NC_SLOT_BLOCKS_MAX];
+	uint64_t	group;			/* of its flights */
 
 	/* progress */
 	uint32_t	outstanding;	/* parts queued or in flight */
@@ -59,7 +60,7 @@ typedef struct NcJob
 	uint32_t	reserved;		/* staging pages promised and not taken */
 	bool		finished;		/* slot completed, or not ours any more */
 	bool		cancelled;		/* finished because its client withdrew it */
-	uint8_t    *pages[NC_SLOT_BLOCKS_MAX];	/* staged, only with nblocks > 1 */
+	uint8_t    *pages[NC_SLOT_BLOCKS_MAX];	/* staged: ranges that somebody waits for */
 } NcJob;
 
 /* One message of a job. */
@@ -96,6 +97,7 @@ struct NcEngine
 	NcStore		pages;
 	uint64_t	last_group;
 	uint32_t	unfinished;		/* jobs */
+	NcJob	  **job_of;			/* [nrings * NC_RING_SLOTS]: the unfinished job of a slot, or NULL */
 
 	/* rings left with submitted slots because a store was at its bound */
 	uint64_t   *deferred;		/* bitmap as the doorbell's */

@@ -44,6 +44,7 @@ nc_route_job(NcEngine *e, NcJob *job)
 {
 	uint64_t	group = ++e->last_group;
 
+	job->group = group;
 	job->missing = job->nblocks;
 	job->outstanding = job->nblocks;
 	for (uint32_t i = 0; i < job->nblocks; i++)

@@ -25,7 +25,7 @@ fields_wrong(const NcSlot *copy)
 		return NULL;
 	if (copy->nblocks < 1 || copy->nblocks > NC_SLOT_BLOCKS_MAX)
 		return "bad number of blocks";
-	if (copy->dest_first > NC_RING_DESTS - copy->nblocks)
+	if (copy->dest_first > NC_RING_DESTS - (copy->class == NC_SLOT_CLASS_PREFETCH ? 1 : copy->nblocks))
 		return "destinations out of range";
 	/* the highest number is no block */
 	if (copy->block > UINT32_MAX - copy->nblocks)
@@ -49,6 +49,22 @@ dests_wrong(const NcEngine *e, const NcJob *job)
 			return "bad destination";
 	}
 	return NULL;
+}
+
+/* A read ahead names the first page of a run, everything else each page. */
+static void
+copy_dests(NcJob *job, const uint32_t *dests)
+{
+	uint32_t	first;
+
+	if (job->class != NC_SLOT_CLASS_PREFETCH)
+	{
+		memcpy(job->dests, dests, job->nblocks * sizeof(job->dests[0]));
+		return;
+	}
+	first = *dests;
+	for (uint32_t i = 0; i < job->nblocks; i++)
+		job->dests[i] = first == NC_DEST_NONE ? NC_DEST_NONE : first + i;
 }
 
 /* Copies request and destinations into the job; returns what is wrong with them. */
@@ -76,7 +92,7 @@ copy_request(const NcEngine *e, NcJob *job, uint32_t ring, uint32_t index)
 	if (job->kind == NC_SLOT_KIND_GETPAGE)
 	{
 		job->nblocks = copy.nblocks;
-		memcpy(job->dests, &r->dests[copy.dest_first], copy.nblocks * sizeof(job->dests[0]));
+		copy_dests(job, &r->dests[copy.dest_first]);
 	}
 	return dests_wrong(e, job);
 }
@@ -87,7 +103,8 @@ reserve(NcEngine *e, NcJob *job)
 {
 	if (!nc_store_reserve(&e->parts, job->nblocks))
 		return false;
-	if (job->nblocks == 1)
+	/* pages read ahead are copied one by one as they come */
+	if (job->nblocks == 1 || job->class == NC_SLOT_CLASS_PREFETCH)
 		return true;
 	if (!nc_store_reserve(&e->pages, job->nblocks))
 	{
@@ -112,12 +129,10 @@ begin(NcEngine *e, NcJob *job, const char *wrong)
 {
 	nc_count(e->counters, NC_COUNTER_REQUESTS, 1);
 	e->unfinished++;
+	e->job_of[(size_t) job->ring * NC_RING_SLOTS + job->slot] = job;
 	if (wrong == NULL && e->map.shard_count > 0)
 	{
-		/*
-		 * A read of a page that is in flight with equal LSNs could join that
-		 * part here instead of making one of its own.
-		 */
+		/* each slot its own messages: docs/decisions/0008 says why nothing is joined here */
 		nc_route_job(e, job);
 		return;
 	}
@@ -159,6 +174,28 @@ take_slot(NcEngine *e, uint32_t ring, uint32_t index)
 	return true;
 }
 
+/* Reads ahead that somebody has come to wait for go before those that nobody waits for. */
+static void
+promote(NcEngine *e, uint32_t ring)
+{
+	_Atomic uint64_t *word = &e->area.rings[ring].promoted;
+	uint64_t	bits;
+
+	if (atomic_load_explicit(word, memory_order_relaxed) == 0)
+		return;
+	bits = atomic_exchange_explicit(word, 0, memory_order_seq_cst);
+	for (; bits != 0; bits &= bits - 1)
+	{
+		NcJob	   *job = e->job_of[(size_t) ring * NC_RING_SLOTS +
+									(uint32_t) __builtin_ctzll(bits)];
+
+		/* a bit of a life that is over promotes at most a read ahead too early */
+		if (job != NULL && job->class == NC_SLOT_CLASS_PREFETCH &&
+			nc_net_promote(e->net, job->group) > 0)
+			nc_count(e->counters, NC_COUNTER_PREFETCH_PROMOTED, 1);
+	}
+}
+
 void
 nc_take_ring(NcEngine *e, uint32_t ring)
 {
@@ -167,6 +204,7 @@ nc_take_ring(NcEngine *e, uint32_t ring)
 
 	for (uint32_t i = 0; i < NC_RING_SLOTS; i++)
 		complete = take_slot(e, ring, i) && complete;
+	promote(e, ring);
 	if (complete)
 		e->deferred[ring / 64] &= ~bit;
 	else

@@ -39,6 +39,9 @@ int			nc_guc_lfc_size = 0;
 int			nc_guc_lfc_size_limit = 16777216;
 int			nc_guc_lfc_prewarm_workers = 2;
 char	   *nc_guc_lfc_path = "";
+int			nc_guc_staging_size = 4096;
+int			nc_guc_staging_quota = 512;
+int			nc_guc_readahead = 128;
 bool		nc_guc_allow_unsafe = false;
 bool		nc_guc_allow_unknown_server = false;
 
@@ -219,6 +222,8 @@ nc_guc_init(void)
 				  &nc_guc_page_servers, PGC_SIGHUP, check_page_servers);
 	define_int("neon_comm.protocol_version", "Version of the pagestream protocol.",
 			   &nc_guc_protocol_version, 2, 3, PGC_SIGHUP, 0);
+	define_int("neon_comm.readahead_blocks", "Largest number of blocks read ahead of a sequential or strided read; 0 = none.",
+			   &nc_guc_readahead, 0, 1024, PGC_USERSET, GUC_UNIT_BLOCKS);
 	define_int("neon_comm.request_timeout", "Longest time a process waits for a page.",
 			   &nc_guc_request_timeout, 1000, INT_MAX, PGC_SUSET, GUC_UNIT_MS);
 	define_int("neon_comm.silence_timeout", "Abandons a page-server connection that does not answer for this long.",
@@ -226,6 +231,10 @@ nc_guc_init(void)
 	define_int("neon_comm.spin_time",
 			   "How long the communicator looks for work before it sleeps, while that pays; 0 = never.",
 			   &nc_guc_spin_time, 0, 1000, PGC_SIGHUP, 0);
+	define_int("neon_comm.staging_quota", "Staging memory that one process may hold for pages asked for ahead.",
+			   &nc_guc_staging_quota, 0, 2048, PGC_SUSET, GUC_UNIT_BLOCKS);
+	define_int("neon_comm.staging_size", "Shared memory for pages asked for ahead, of all processes; 0 = no prefetch.",
+			   &nc_guc_staging_size, 0, 1024 * 1024, PGC_POSTMASTER, GUC_UNIT_BLOCKS);
 	define_int("neon_comm.stripe_size", "Blocks of a relation that stay together on a shard.",
 			   &nc_guc_stripe_size, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_BLOCKS);
 	define_int("neon_comm.sweep_interval", "Pause between two rounds of the sweeper.",

@@ -29,6 +29,7 @@
 NcShared   *nc_shared = NULL;
 NcRingArea	nc_rings = {.eventfd = -1};
 char	   *nc_bounce = NULL;
+NcStaging	nc_staging;
 
 static shmem_request_hook_type next_request = NULL;
 static shmem_startup_hook_type next_startup = NULL;
@@ -37,6 +38,34 @@ static Size
 bounce_bytes(void)
 {
 	return (Size) (NC_BOUNCE_PAGES + 1) * BLCKSZ;
+}
+
+static uint32
+staging_chunks(void)
+{
+	return nc_guc_staging_size / NC_STAGING_CHUNK_PAGES;
+}
+
+static Size
+staging_bytes(void)
+{
+	Size		pages = (Size) staging_chunks() * NC_STAGING_CHUNK_PAGES;
+
+	return (pages + 1) * BLCKSZ + MAXALIGN(staging_chunks() * sizeof(uint32));
+}
+
+static void
+init_staging(void)
+{
+	bool		found;
+	char	   *memory = ShmemInitStruct("neon_comm staging", staging_bytes(), &found);
+
+	nc_staging.nchunks = staging_chunks();
+	nc_staging.pages = (char *) TYPEALIGN(BLCKSZ, memory);
+	nc_staging.owner = (_Atomic uint32_t *) (nc_staging.pages +
+											 (Size) nc_staging.nchunks * NC_STAGING_CHUNK_PAGES * BLCKSZ);
+	if (!found)
+		memset(nc_staging.owner, 0, nc_staging.nchunks * sizeof(uint32));
 }
 
 static void
@@ -48,6 +77,7 @@ on_request(void)
 	RequestAddinShmemSpace(MAXALIGN(sizeof(NcShared)));
 	RequestAddinShmemSpace(nc_ring_area_bytes(NC_PROC_COUNT()));
 	RequestAddinShmemSpace(bounce_bytes());
+	RequestAddinShmemSpace(staging_bytes());
 	RequestAddinShmemSpace(nc_lwlsn_shmem_bytes());
 	RequestAddinShmemSpace(nc_local_shmem_bytes());
 	RequestAddinShmemSpace(nc_feed_shmem_bytes());
@@ -82,6 +112,7 @@ on_startup(void)
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	init_shared();
+	init_staging();
 	nc_lwlsn_shmem_startup();
 	nc_local_shmem_startup();
 	nc_feed_shmem_startup();

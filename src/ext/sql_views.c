@@ -8,6 +8,7 @@
 #include "access/xlog.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/bitmapset.h"
 #include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
@@ -27,6 +28,7 @@ PG_FUNCTION_INFO_V1(nc_get_connections);
 PG_FUNCTION_INFO_V1(nc_get_slots);
 PG_FUNCTION_INFO_V1(nc_get_page_servers);
 PG_FUNCTION_INFO_V1(nc_status);
+PG_FUNCTION_INFO_V1(nc_staging_use);
 PG_FUNCTION_INFO_V1(nc_local_bytes);
 PG_FUNCTION_INFO_V1(nc_local_blocks);
 PG_FUNCTION_INFO_V1(nc_sweep_now);
@@ -287,6 +289,30 @@ nc_status(PG_FUNCTION_ARGS)
 	values[3] = Int64GetDatum(atomic_load(&nc_rings.doorbell->epoch));
 	values[4] = age_since(atomic_load(&nc_rings.doorbell->heartbeat_us));
 	nulls[4] = pid == 0;
+	return one_row(fcinfo, values, nulls);
+}
+
+Datum
+nc_staging_use(PG_FUNCTION_ARGS)
+{
+	Datum		values[COLUMNS_MAX];
+	bool		nulls[COLUMNS_MAX] = {0};
+	Bitmapset  *holders = NULL;
+	int			lent = 0;
+
+	require_preloaded();
+	for (uint32 i = 0; i < nc_staging.nchunks; i++)
+	{
+		uint32		owner = atomic_load(&nc_staging.owner[i]);
+
+		if (owner == 0)
+			continue;
+		lent++;
+		holders = bms_add_member(holders, owner);
+	}
+	values[0] = Int32GetDatum(nc_staging.nchunks * NC_STAGING_CHUNK_PAGES);
+	values[1] = Int32GetDatum(lent * NC_STAGING_CHUNK_PAGES);
+	values[2] = Int32GetDatum(bms_num_members(holders));
 	return one_row(fcinfo, values, nulls);
 }
 

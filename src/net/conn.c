@@ -59,7 +59,7 @@ static void
 prepare(NcConn *c)
 {
 	c->version = c->net->settings.version;
-	c->depth = c->net->settings.depth;
+	c->depth = c->bulk ? NC_CONN_BULK_DEPTH : c->net->settings.depth;
 	c->fd = -1;
 	c->tls = NULL;
 	c->answered = false;

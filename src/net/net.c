@@ -212,6 +212,30 @@ nc_net_submit(NcNet *net, uint32_t shard, NcFlight *flight)
 	nc_flight_append(flight->background ? &pool->background : &pool->foreground, flight);
 }
 
+uint32_t
+nc_net_promote(NcNet *net, uint64_t group)
+{
+	uint32_t	n = 0;
+
+	for (uint32_t i = 0; i < net->npools; i++)
+	{
+		NcPool	   *pool = net->pools[i];
+		NcFlightList rest = {0};
+		NcFlight   *flight;
+
+		if (pool->background.count == 0)
+			continue;
+		while ((flight = nc_flight_pop(&pool->background)) != NULL)
+		{
+			flight->background = flight->background && flight->group != group;
+			n += flight->background ? 0 : 1;
+			nc_flight_append(flight->background ? &rest : &pool->foreground, flight);
+		}
+		pool->background = rest;
+	}
+	return n;
+}
+
 void
 nc_net_sweep(NcNet *net)
 {

@@ -3,7 +3,10 @@
  *	  The pools: which connections a shard has, which request goes on which of
  *	  them, and what happens to requests whose connection ended.
  *
- * Runs in the communicator.  Queues are served foreground first.  Requests of one
+ * Runs in the communicator.  A shard has connections for requests that somebody
+ * waits for and, once there are others, some for these: a page server answers the
+ * requests of a connection one after the other, so whoever waits must not queue
+ * behind a scan's readahead.  Queues are served foreground first.  Requests of one
  * range stay together on one connection while it has room, because page servers
  * answer consecutive reads as a batch.
  */
@@ -221,32 +224,71 @@ nc_pool_conn_ended(NcPool *pool, NcConn *c, NcConnEnd why, const char *reason)
 
 /* ---- choosing and opening connections ---- */
 
+/* Of the connections of a shard so many may be for bulk. */
+static uint32_t
+bulk_max(const NcPool *pool)
+{
+	uint32_t	max = pool->net->settings.conns_max;
+
+	return max < 2 ? 0 : max < 8 ? 1 : max / 4;
+}
+
+static uint32_t
+count_ready(const NcPool *pool, bool bulk)
+{
+	uint32_t	n = 0;
+
+	for (uint32_t i = 0; i < pool->nconns; i++)
+		if (pool->conns[i]->bulk == bulk && pool->conns[i]->state == NC_CONN_READY)
+			n++;
+	return n;
+}
+
+/*
+ * How deep a flight may go on a connection that is not of its kind: half of one for
+ * the foreground stays free for who may come and waits, and one for bulk is as good
+ * as another for who waits if hardly anything is on it.
+ */
 static uint32_t
 depth_limit(const NcConn *c, const NcFlight *flight)
 {
-	/* Half of a connection stays free of background: somebody may come who waits. */
+	if (flight->background == c->bulk)
+		return c->depth;
 	if (flight->background && c->depth > 1)
 		return c->depth / 2;
-	return c->depth;
+	return c->depth < c->net->settings.depth ? c->depth : c->net->settings.depth;
+}
+
+/* The least loaded connection of a kind with room. */
+static NcConn *
+least_loaded(const NcPool *pool, const NcFlight *flight, bool bulk)
+{
+	NcConn	   *best = NULL;
+
+	for (uint32_t i = 0; i < pool->nconns; i++)
+	{
+		NcConn	   *c = pool->conns[i];
+
+		if (c->bulk == bulk && nc_conn_has_room(c, depth_limit(c, flight)) &&
+			(best == NULL || c->in_flight.count < best->in_flight.count))
+			best = c;
+	}
+	return best;
 }
 
 static NcConn *
 choose(NcPool *pool, const NcFlight *flight, NcConn *last, uint64_t last_group)
 {
-	NcConn	   *best = NULL;
+	NcConn	   *c;
 
 	if (last != NULL && last_group == flight->group &&
 		nc_conn_has_room(last, depth_limit(last, flight)))
 		return last;
-	for (uint32_t i = 0; i < pool->nconns; i++)
-	{
-		NcConn	   *c = pool->conns[i];
-
-		if (nc_conn_has_room(c, depth_limit(c, flight)) &&
-			(best == NULL || c->in_flight.count < best->in_flight.count))
-			best = c;
-	}
-	return best;
+	c = least_loaded(pool, flight, flight->background);
+	/* the other kind serves while there is none of the right one */
+	if (c == NULL && count_ready(pool, flight->background) == 0)
+		c = least_loaded(pool, flight, !flight->background);
+	return c;
 }
 
 /* Hands sent bytes to the loop. A connection may end by it, and another take its place. */
@@ -339,7 +381,7 @@ rows_to_spare(const NcNet *net)
 
 /* Gives the pool one more connection object; it is started by start_waiting(). */
 static bool
-add_conn(NcPool *pool)
+add_conn(NcPool *pool, bool bulk)
 {
 	NcNet	   *net = pool->net;
 	NcConn	   *c = free_row(net);
@@ -352,6 +394,7 @@ add_conn(NcPool *pool)
 	c->net = net;
 	c->pool = pool;
 	c->shard = pool->shard;
+	c->bulk = bulk;
 	memcpy(c->address, pool->parts.address, sizeof(c->address));
 	memcpy(c->last_error, pool->last_error, sizeof(c->last_error));
 	c->failures = pool->failures;
@@ -454,34 +497,57 @@ start_waiting(NcPool *pool)
 	pool->waiting = waiting;
 }
 
-/* Room that connections under way will give. */
+/* Connections of a kind, and room that those under way will give. */
 static uint32_t
-coming_room(const NcPool *pool)
+count_kind(const NcPool *pool, bool bulk, uint32_t *coming_room)
 {
-	uint32_t	room = 0;
+	uint32_t	depth = bulk ? NC_CONN_BULK_DEPTH : pool->net->settings.depth;
+	uint32_t	n = 0;
 
+	*coming_room = 0;
 	for (uint32_t i = 0; i < pool->nconns; i++)
+	{
+		if (pool->conns[i]->bulk != bulk)
+			continue;
+		n++;
 		if (pool->conns[i]->state != NC_CONN_READY)
-			room += pool->net->settings.depth;
-	return room;
+			*coming_room += depth;
+	}
+	return n;
 }
 
 /*
  * The first connection is kept open always, so that the first query of a quiet
- * server finds it.  More come when requests are left over after all that stand
- * are full, as many as those requests fill.
+ * server finds it.  More come when requests of their kind are left over after
+ * all that stand are full, as many as those requests fill.
  */
+static void
+grow_kind(NcPool *pool, bool bulk, uint32_t most)
+{
+	uint32_t	queued = bulk ? pool->background.count : pool->foreground.count;
+	uint32_t	coming;
+	uint32_t	n = count_kind(pool, bulk, &coming);
+
+	while (n < most && pool->nconns < pool->net->settings.conns_max &&
+		   (pool->nconns == 0 || queued > coming))
+	{
+		if ((pool->nconns > 0 && !rows_to_spare(pool->net)) || !add_conn(pool, bulk))
+			return;
+		n++;
+		coming += bulk ? NC_CONN_BULK_DEPTH : pool->net->settings.depth;
+	}
+}
+
 static void
 grow(NcPool *pool)
 {
-	const NcNetSettings *s = &pool->net->settings;
+	uint32_t	bulk = bulk_max(pool);
 
 	if (pool->net->closing)
 		return;
-	while (pool->nconns < s->conns_max &&
-		   (pool->nconns == 0 || pool_queued(pool) > coming_room(pool)))
-		if ((pool->nconns > 0 && !rows_to_spare(pool->net)) || !add_conn(pool))
-			return;
+	grow_kind(pool, false, pool->net->settings.conns_max - bulk);
+	/* a cap of one connection: it serves both */
+	grow_kind(pool, true, bulk);
 }
 
 void

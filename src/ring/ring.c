@@ -122,6 +122,24 @@ nc_doorbell_take(NcRingArea *area, uint32_t word_index)
 bool
 nc_ring_client_needs_wake(NcRing *ring)
 {
+	uint32_t	asleep;
+
 	atomic_thread_fence(memory_order_seq_cst);
-	return atomic_load_explicit(&ring->client_asleep, memory_order_seq_cst) != 0;
+	asleep = atomic_load_explicit(&ring->client_asleep, memory_order_seq_cst);
+	if (asleep < NC_RING_ASLEEP_FOR(0) || asleep >= NC_RING_ASLEEP_FOR(NC_RING_SLOTS))
+		return asleep != 0;
+
+	/* not ended: its end will come here again */
+	switch (nc_slot_word_state(nc_slot_load(&ring->slots[asleep - NC_RING_ASLEEP_FOR(0)])))
+	{
+		case NC_SLOT_SUBMITTED:
+		case NC_SLOT_TAKEN:
+		case NC_SLOT_COPYING:
+			return false;
+		case NC_SLOT_FREE:
+		case NC_SLOT_FILLING:
+		case NC_SLOT_DONE:
+			break;
+	}
+	return true;
 }

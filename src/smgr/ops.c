@@ -20,6 +20,7 @@
 #include "storage/md.h"
 
 #include "nc/client/client.h"
+#include "nc/client/prefetch.h"
 #include "nc/ext/shmem.h"
 #include "nc/ext/test_point.h"
 #include "nc/feed/throttle.h"
@@ -29,6 +30,7 @@
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
+#include "nc/smgr/readahead.h"
 #include "nc/smgr/rules.h"
 #include "nc/smgr/shadow.h"
 #include "nc/smgr/skeleton.h"
@@ -333,11 +335,31 @@ nc_smgr_writeback(SMgrRelation reln, ForkNumber fork, BlockNumber first, BlockNu
 bool
 nc_smgr_prefetch(SMgrRelation reln, ForkNumber fork, BlockNumber first, int nblocks)
 {
+	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
+
 	if (is_plain(reln, fork))
 		return nc_md_prefetch(reln, fork, first, nblocks);
 
-	/* The answer tells recovery whether the file is there; reading ahead has no place to put pages yet. */
-	return !InRecovery || mdexists(reln, fork);
+	/* recovery wants to know whether the file is there */
+	if (InRecovery)
+		return mdexists(reln, fork);
+	nc_readahead_asked(reln, &rel, first, nblocks);
+	return true;
+}
+
+/* A page that was asked for ahead, if it is what a request would bring now. */
+static bool
+read_staged(const NcRelKey *rel, BlockNumber block, char *page)
+{
+	XLogRecPtr	nms,
+				exact;
+
+	if (nc_prefetch_live() == 0)
+		return nc_prefetch_take(rel, block, InvalidXLogRecPtr, InvalidXLogRecPtr, page);
+	nc_lwlsn_query(rel, block, &nms, &exact);
+	if (!NC_RULE_ON(STAGED_LSN))
+		nms = exact = InvalidXLogRecPtr;
+	return nc_prefetch_take(rel, block, nms, exact, page);
 }
 
 static void
@@ -489,8 +511,12 @@ nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **page
 		run = 1;
 		if (read_here(reln, fork, &rel, length, first + i, pages[i]))
 			continue;
-		run = remote_run(&rel, first + i, Min(nblocks - i, (int) (length - (first + i))));
-		read_remote(&rel, first + i, pages + i, run);
+		nc_readahead_read(&rel, first + i, length);
+		if (!read_staged(&rel, first + i, pages[i]))
+		{
+			run = remote_run(&rel, first + i, Min(nblocks - i, (int) (length - (first + i))));
+			read_remote(&rel, first + i, pages + i, run);
+		}
 		for (int k = 0; k < run && nc_shadow_on(); k++)
 			nc_shadow_check(reln, first + i + k, pages[i + k]);
 		for (int k = 0; k < run; k++)

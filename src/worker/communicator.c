@@ -95,6 +95,12 @@ host_dest_page(void *ctx, uint32_t ring, uint32_t dest)
 {
 	/* asked for twice a page: when the slot is taken, and when it is being copied */
 	NC_TEST_POINT("communicator-dest");
+	if ((dest & (NC_DEST_BOUNCE | NC_DEST_STAGING)) == NC_DEST_STAGING)
+	{
+		dest &= ~NC_DEST_STAGING;
+		return dest / NC_STAGING_CHUNK_PAGES < nc_staging.nchunks ?
+			(uint8_t *) nc_staging.pages + (Size) dest * BLCKSZ : NULL;
+	}
 	if ((dest & NC_DEST_BOUNCE) == 0)
 		return dest < (uint32) NBuffers ? (uint8_t *) BufferBlocks + (Size) dest * BLCKSZ : NULL;
 	dest &= ~NC_DEST_BOUNCE;

@@ -162,6 +162,19 @@ comm_write_steps(const NcModelState *s)
 			n = nc_model_step(s, "communicator: writes half of the page");
 			write_half(n, 0);
 			n->k_pc = K_WRITE_1;
+			if (nc_model.mutant == NO_COPYING || nc_model.mutant == DONE_EARLY)
+				break;
+			/* or the halves are pages of a range read ahead, each with its own window */
+			n = nc_model_step(s, "communicator: writes half, COPYING -> TAKEN");
+			write_half(n, 0);
+			nc_model_owner_move(n, n->k_slot, NC_SLOT_COPYING, NC_SLOT_TAKEN);
+			n->k_pc = K_PAUSED;
+			break;
+		case K_PAUSED:
+			n = nc_model_step(s, "communicator: TAKEN -> COPYING for the rest");
+			n->k_pc = K_WRITE_1;
+			if (!begin_copying(n))
+				delivered(n);
 			break;
 		case K_WRITE_1:
 			n = nc_model_step(s, "communicator: writes the rest of the page");

@@ -196,7 +196,9 @@ world_submit_quietly(World *w, const WorldRead *r)
 	NcSlot	   *s = world_slot(w, r->ring, r->slot);
 	NcRelKey	rel = world_rel(r->rel);
 	uint32_t	nblocks = r->nblocks > 0 ? r->nblocks : 1;
-	uint32_t	dest_first = nblocks > 1 ? 0 : r->slot;
+	bool		run = r->class == NC_SLOT_CLASS_PREFETCH;
+	uint32_t	dest_first = nblocks > 1 && !run ? 0 : r->slot;
+	uint32_t	ndests = run ? 1 : nblocks;
 
 	move(w, r->ring, r->slot, NC_SLOT_FREE, NC_SLOT_FILLING);
 	s->spc = rel.spc;
@@ -210,7 +212,7 @@ world_submit_quietly(World *w, const WorldRead *r)
 	s->dest_first = (uint16_t) dest_first;
 	s->request_lsn = NC_LSN_MAX;
 	s->not_modified_since = 0x1000;
-	for (uint32_t i = 0; i < nblocks && dest_first + i < NC_RING_DESTS; i++)
+	for (uint32_t i = 0; i < ndests && dest_first + i < NC_RING_DESTS; i++)
 		w->area.rings[r->ring].dests[dest_first + i] =
 			r->dest == NC_DEST_NONE ? NC_DEST_NONE : r->dest + i;
 	move(w, r->ring, r->slot, NC_SLOT_FILLING, NC_SLOT_SUBMITTED);

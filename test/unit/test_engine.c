@@ -908,9 +908,19 @@ test_pool_cap(void **state)
 			expect_pages(w, &(WorldRead) {.ring = i, .slot = 0, .rel = 100 + i, .block = i,
 				.nblocks = 8, .dest = 8 * i});
 	}
+	/* one of the four is kept for what nobody waits for, and comes with it */
+	for (int s = 0; s < 2; s++)
+		assert_int_equal(mock_ps_open_max(w->servers[s]), 3);
+	assert_int_equal(world_counter(w, NC_COUNTER_PAGES_RECEIVED), 4800);
+	for (uint32_t i = 0; i < 200; i++)
+		world_submit(w, &(WorldRead) {.ring = i, .slot = 40, .class = NC_SLOT_CLASS_PREFETCH,
+			.rel = 100 + i, .block = i, .nblocks = 8, .dest = 8 * i});
+	for (uint32_t i = 0; i < 200; i++)
+		expect_pages(w, &(WorldRead) {.ring = i, .slot = 40, .rel = 100 + i, .block = i,
+			.nblocks = 8, .dest = 8 * i});
 	for (int s = 0; s < 2; s++)
 		assert_int_equal(mock_ps_open_max(w->servers[s]), 4);
-	assert_int_equal(world_counter(w, NC_COUNTER_PAGES_RECEIVED), 4800);
+	assert_int_equal(world_counter(w, NC_COUNTER_PAGES_RECEIVED), 6400);
 	assert_int_equal(world_counter(w, NC_COUNTER_FOUND_LATE), 0);
 
 	/* what is idle goes, the first of each shard stays */
@@ -919,6 +929,141 @@ test_pool_cap(void **state)
 	for (int s = 0; s < 2; s++)
 		assert_int_equal(mock_ps_open_now(w->servers[s]), 1);
 	assert_int_equal(world_counter(w, NC_COUNTER_DISCONNECTS), 0);
+	world_close(w);
+}
+
+/* What somebody waits for does not queue behind what nobody waits for. */
+static void
+test_bulk_apart(void **state)
+{
+	World	   *w = open_world(2, 1);
+	WorldRead	p = {.ring = 1, .slot = 40, .class = NC_SLOT_CLASS_PREFETCH, .rel = 100,
+	.nblocks = 32};
+	WorldRead	r = {.slot = 0, .rel = 101, .block = 8, .dest = 4000};
+
+	w->config.connections_per_shard_max = 2;
+	world_start(w);
+	for (uint32_t i = 0; i < 3; i++)
+	{
+		p.slot = 40 + i;
+		p.block = p.dest = 32 * i;
+		world_submit(w, &p);
+	}
+	/* a first page of each kind, so that both connections stand */
+	world_wait_counter(w, NC_COUNTER_CONNECTS, 2);
+	for (uint32_t i = 0; i < 3; i++)
+	{
+		WorldRead	done = p;
+
+		done.slot = 40 + i;
+		done.block = done.dest = 32 * i;
+		expect_pages(w, &done);
+	}
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	for (uint32_t i = 0; i < 3; i++)
+	{
+		p.slot = 40 + i;
+		p.block = p.dest = 32 * i;
+		world_submit(w, &p);
+	}
+	while (mock_ps_held(w->servers[0]) < 64)
+		world_turn(w);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_int_equal(world_state(w, 1, 40), NC_SLOT_TAKEN);
+	mock_ps_release(w->servers[0]);
+	for (uint32_t i = 0; i < 3; i++)
+		world_wait(w, 1, 40 + i);
+	assert_int_equal(mock_ps_open_max(w->servers[0]), 2);
+	world_close(w);
+}
+
+/* A read ahead that somebody comes to wait for leaves the queue behind which it was. */
+static void
+test_promoted(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	p = {.class = NC_SLOT_CLASS_PREFETCH, .rel = 100, .nblocks = 32};
+
+	w->config.connections_per_shard_max = 1;
+	w->config.depth_max = 8;
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	for (uint32_t i = 0; i < 4; i++)
+	{
+		p.slot = 40 + i;
+		p.block = p.dest = 32 * i;
+		world_submit(w, &p);
+	}
+	while (mock_ps_held(w->servers[0]) < 4)
+		world_turn(w);
+	atomic_fetch_or(&w->area.rings[0].promoted, UINT64_C(1) << 43 | UINT64_C(1) << 5);
+	(void) nc_ring_notify(&w->area, 0);
+	world_wait_counter(w, NC_COUNTER_PREFETCH_PROMOTED, 1);
+	mock_ps_release(w->servers[0]);
+	world_wait(w, 0, 43);
+	assert_int_not_equal(world_state(w, 0, 42), NC_SLOT_DONE);
+	for (uint32_t i = 0; i < 4; i++)
+	{
+		p.slot = 40 + i;
+		p.block = p.dest = 32 * i;
+		expect_pages(w, &p);
+	}
+	assert_int_equal(world_counter(w, NC_COUNTER_PREFETCH_PROMOTED), 1);
+	world_close(w);
+}
+
+/* The client goes between two pages of a range: nothing is written to its memory any more. */
+static void
+test_prefetch_withdrawn(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	p = {.slot = 40, .class = NC_SLOT_CLASS_PREFETCH, .rel = 100, .nblocks = 8};
+	WorldRead	again = {.slot = 40, .class = NC_SLOT_CLASS_PREFETCH, .rel = 200, .nblocks = 8,
+	.dest = 100};
+
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 3, 1);
+	world_submit(w, &p);
+	world_wait_counter(w, NC_COUNTER_PAGES_RECEIVED, 3);
+	assert_int_equal(world_state(w, 0, 40), NC_SLOT_TAKEN);
+	assert_true(world_cancel(w, 0, 40));
+	memset(w->dest, 0xee, 8 * NC_PAGE_BYTES);
+	world_submit(w, &again);
+	mock_ps_release(w->servers[0]);
+	expect_pages(w, &again);
+	for (size_t i = 0; i < 8 * NC_PAGE_BYTES; i++)
+		assert_int_equal(w->dest[i], 0xee);
+	world_close(w);
+}
+
+/* Only the end of the slot that is waited for wakes. */
+static void
+test_wake_for_slot(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	p = {.slot = 40, .class = NC_SLOT_CLASS_PREFETCH, .rel = 100, .nblocks = 8};
+	WorldRead	r = {.slot = 41, .class = NC_SLOT_CLASS_PREFETCH, .rel = 101, .nblocks = 4,
+	.dest = 20};
+
+	w->config.connections_per_shard_max = 1;
+	world_start(w);
+	atomic_store(&w->area.rings[0].client_asleep, NC_RING_ASLEEP_FOR(41));
+	world_submit(w, &p);
+	world_wait(w, 0, 40);
+	world_turns(w, 3);
+	assert_int_equal(w->wakes, 1);	/* 41 is free: who says that he waits for it is woken */
+	(void) world_collect(w, 0, 40);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 8, 1);
+	world_submit(w, &p);
+	world_submit(w, &r);
+	world_wait(w, 0, 40);
+	world_turns(w, 3);
+	assert_int_equal(w->wakes, 1);
+	mock_ps_release(w->servers[0]);
+	world_wait(w, 0, 41);
+	world_turns(w, 1);
+	assert_int_equal(w->wakes, 2);
 	world_close(w);
 }
 
@@ -1290,6 +1435,10 @@ main(void)
 		BOTH(test_connect_closed),
 		BOTH(test_connect_timeout),
 		BOTH(test_pool_cap),
+		BOTH(test_bulk_apart),
+		BOTH(test_promoted),
+		BOTH(test_prefetch_withdrawn),
+		BOTH(test_wake_for_slot),
 		BOTH(test_pool_lazy),
 		BOTH(test_few_descriptors),
 		BOTH(test_range_together),

@@ -19,7 +19,7 @@ static const char *const allowed_pairs[] = {
 	"filling>submitted", "filling>free",
 	"submitted>taken", "submitted>free",
 	"taken>copying", "taken>submitted", "taken>free",
-	"copying>done",
+	"copying>done", "copying>taken",
 	"done>free"
 };
 

@@ -27,6 +27,7 @@ typedef RelFileLocatorBackend NcPgRelBackend;
 	((NcRelKey) {(r).locator.spcOid, (r).locator.dbOid, (r).locator.relNumber, (uint32_t) (f)})
 #define NC_PGREL_BACKEND_IS_TEMP(r) ((r).backend != INVALID_PROC_NUMBER)
 #define NC_PGREL_MAKE(k) ((NcPgRel) {.spcOid = (k)->spc, .dbOid = (k)->db, .relNumber = (k)->rel})
+#define NC_BUFFER_TAG(tag, pgrel, fork, block) InitBufferTag(&(tag), &(pgrel), fork, block)
 #else
 #include "storage/relfilenode.h"
 #define NC_RELN_SPC(reln) ((reln)->smgr_rnode.node.spcNode)
@@ -39,6 +40,7 @@ typedef RelFileNodeBackend NcPgRelBackend;
 	((NcRelKey) {(r).node.spcNode, (r).node.dbNode, (r).node.relNode, (uint32_t) (f)})
 #define NC_PGREL_BACKEND_IS_TEMP(r) ((r).backend != InvalidBackendId)
 #define NC_PGREL_MAKE(k) ((NcPgRel) {.spcNode = (k)->spc, .dbNode = (k)->db, .relNode = (k)->rel})
+#define NC_BUFFER_TAG(tag, pgrel, fork, block) INIT_BUFFERTAG(tag, pgrel, fork, block)
 #endif
 
 /* Private to md.c in every version we know; the same two fields since 1996. */

@@ -40,6 +40,9 @@ extern int	nc_guc_lfc_size;	/* MB; 0 = no file cache */
 extern int	nc_guc_lfc_size_limit;	/* MB */
 extern int	nc_guc_lfc_prewarm_workers;
 extern char *nc_guc_lfc_path;
+extern int	nc_guc_staging_size;	/* pages, all processes together */
+extern int	nc_guc_staging_quota;	/* pages of one process */
+extern int	nc_guc_readahead;		/* blocks, the longest window; 0 = off */
 extern bool nc_guc_allow_unsafe;
 extern bool nc_guc_allow_unknown_server;
 

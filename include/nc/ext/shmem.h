@@ -46,6 +46,23 @@ extern NcShared *nc_shared;
 extern NcRingArea nc_rings;
 extern char *nc_bounce;			/* NC_BOUNCE_PAGES pages, I/O aligned */
 
+/*
+ * Staging memory: pages asked for ahead.  Lent to one process at a time, by
+ * chunks of NC_STAGING_CHUNK_PAGES; owner[i] is the index of its ring + 1, or 0.
+ * A process takes a free chunk by compare-and-swap and gives back its own; inside
+ * it is alone, but for the communicator's copying windows.
+ */
+#define NC_STAGING_CHUNK_PAGES NC_SLOT_BLOCKS_MAX
+
+typedef struct NcStaging
+{
+	uint32_t	nchunks;
+	_Atomic uint32_t *owner;	/* [nchunks] */
+	char	   *pages;			/* [nchunks * NC_STAGING_CHUNK_PAGES] */
+} NcStaging;
+
+extern NcStaging nc_staging;
+
 /* Installs the request and startup hooks; called once by _PG_init. */
 extern void nc_shmem_init(void);
 

@@ -33,6 +33,12 @@
 /* One request with its frame header. */
 #define NC_CONN_REQUEST_BYTES (NC_REQUEST_BYTES_MAX + 5)
 
+/*
+ * Requests in flight on a connection that carries what nobody waits for: enough to
+ * keep a page server busy over a round trip, and few sends and receives for many pages.
+ */
+#define NC_CONN_BULK_DEPTH 64
+
 /* Requests in flight on one connection: the upper limit of the setting. */
 #define NC_CONN_DEPTH_MAX 1024
 
@@ -60,6 +66,7 @@ typedef struct NcConn
 	/* Fixed when the connection is started. */
 	int			version;
 	uint32_t	depth;
+	bool		bulk;			/* for requests that nobody waits for, see pool.c */
 
 	NcHandshake *handshake;		/* CONNECTING .. CLOSING */
 	int			fd;

@@ -107,6 +107,12 @@ extern void nc_net_set_addresses(NcNet *net, uint32_t count,
 /* Queues a flight for a shard. */
 extern void nc_net_submit(NcNet *net, uint32_t shard, NcFlight *flight);
 
+/*
+ * Somebody waits for the background flights of this group: those that are queued
+ * go to the end of the foreground queues.  Returns how many did.
+ */
+extern uint32_t nc_net_promote(NcNet *net, uint64_t group);
+
 /* Takes out of the queues what NcNetHost.keep refuses. */
 extern void nc_net_sweep(NcNet *net);
 

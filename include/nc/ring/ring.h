@@ -30,12 +30,23 @@
 
 /* A destination: high bit set = bounce page index, clear = shared buffer index (from 0). */
 #define NC_DEST_BOUNCE 0x80000000u
+#define NC_DEST_STAGING 0x40000000u	/* with this bit: index of a staging page */
 #define NC_DEST_NONE 0xffffffffu	/* prefetch: no buffer waits */
+
+#define NC_RING_ASLEEP 1
+#define NC_RING_ASLEEP_FOR(slot) ((uint32_t) (slot) + 2)
 
 typedef struct NcRing
 {
-	/* Set by the client before it sleeps, cleared after; read by the communicator after DONE. */
+	/*
+	 * Set by the client before it sleeps, cleared after; read by the communicator
+	 * after DONE.  0 awake, NC_RING_ASLEEP, or NC_RING_ASLEEP_FOR(slot) when only
+	 * the end of that slot is worth a wake.
+	 */
 	_Atomic uint32_t client_asleep;
+
+	/* Bit i: somebody waits for the read ahead in slot i. The client ORs, the communicator takes. */
+	_Atomic uint64_t promoted;
 
 	/* Slot index + 1 that the text below belongs to; the communicator writes it in COPYING. */
 	uint32_t	error_slot;
@@ -105,7 +116,7 @@ nc_doorbell_words(const NcRingArea *area)
 	return (area->nrings + 63) / 64;
 }
 
-/* Communicator: after DONE. True when the client sleeps and must be woken. */
+/* Communicator: after DONE. True when the client sleeps and what it waits for has ended. */
 extern bool nc_ring_client_needs_wake(NcRing *ring);
 
 #endif							/* NC_RING_RING_H */

@@ -12,7 +12,8 @@
  *	SUBMITTED  shared        request, dests       TAKEN (communicator), FREE+1 (client cancels)
  *	TAKEN      shared        request, dests       COPYING (communicator), FREE+1 (client cancels),
  *	                                              SUBMITTED (a new communicator re-queues)
- *	COPYING    communicator  dests, result        DONE (communicator)
+ *	COPYING    communicator  dests, result        DONE (communicator), TAKEN (communicator: more
+ *	                                              pages of this range are to come)
  *	DONE       client        result, error text   FREE+1 (client)
  *
  * "FREE+1" is FREE with the generation advanced: every life of a slot ends by
@@ -25,6 +26,8 @@
  * memory; TAKEN -> COPYING; memcpy; DONE.  Cancel: the client moves
  * SUBMITTED|TAKEN -> FREE+1; if it wins nobody will write to its buffers any
  * more, if it loses the state is COPYING or DONE and it waits one memcpy.
+ * A range that is read ahead has a window of its own for each page, as it
+ * arrives: TAKEN -> COPYING -> TAKEN, the last one ends in DONE.
  *
  * SUBMITTED and TAKEN order memory by acquire/release on the word.  A
  * self-completing slot (NC_SLOT_CLASS_AIO, for PostgreSQL 18) will use the
@@ -66,7 +69,7 @@ typedef enum NcSlotKind
 typedef enum NcSlotClass
 {
 	NC_SLOT_CLASS_DEMAND = 0,	/* a process sleeps on it; re-sent after a lost connection */
-	NC_SLOT_CLASS_PREFETCH,		/* nobody waits; dropped with its connection */
+	NC_SLOT_CLASS_PREFETCH,		/* nobody waits; ends with an error when its connection does */
 	NC_SLOT_CLASS_BULK,
 	NC_SLOT_CLASS_AIO			/* reserved: completed by the communicator itself */
 } NcSlotClass;
@@ -98,7 +101,8 @@ typedef struct NcSlot
 	uint8_t		class;			/* NcSlotClass */
 	uint8_t		nblocks;		/* 1..NC_SLOT_BLOCKS_MAX for GETPAGE */
 	uint32_t	block;
-	uint16_t	dest_first;		/* index of the first of nblocks entries in the ring's dests */
+	uint16_t	dest_first;		/* in the ring's dests: the first of nblocks entries; for
+								 * PREFETCH the one entry, which names the first page of a run */
 
 	/* Written by the communicator in COPYING, read by the client in DONE. */
 	uint16_t	result;			/* NcSlotResult */

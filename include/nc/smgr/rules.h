@@ -20,6 +20,7 @@
 	NC_RULE(ALL_VISIBLE, "all_visible") /* date all-visible heap pages by now */ \
 	NC_RULE(DATABASE, "database") /* settle whole-database statements */ \
 	NC_RULE(RELATION_LSN, "relation_lsn") /* date relations at truncate, unlink, create */ \
+	NC_RULE(STAGED_LSN, "staged_lsn") /* use no staged page that may have changed */ \
 	NC_RULE(PAGE_LSN, "page_lsn") /* remember the LSN of dropped pages */ \
 	NC_RULE(LOCAL_RESERVE, "local_reserve") /* entries for those who write others' pages */ \
 	NC_RULE(LFC_WRITE, "lfc_write") /* an evicted page replaces its older version in the file cache */ \

@@ -1,0 +1,567 @@
+/*
+ * prefetch.c
+ *	  Pages asked for ahead, and the staging memory they wait in.
+ *
+ * Runs in every process of the compute that reads ahead.  What it keeps track of
+ * is its own memory: nobody else looks at it and nothing is locked.  Staging pages are
+ * in shared memory, because the communicator copies into them; chunks of them are
+ * lent to one process at a time.
+ *
+ * Guarantees: a page is handed out only if nothing can have changed it since it was
+ * asked for (the caller's not_modified_since of now is not newer than that of then),
+ * so a truncation, a drop or an eviction of a newer version makes it useless, not
+ * wrong.  Every slot and chunk is given back at the end of the transaction or of
+ * the process.  Nobody waits here but for a page that he needs.
+ *
+ * Never asks twice: what is lost (an error, a connection that ends, a communicator
+ * that forgets) is asked for again by the read that needs it.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlogutils.h"
+#include "miscadmin.h"
+#include "storage/bufpage.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+
+#include "nc/base/clock.h"
+#include "nc/client/prefetch.h"
+#include "nc/ext/guc.h"
+#include "nc/ext/shmem.h"
+#include "nc/feed/feed.h"
+#include "nc/lsn/request_lsn.h"
+#include "client_int.h"
+
+#define CHUNK_PAGES NC_STAGING_CHUNK_PAGES
+
+/* Chunks of one process: the upper limit of neon_comm.staging_quota. */
+#define CHUNKS_MAX 64
+
+#define HASH_HEADS 1024
+#define NOTHING (-1)
+
+/*
+ * Pages that were not read for so long, while others were, are given up when room
+ * is needed: after this many reads for each page of the quota, or this much time.
+ */
+#define OVERDUE_READS 4
+#define OVERDUE_US 2000000
+
+/* One page asked for; number i lies on page i % CHUNK_PAGES of chunk i / CHUNK_PAGES. */
+typedef struct Staged
+{
+	NcRelKey	rel;
+	BlockNumber block;
+	XLogRecPtr	nms;			/* it was asked for with */
+	int16		next;			/* of the same hash, or NOTHING */
+	int8		slot;			/* that brings it, or NOTHING: it is here */
+	uint8		tag;
+	bool		live;
+} Staged;
+
+/* A chunk of staging memory lent to this process. Pages are given out from its start, once. */
+typedef struct Chunk
+{
+	int			number;			/* in nc_staging, or NOTHING */
+	int			given;			/* pages given out */
+	int			live;			/* of these, not read and not dropped */
+	uint64		reads;			/* clock when the last was given out */
+	uint64		at_us;
+} Chunk;
+
+/* A slot of the upper half of the ring: the run of pages that it brings. */
+typedef struct Asked
+{
+	int			first;			/* NOTHING = the slot is free */
+	int			n;
+} Asked;
+
+#define SLOT_FIRST NC_RING_DEMAND_SLOTS
+#define SLOTS (NC_RING_SLOTS - NC_RING_DEMAND_SLOTS)
+
+uint32		nc_prefetch_unread[NC_PREFETCH_TAGS];
+
+static NcRing *ring = NULL;		/* NULL: this process never asked ahead */
+static Staged *staged;			/* [CHUNKS_MAX * CHUNK_PAGES] */
+static int16 heads[HASH_HEADS];
+static Chunk chunks[CHUNKS_MAX];
+static int	nchunks;			/* lent */
+static int	filling = NOTHING;	/* the chunk that pages are given out from */
+static Asked asked[SLOTS];
+static int	nasked;
+static int	nlive;
+static uint64 reads;			/* calls of nc_prefetch_take: a clock of use */
+static bool leaving = false;	/* the process ends: nothing new */
+
+/* ---- pages by name ---- */
+
+static int16 *
+head_of(const NcRelKey *rel, BlockNumber block)
+{
+	NcPageKey	key = {*rel, block};
+
+	return &heads[nc_page_key_hash(&key) % HASH_HEADS];
+}
+
+static int
+find(const NcRelKey *rel, BlockNumber block)
+{
+	int			i = *head_of(rel, block);
+
+	while (i != NOTHING && !(staged[i].block == block && nc_rel_key_equal(&staged[i].rel, rel)))
+		i = staged[i].next;
+	return i;
+}
+
+static void
+enter(int i, const NcRelKey *rel, BlockNumber block, XLogRecPtr nms, int slot, int tag)
+{
+	int16	   *head = head_of(rel, block);
+
+	staged[i] = (Staged) {
+		.rel = *rel, .block = block, .nms = nms, .next = *head, .slot = slot, .tag = tag,
+		.live = true
+	};
+	*head = i;
+	chunks[i / CHUNK_PAGES].live++;
+	nlive++;
+}
+
+/* Forgets a page, read or not. Its slot, if it is on its way, stays as it is. */
+static void
+leave(int i)
+{
+	int16	   *at = head_of(&staged[i].rel, staged[i].block);
+
+	while (*at != i)
+		at = &staged[*at].next;
+	*at = staged[i].next;
+	staged[i].live = false;
+	chunks[i / CHUNK_PAGES].live--;
+	nlive--;
+}
+
+static void
+drop_unread(int i, NcCounter why)
+{
+	nc_stat(why, 1);
+	nc_prefetch_unread[staged[i].tag]++;
+	leave(i);
+}
+
+/* ---- slots ---- */
+
+static NcSlot *
+slot_at(int s)
+{
+	return &ring->slots[SLOT_FIRST + s];
+}
+
+static bool
+is_done(int s)
+{
+	return nc_slot_word_state(nc_slot_load(slot_at(s))) == NC_SLOT_DONE;
+}
+
+/* The slot is free again; its pages that are left are here, or lost when it failed. */
+static void
+end_slot(int s, bool came, NcCounter why)
+{
+	for (int i = asked[s].first; i < asked[s].first + asked[s].n; i++)
+	{
+		if (!staged[i].live || staged[i].slot != s)
+			continue;
+		staged[i].slot = NOTHING;
+		if (!came)
+			drop_unread(i, why);
+	}
+	asked[s].first = NOTHING;
+	nasked--;
+}
+
+/* A slot that is DONE. */
+static void
+collect(int s)
+{
+	bool		came = slot_at(s)->result == NC_SLOT_RESULT_OK;
+
+	(void) nc_client_withdraw(slot_at(s));
+	end_slot(s, came, NC_COUNTER_PREFETCH_FAILED);
+}
+
+/* Gives up a request, unless it has ended. */
+static void
+withdraw(int s)
+{
+	if (is_done(s))
+	{
+		collect(s);
+		return;
+	}
+	if (nc_client_withdraw(slot_at(s)))
+		nc_stat(NC_COUNTER_PREFETCH_CANCELLED, 1);
+	end_slot(s, false, NC_COUNTER_PREFETCH_WASTED);
+}
+
+static int
+free_slot(void)
+{
+	if (nasked == SLOTS)
+		for (int s = 0; s < SLOTS; s++)
+			if (is_done(s))
+				collect(s);
+	for (int s = 0; s < SLOTS; s++)
+		if (asked[s].first == NOTHING)
+			return s;
+	return NOTHING;
+}
+
+/* ---- chunks ---- */
+
+static void
+return_chunk(int c)
+{
+	Assert(chunks[c].live == 0);
+	atomic_store(&nc_staging.owner[chunks[c].number], 0);
+	chunks[c].number = NOTHING;
+	nchunks--;
+	if (filling == c)
+		filling = NOTHING;
+}
+
+/* Drops all that is in a chunk, whatever its state. */
+static void
+empty_chunk(int c)
+{
+	for (int s = 0; s < SLOTS; s++)
+		if (asked[s].first != NOTHING && asked[s].first / CHUNK_PAGES == c)
+			withdraw(s);
+	for (int i = c * CHUNK_PAGES; i < c * CHUNK_PAGES + chunks[c].given; i++)
+		if (staged[i].live)
+			drop_unread(i, NC_COUNTER_PREFETCH_WASTED);
+	chunks[c].given = 0;
+}
+
+/* May a chunk be given out from its start again? Not while a slot could write there. */
+static bool
+is_reusable(int c)
+{
+	if (chunks[c].number == NOTHING || chunks[c].live > 0)
+		return false;
+	for (int s = 0; s < SLOTS; s++)
+	{
+		if (asked[s].first == NOTHING || asked[s].first / CHUNK_PAGES != c)
+			continue;
+		if (!is_done(s))
+			return false;
+		collect(s);
+	}
+	return true;
+}
+
+static bool
+is_overdue(const Chunk *c)
+{
+	return c->number != NOTHING &&
+		(reads - c->reads > (uint64) OVERDUE_READS * nc_guc_staging_quota ||
+		 nc_clock_us() - c->at_us > OVERDUE_US);
+}
+
+static bool
+borrow_chunk(int c)
+{
+	uint32		mine = (uint32) (ring - nc_rings.rings) + 1;
+
+	/* each process begins to look at another place */
+	for (uint32 k = 0; k < nc_staging.nchunks; k++)
+	{
+		uint32		number = (k + mine * 7) % nc_staging.nchunks;
+		uint32		nobody = 0;
+
+		if (atomic_load_explicit(&nc_staging.owner[number], memory_order_relaxed) == 0 &&
+			atomic_compare_exchange_strong(&nc_staging.owner[number], &nobody, mine))
+		{
+			chunks[c] = (Chunk) {.number = (int) number};
+			nchunks++;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* A chunk to give out from: one that was read, a new one, or one that nobody reads. */
+static int
+next_chunk(void)
+{
+	int			most = Min(nc_guc_staging_quota / CHUNK_PAGES, CHUNKS_MAX);
+	int			vacant = NOTHING;
+
+	for (int c = 0; c < CHUNKS_MAX; c++)
+	{
+		if (is_reusable(c))
+		{
+			chunks[c].given = 0;
+			return c;
+		}
+		if (chunks[c].number == NOTHING && vacant == NOTHING)
+			vacant = c;
+	}
+	if (nchunks < most && vacant != NOTHING && borrow_chunk(vacant))
+		return vacant;
+	for (int c = 0; c < CHUNKS_MAX; c++)
+	{
+		if (!is_overdue(&chunks[c]))
+			continue;
+		empty_chunk(c);
+		return c;
+	}
+	return NOTHING;
+}
+
+/* n neighbouring pages of staging memory: the number of the first, or NOTHING. */
+static int
+give_pages(int n)
+{
+	int			first;
+
+	if (filling == NOTHING || chunks[filling].given + n > CHUNK_PAGES)
+		filling = next_chunk();
+	if (filling == NOTHING)
+		return NOTHING;
+	first = filling * CHUNK_PAGES + chunks[filling].given;
+	chunks[filling].given += n;
+	chunks[filling].reads = reads;
+	chunks[filling].at_us = nc_clock_us();
+	return first;
+}
+
+/* ---- the end of what was asked for ---- */
+
+static void
+drop_all(void)
+{
+	for (int c = 0; c < CHUNKS_MAX; c++)
+	{
+		if (chunks[c].number == NOTHING)
+			continue;
+		empty_chunk(c);
+		return_chunk(c);
+	}
+	Assert(nlive == 0 && nasked == 0 && nchunks == 0);
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PREPARE:
+			if (nchunks > 0 || nasked > 0)
+				drop_all();
+			break;
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			break;
+	}
+}
+
+static void
+at_exit(int code, Datum arg)
+{
+	leaving = true;
+	drop_all();
+}
+
+/* ---- asking ---- */
+
+/* Chunks of an earlier owner of this ring that ended without its callbacks. */
+static void
+reclaim_chunks(void)
+{
+	uint32		mine = (uint32) (ring - nc_rings.rings) + 1;
+
+	for (uint32 i = 0; i < nc_staging.nchunks; i++)
+		if (atomic_load(&nc_staging.owner[i]) == mine)
+			atomic_store(&nc_staging.owner[i], 0);
+}
+
+static bool
+start(void)
+{
+	if (CritSectionCount > 0)
+		return false;
+	staged = MemoryContextAllocExtended(TopMemoryContext,
+										CHUNKS_MAX * CHUNK_PAGES * sizeof(Staged),
+										MCXT_ALLOC_NO_OOM | MCXT_ALLOC_ZERO);
+	if (staged == NULL)
+		return false;
+	memset(heads, 0xff, sizeof(heads));
+	for (int c = 0; c < CHUNKS_MAX; c++)
+		chunks[c].number = NOTHING;
+	for (int s = 0; s < SLOTS; s++)
+		asked[s].first = NOTHING;
+	ring = nc_client_attach();
+	reclaim_chunks();
+	/* after all callbacks that may read pages, before the process gives its PGPROC back */
+	on_shmem_exit(at_exit, 0);
+	RegisterXactCallback(at_transaction_end, NULL);
+	return true;
+}
+
+bool
+nc_prefetch_possible(void)
+{
+	/* a transaction's end is what returns memory, and recovery has its own order of things */
+	return nc_guc_mode == NC_MODE_COMMUNICATOR && nc_staging.nchunks > 0 && nc_guc_staging_quota >= CHUNK_PAGES && !leaving &&
+		IsTransactionState() && !InRecovery && (ring != NULL || start());
+}
+
+bool
+nc_prefetch_known(const NcRelKey *rel, BlockNumber block)
+{
+	return nlive > 0 && find(rel, block) != NOTHING;
+}
+
+int
+nc_prefetch_live(void)
+{
+	return nlive;
+}
+
+static void
+submit(int s, const NcRelKey *rel, BlockNumber block, int n, XLogRecPtr nms, uint32 page)
+{
+	NcSlot	   *slot = slot_at(s);
+	bool		moved = nc_slot_move(slot, nc_slot_load(slot), NC_SLOT_FILLING);
+
+	slot->spc = rel->spc;
+	slot->db = rel->db;
+	slot->rel = rel->rel;
+	slot->fork = rel->fork;
+	slot->kind = NC_SLOT_KIND_GETPAGE;
+	slot->class = NC_SLOT_CLASS_PREFETCH;
+	slot->nblocks = n;
+	slot->block = block;
+	slot->dest_first = SLOT_FIRST + s;
+	slot->result = NC_SLOT_RESULT_OK;
+	slot->request_lsn = NC_LSN_MAX;
+	slot->not_modified_since = nms;
+	slot->submit_us = nc_clock_us();
+	slot->value = 0;
+	ring->dests[SLOT_FIRST + s] = NC_DEST_STAGING | page;
+	moved = moved && nc_slot_move(slot, nc_slot_load(slot), NC_SLOT_SUBMITTED);
+	Assert(moved);
+	(void) moved;
+	(void) nc_ring_notify(&nc_rings, (uint32) (ring - nc_rings.rings));
+}
+
+bool
+nc_prefetch_ask(const NcRelKey *rel, BlockNumber block, int nblocks, XLogRecPtr nms, int tag)
+{
+	int			s;
+	int			first = NOTHING;
+
+	Assert(nblocks >= 1 && nblocks <= CHUNK_PAGES && tag < NC_PREFETCH_TAGS);
+	s = XLogNeedsFlush(nms) ? NOTHING : free_slot();
+	if (s != NOTHING)
+		first = give_pages(nblocks);
+	if (first == NOTHING)
+	{
+		nc_stat(NC_COUNTER_PREFETCH_REFUSED, nblocks);
+		return false;
+	}
+	nc_feed_ring(nms);
+	asked[s].first = first;
+	asked[s].n = nblocks;
+	nasked++;
+	for (int i = 0; i < nblocks; i++)
+		enter(first + i, rel, block + i, nms, s, tag);
+	submit(s, rel, block, nblocks, nms,
+		   chunks[first / CHUNK_PAGES].number * CHUNK_PAGES + first % CHUNK_PAGES);
+	nc_stat(NC_COUNTER_PREFETCH_ISSUED, nblocks);
+	return true;
+}
+
+/* ---- using ---- */
+
+/* Somebody waits now: the communicator puts it before what nobody waits for. */
+static void
+join(int s, const NcRelKey *rel, BlockNumber block)
+{
+	nc_stat(NC_COUNTER_PREFETCH_JOINED, 1);
+	atomic_fetch_or(&ring->promoted, UINT64CONST(1) << (SLOT_FIRST + s));
+	(void) nc_ring_notify(&nc_rings, (uint32) (ring - nc_rings.rings));
+	nc_client_wait(slot_at(s), rel, block);
+}
+
+/* Copies the page out, unless it is not what a request would bring now. */
+static bool
+use(int i, XLogRecPtr nms, XLogRecPtr exact, char *page)
+{
+	Chunk	   *c = &chunks[i / CHUNK_PAGES];
+	const char *from = nc_staging.pages +
+		((Size) c->number * CHUNK_PAGES + i % CHUNK_PAGES) * BLCKSZ;
+	XLogRecPtr	lsn = PageIsNew((Page) from) ? 0 : PageGetLSN((Page) from);
+
+	/* a lie of the page server is told by the read that follows */
+	if (nms > staged[i].nms ||
+		nc_answer_verdict(lsn, exact, GetFlushRecPtr(NULL)) != NC_ANSWER_OK)
+	{
+		drop_unread(i, NC_COUNTER_PREFETCH_STALE);
+		return false;
+	}
+	/* one that bufmgr would refuse: another answer may be good */
+	if (!PageIsVerifiedExtended((Page) from, staged[i].block, 0))
+	{
+		drop_unread(i, NC_COUNTER_PREFETCH_FAILED);
+		return false;
+	}
+	memcpy(page, from, BLCKSZ);
+	leave(i);
+	return true;
+}
+
+bool
+nc_prefetch_take(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms, XLogRecPtr exact,
+				 char *page)
+{
+	bool		waited = false;
+	int			i;
+
+	reads++;
+	if (nlive == 0 || (i = find(rel, block)) == NOTHING)
+		return false;
+	if (staged[i].slot != NOTHING && nms <= staged[i].nms)
+	{
+		int			s = staged[i].slot;
+
+		waited = !is_done(s);
+		if (waited)
+			join(s, rel, block);
+		collect(s);
+		i = find(rel, block);
+		if (i == NOTHING)
+			return false;
+	}
+	/* changed since: what is on its way is of no use, but nobody waits for it either */
+	if (staged[i].slot != NOTHING)
+	{
+		drop_unread(i, NC_COUNTER_PREFETCH_STALE);
+		return false;
+	}
+	if (!use(i, nms, exact, page))
+		return false;
+	if (!waited)
+		nc_stat(NC_COUNTER_PREFETCH_HITS, 1);
+	nc_stat(NC_COUNTER_READS_REMOTE, 1);
+	nc_stat(NC_COUNTER_READS_STAGED, 1);
+	return true;
+}
