@@ -51,6 +51,14 @@ RETURNS record AS 'MODULE_PATHNAME', 'nc_get_prewarm_progress' LANGUAGE C STRICT
 CREATE VIEW neon_comm.prewarm_progress AS SELECT * FROM neon_comm.get_prewarm_progress();
 COMMENT ON VIEW neon_comm.prewarm_progress IS 'the last prewarm of the local file cache';
 
+CREATE FUNCTION neon_comm.get_latency(OUT stage text, OUT class text, OUT count bigint,
+	OUT mean_us float8, OUT p50_us bigint, OUT p90_us bigint, OUT p99_us bigint, OUT p999_us bigint,
+	OUT max_us bigint)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_latency' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.latency AS SELECT * FROM neon_comm.get_latency();
+COMMENT ON VIEW neon_comm.latency IS 'how long reads of pages spent in each stage of their way, since server start';
+
 -- ---- functions ----
 
 CREATE FUNCTION neon_comm.status(OUT enabled bool, OUT communicator_pid int, OUT io_method text,
@@ -100,5 +108,5 @@ GRANT USAGE ON SCHEMA neon_comm TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA neon_comm TO pg_monitor;
 GRANT EXECUTE ON FUNCTION neon_comm.get_counters(), neon_comm.get_connections(),
 	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.get_lfc(), neon_comm.get_prewarm_progress(),
-	neon_comm.status(), neon_comm.staging(),
+	neon_comm.status(), neon_comm.staging(), neon_comm.get_latency(),
 	neon_comm.local_bytes(), neon_comm.local_blocks() TO pg_monitor;

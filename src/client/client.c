@@ -24,6 +24,7 @@
 #include "storage/latch.h"
 #include "storage/pmsignal.h"
 #include "storage/proc.h"
+#include "storage/s_lock.h"
 #include "utils/wait_event.h"
 
 #include "nc/base/clock.h"
@@ -35,6 +36,12 @@
 #include "nc/feed/feed.h"
 #include "nc/lsn/request_lsn.h"
 #include "client_int.h"
+
+/* Looking at the slot before sleeping, if the setting leaves it to us: about a round trip in a rack. */
+#define SPIN_US 20
+
+/* Looks between two readings of the clock. */
+#define SPIN_LOOKS 32
 
 /* How often a waiter looks at its deadline and at interrupts without being woken. */
 #define WAIT_SLICE_MS 1000
@@ -65,6 +72,9 @@ typedef struct Request
 	uint64		started_us;
 	uint64		logged_us;
 } Request;
+
+/* A running mean of how long reads waited. */
+static uint64 usual_wait_us = 0;
 
 /* This process's ring, once it has used it. */
 static NcRing *my_ring = NULL;
@@ -319,6 +329,45 @@ sleep_once(Request *req)
 	return (events & WL_LATCH_SET) != 0;
 }
 
+/* Looks at the slot for a moment, if waits have been so short lately that this may do. */
+static bool
+spin(const Request *req)
+{
+	uint64		most = nc_spin_us(nc_guc_client_spin, SPIN_US);
+
+	if (most == 0 || usual_wait_us > 2 * most)
+		return false;
+	do
+	{
+		for (int i = 0; i < SPIN_LOOKS; i++)
+		{
+			if (is_done(req))
+			{
+				nc_stat(NC_COUNTER_CLIENT_SPINS, 1);
+				return true;
+			}
+			SPIN_DELAY();
+		}
+	} while (nc_clock_us() - req->started_us < most);
+	nc_stat(NC_COUNTER_CLIENT_SPINS_VAIN, 1);
+	return false;
+}
+
+/* What the wait tells: for the next one, and for the view. */
+static void
+note_wait(const Request *req)
+{
+	uint64		now_us = nc_clock_us();
+	uint64		waited_us = now_us - req->started_us;
+
+	nc_stat(NC_COUNTER_WAIT_US, waited_us);
+	usual_wait_us = (usual_wait_us * 7 + waited_us) / 8;
+	if (req->slot->kind == NC_SLOT_KIND_GETPAGE && req->slot->value != 0)
+		nc_latency_note(&nc_shared->latency, NC_STAGE_WAKE,
+						req->slot->class == NC_SLOT_CLASS_PREFETCH ? NC_LATENCY_AHEAD :
+						NC_LATENCY_DEMAND, req->slot->value, now_us);
+}
+
 static void
 wait_done(Request *req)
 {
@@ -328,6 +377,8 @@ wait_done(Request *req)
 	req->logged_us = 0;
 	if (AmStartupProcess())
 		ask_for_workers();
+	if (!is_done(req))
+		(void) spin(req);
 	while (!is_done(req))
 	{
 		consumed |= sleep_once(req);
@@ -339,7 +390,7 @@ wait_done(Request *req)
 	/* Others wait on the same latch for their own reasons: pass on what was taken. */
 	if (consumed)
 		SetLatch(MyLatch);
-	nc_stat(NC_COUNTER_WAIT_US, nc_clock_us() - req->started_us);
+	note_wait(req);
 }
 
 void

@@ -93,6 +93,12 @@ end_copying(NcEngine *e, NcJob *job, NcSlotResult result)
 	bool		moved;
 
 	slot->result = (uint16_t) result;
+	if (job->kind == NC_SLOT_KIND_GETPAGE)
+	{
+		/* for the client, which notes when it runs again */
+		slot->value = e->host.now_us(e->host.ctx);
+		nc_job_note(e, job, NC_STAGE_COPY, job->reached_us, slot->value);
+	}
 	moved = nc_slot_move(slot, word, NC_SLOT_DONE);
 	NC_ASSERT(moved);
 	(void) moved;
@@ -279,6 +285,19 @@ worth_asking_again(const NcEngine *e, const NcFlight *flight, const NcPsResponse
 	return false;
 }
 
+/* The stages that end with an answer. */
+static void
+note_answer(NcEngine *e, NcJob *job, const NcFlight *flight)
+{
+	nc_job_note(e, job, NC_STAGE_SEND, job->taken_us, flight->sent_us);
+	nc_job_note(e, job, NC_STAGE_SERVER, flight->sent_us, e->now_us);
+	job->reached_us = e->now_us;
+	if (job->class == NC_SLOT_CLASS_PREFETCH)
+		return;
+	job->reached_us = e->host.now_us(e->host.ctx);
+	nc_job_note(e, job, NC_STAGE_RECEIVE, e->now_us, job->reached_us);
+}
+
 bool
 nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight, const NcPsResponse *resp)
 {
@@ -288,6 +307,7 @@ nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight, const NcPsResponse 
 
 	if (job != NULL)
 	{
+		note_answer(e, job, flight);
 		if (nc_deliver_keep(e, flight))
 		{
 			if (worth_asking_again(e, flight, resp))

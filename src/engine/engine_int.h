@@ -48,6 +48,9 @@ typedef struct NcJob
 	uint32_t	block;
 	NcLsn		request_lsn;
 	NcLsn		not_modified_since;
+	uint64_t	submit_us;
+	uint64_t	taken_us;
+	uint64_t	reached_us;		/* the last answer */
 	NcSlotKind	kind;
 	NcSlotClass class;
 	uint32_t	nblocks;		/* messages: blocks of GETPAGE, else 1 */
@@ -137,6 +140,16 @@ static inline NcPart *
 nc_part_of(NcFlight *flight)
 {
 	return (NcPart *) flight;
+}
+
+/* Notes how long a job was in a stage. */
+static inline void
+nc_job_note(const NcEngine *e, const NcJob *job, NcStage stage, uint64_t from_us,
+			uint64_t until_us)
+{
+	if (e->host.latency != NULL)
+		nc_latency_note(e->host.latency, stage, job->class == NC_SLOT_CLASS_PREFETCH ?
+						NC_LATENCY_AHEAD : NC_LATENCY_DEMAND, from_us, until_us);
 }
 
 /* ---- take.c ---- */

@@ -83,6 +83,7 @@ copy_request(const NcEngine *e, NcJob *job, uint32_t ring, uint32_t index)
 	job->block = copy.block;
 	job->request_lsn = copy.request_lsn;
 	job->not_modified_since = copy.not_modified_since;
+	job->submit_us = copy.submit_us;
 	job->nblocks = 1;
 	wrong = fields_wrong(&copy);
 	if (wrong != NULL)
@@ -129,6 +130,8 @@ begin(NcEngine *e, NcJob *job, const char *wrong)
 {
 	nc_count(e->counters, NC_COUNTER_REQUESTS, 1);
 	e->unfinished++;
+	job->taken_us = e->now_us;
+	nc_job_note(e, job, NC_STAGE_QUEUE, job->submit_us, e->now_us);
 	e->job_of[(size_t) job->ring * NC_RING_SLOTS + job->slot] = job;
 	if (wrong == NULL && e->map.shard_count > 0)
 	{

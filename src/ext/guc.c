@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include <limits.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include "utils/guc.h"
@@ -42,10 +43,17 @@ char	   *nc_guc_lfc_path = "";
 int			nc_guc_staging_size = 4096;
 int			nc_guc_staging_quota = 512;
 int			nc_guc_readahead = 128;
+int			nc_guc_client_spin = -1;
 bool		nc_guc_allow_unsafe = false;
 bool		nc_guc_allow_unknown_server = false;
 
 bool		nc_enabled = false;
+
+/*
+ * Looking instead of sleeping, by itself: only where whoever does it takes a processor from
+ * nobody, the other side and a page server on the same machine included.
+ */
+#define SPIN_PROCESSORS 4
 
 static const struct config_enum_entry io_methods[] = {
 	{"auto", NC_IO_AUTO, false},
@@ -190,6 +198,8 @@ nc_guc_init(void)
 	define_bool("neon_comm.allow_unsafe",
 				"Allows settings that can lose data (fsync or full_page_writes off), for throw-away clusters.",
 				&nc_guc_allow_unsafe, PGC_POSTMASTER);
+	define_int("neon_comm.client_spin_us", "Microseconds for which a process looks for its page before it sleeps; 0 = not at all, -1 = by the number of processors.",
+			   &nc_guc_client_spin, -1, 1000000, PGC_SUSET, 0);
 	define_int("neon_comm.connect_timeout", "Longest time to open a page-server connection.",
 			   &nc_guc_connect_timeout, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
 	define_int("neon_comm.connection_depth", "Requests in flight per page-server connection.",
@@ -250,6 +260,25 @@ nc_guc_init(void)
 							 NULL, NULL, NULL);
 	define_int("neon_comm.wait_log_period", "Logs a request that waits this long, again and again.",
 			   &nc_guc_wait_log_period, 100, INT_MAX, PGC_SUSET, GUC_UNIT_MS);
+}
+
+static int
+processors(void)
+{
+	static int	n = 0;
+	cpu_set_t	set;
+
+	if (n == 0)
+		n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+	return n;
+}
+
+int
+nc_spin_us(int setting, int by_itself)
+{
+	if (setting >= 0)
+		return processors() > 1 ? setting : 0;
+	return processors() >= SPIN_PROCESSORS ? by_itself : 0;
 }
 
 void

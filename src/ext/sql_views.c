@@ -28,6 +28,7 @@ PG_FUNCTION_INFO_V1(nc_get_connections);
 PG_FUNCTION_INFO_V1(nc_get_slots);
 PG_FUNCTION_INFO_V1(nc_get_page_servers);
 PG_FUNCTION_INFO_V1(nc_status);
+PG_FUNCTION_INFO_V1(nc_get_latency);
 PG_FUNCTION_INFO_V1(nc_staging_use);
 PG_FUNCTION_INFO_V1(nc_local_bytes);
 PG_FUNCTION_INFO_V1(nc_local_blocks);
@@ -290,6 +291,77 @@ nc_status(PG_FUNCTION_ARGS)
 	values[4] = age_since(atomic_load(&nc_rings.doorbell->heartbeat_us));
 	nulls[4] = pid == 0;
 	return one_row(fcinfo, values, nulls);
+}
+
+static const char *
+stage_name(NcStage stage)
+{
+	switch (stage)
+	{
+		case NC_STAGE_QUEUE:
+			return "queue";
+		case NC_STAGE_SEND:
+			return "send";
+		case NC_STAGE_SERVER:
+			return "server";
+		case NC_STAGE_RECEIVE:
+			return "receive";
+		case NC_STAGE_COPY:
+			return "copy";
+		case NC_STAGE_WAKE:
+			return "wake";
+		case NC_STAGES:
+			break;
+	}
+	return "invalid";
+}
+
+/* The smallest duration that `part` of the durations do not exceed, by buckets. */
+static int64
+percentile(const uint64 *counts, uint64 total, double part)
+{
+	double		want = total * part;
+	uint64		seen = 0;
+
+	for (int i = 0; i < NC_LATENCY_BUCKETS; i++)
+	{
+		seen += counts[i];
+		if (seen > 0 && seen >= want)
+			return nc_latency_from_us(i + 1) - 1;
+	}
+	return 0;
+}
+
+Datum
+nc_get_latency(PG_FUNCTION_ARGS)
+{
+	static const double parts[] = {0.5, 0.9, 0.99, 0.999, 1.0};
+	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
+
+	for (int k = 0; k < NC_STAGES * NC_LATENCY_CLASSES; k++)
+	{
+		NcHistogram *h = &nc_shared->latency.of[k / NC_LATENCY_CLASSES][k % NC_LATENCY_CLASSES];
+		uint64		counts[NC_LATENCY_BUCKETS];
+		uint64		total = 0;
+		Datum		values[COLUMNS_MAX];
+		bool		nulls[COLUMNS_MAX] = {0};
+
+		for (int i = 0; i < NC_LATENCY_BUCKETS; i++)
+			total += counts[i] = atomic_load_explicit(&h->bucket[i], memory_order_relaxed);
+		values[0] = CStringGetTextDatum(stage_name(k / NC_LATENCY_CLASSES));
+		values[1] = CStringGetTextDatum(k % NC_LATENCY_CLASSES == NC_LATENCY_DEMAND ? "demand"
+										: "ahead");
+		values[2] = Int64GetDatum(total);
+		values[3] = Float8GetDatum(total == 0 ? 0 : (double) atomic_load(&h->sum_us) / total);
+		nulls[3] = total == 0;
+		for (int i = 0; i < lengthof(parts); i++)
+		{
+			values[4 + i] = Int64GetDatum(percentile(counts, total, parts[i]));
+			nulls[4 + i] = total == 0;
+		}
+		put_row(rsinfo, values, nulls);
+	}
+	return (Datum) 0;
 }
 
 Datum

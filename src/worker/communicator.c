@@ -188,11 +188,12 @@ on_exit_mark(int code, Datum arg)
 static NcEngine *
 start_engine(void)
 {
-	static const NcHost host = {
+	NcHost		host = {
 		.now_us = host_now_us,
 		.wake = host_wake,
 		.dest_page = host_dest_page,
-		.log = host_log
+		.log = host_log,
+		.latency = &nc_shared->latency
 	};
 	NcEngineConfig config;
 	char		err[256] = "";

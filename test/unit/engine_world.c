@@ -84,7 +84,8 @@ world_open(NcIoMethod io, uint32_t nrings, uint32_t nservers)
 void
 world_start(World *w)
 {
-	NcHost		host = {w, host_now, host_wake, host_dest, host_log};
+	NcHost		host = {.ctx = w, .now_us = host_now, .wake = host_wake, .dest_page = host_dest,
+	.log = host_log, .latency = &w->latency};
 	char		err[256] = "";
 
 	w->engine = nc_engine_create(&w->config, w->io, &w->area, &w->counters, w->rows, &host,

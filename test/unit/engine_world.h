@@ -22,6 +22,7 @@ typedef struct World
 	NcRingArea	area;
 	void	   *area_memory;
 	NcCounters	counters;
+	NcLatency	latency;
 	NcConnRow	rows[NC_CONN_ROWS];
 	NcEngineConfig config;
 	NcShardMap	map;

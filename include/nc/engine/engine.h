@@ -12,6 +12,7 @@
 
 #include "nc/net/conn_state.h"
 #include "nc/obs/counters.h"
+#include "nc/obs/latency.h"
 #include "nc/ring/ring.h"
 #include "nc/shard/shard_map.h"
 
@@ -40,6 +41,9 @@ typedef struct NcHost
 	uint8_t    *(*dest_page) (void *ctx, uint32_t ring, uint32_t dest);
 
 	void		(*log) (void *ctx, NcLogLevel level, const char *message);
+
+	/* Where to note how long requests took, stage by stage; NULL = nowhere. */
+	NcLatency  *latency;
 } NcHost;
 
 typedef enum NcIoMethod

@@ -42,12 +42,19 @@ extern int	nc_guc_lfc_prewarm_workers;
 extern char *nc_guc_lfc_path;
 extern int	nc_guc_staging_size;	/* pages, all processes together */
 extern int	nc_guc_staging_quota;	/* pages of one process */
+extern int	nc_guc_client_spin;		/* µs, processes that wait; 0 = off, -1 = by processors */
 extern int	nc_guc_readahead;		/* blocks, the longest window; 0 = off */
 extern bool nc_guc_allow_unsafe;
 extern bool nc_guc_allow_unknown_server;
 
 /* True when this server's tables live on page servers: page_servers was set at start. */
 extern bool nc_enabled;
+
+/*
+ * What a setting of spinning means here, in µs: 0 with one processor; -1 is `by_itself`
+ * with enough of them, else 0.
+ */
+extern int	nc_spin_us(int setting, int by_itself);
 
 /* Defines all settings; called by _PG_init. */
 extern void nc_guc_init(void);

@@ -18,6 +18,7 @@
 typedef struct NcShared
 {
 	NcCounters	counters;
+	NcLatency	latency;
 
 	/* Written by the communicator's engine, read by views. */
 	NcConnRow	conns[NC_CONN_ROWS];
