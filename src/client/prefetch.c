@@ -79,6 +79,21 @@ typedef struct Asked
 	int			n;
 } Asked;
 
+/* Blocks that the executor named and that were not asked for yet. */
+typedef struct Named
+{
+	NcRelKey	rel;
+	BlockNumber block;
+	int			n;
+	XLogRecPtr	nms;
+} Named;
+
+/* Runs of named blocks; a distance of a thousand blocks in the worst order needs more, and loses some. */
+#define NAMED_MAX 64
+
+/* With fewer requests under way a named block is asked for at once, else it waits for neighbours. */
+#define ASK_AT_ONCE 16
+
 #define SLOT_FIRST NC_RING_DEMAND_SLOTS
 #define SLOTS (NC_RING_SLOTS - NC_RING_DEMAND_SLOTS)
 
@@ -93,6 +108,8 @@ static int	filling = NOTHING;	/* the chunk that pages are given out from */
 static Asked asked[SLOTS];
 static int	nasked;
 static int	nlive;
+static Named named[NAMED_MAX];	/* a queue, the oldest first */
+static int	nnamed;
 static uint64 reads;			/* calls of nc_prefetch_take: a clock of use */
 static bool leaving = false;	/* the process ends: nothing new */
 
@@ -343,6 +360,7 @@ give_pages(int n)
 static void
 drop_all(void)
 {
+	nnamed = 0;
 	for (int c = 0; c < CHUNKS_MAX; c++)
 	{
 		if (chunks[c].number == NOTHING)
@@ -363,7 +381,7 @@ at_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PARALLEL_ABORT:
 		case XACT_EVENT_PREPARE:
-			if (nchunks > 0 || nasked > 0)
+			if (nchunks > 0 || nasked > 0 || nnamed > 0)
 				drop_all();
 			break;
 		case XACT_EVENT_PRE_COMMIT:
@@ -424,16 +442,27 @@ nc_prefetch_possible(void)
 		IsTransactionState() && !InRecovery && (ring != NULL || start());
 }
 
+/* The run of named blocks that holds this one, or NOTHING. */
+static int
+find_named(const NcRelKey *rel, BlockNumber block)
+{
+	for (int k = 0; k < nnamed; k++)
+		if (block - named[k].block < (BlockNumber) named[k].n &&
+			nc_rel_key_equal(&named[k].rel, rel))
+			return k;
+	return NOTHING;
+}
+
 bool
 nc_prefetch_known(const NcRelKey *rel, BlockNumber block)
 {
-	return nlive > 0 && find(rel, block) != NOTHING;
+	return (nlive > 0 && find(rel, block) != NOTHING) || find_named(rel, block) != NOTHING;
 }
 
 int
 nc_prefetch_live(void)
 {
-	return nlive;
+	return nlive + nnamed;
 }
 
 static void
@@ -490,6 +519,67 @@ nc_prefetch_ask(const NcRelKey *rel, BlockNumber block, int nblocks, XLogRecPtr 
 	return true;
 }
 
+/* ---- blocks that the executor named ---- */
+
+static void
+remove_named(int k)
+{
+	nnamed--;
+	memmove(&named[k], &named[k + 1], (nnamed - k) * sizeof(Named));
+}
+
+/* Asks for named blocks, oldest first, while there is room; the last run may still grow. */
+static void
+ask_named(void)
+{
+	while (nnamed > 0 && (nasked < ASK_AT_ONCE || nnamed > 1 || named[0].n == CHUNK_PAGES))
+	{
+		Named		run = named[0];
+
+		if (nasked == SLOTS && free_slot() == NOTHING)
+			return;
+		remove_named(0);
+		(void) nc_prefetch_ask(&run.rel, run.block, run.n, run.nms, 0);
+	}
+}
+
+void
+nc_prefetch_name(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms)
+{
+	Named	   *last = nnamed > 0 ? &named[nnamed - 1] : NULL;
+
+	if (last != NULL && last->block + last->n == block && last->n < CHUNK_PAGES &&
+		nc_rel_key_equal(&last->rel, rel))
+	{
+		last->n++;
+		last->nms = Max(last->nms, nms);
+	}
+	else if (nnamed < NAMED_MAX)
+		named[nnamed++] = (Named) {.rel = *rel, .block = block, .n = 1, .nms = nms};
+	else
+		nc_stat(NC_COUNTER_PREFETCH_REFUSED, 1);
+	ask_named();
+}
+
+/* A named block is read now: its run must not wait any longer, or leaves it out. */
+static void
+read_named(const NcRelKey *rel, BlockNumber block)
+{
+	int			k = find_named(rel, block);
+	Named		run;
+
+	if (k != NOTHING)
+	{
+		run = named[k];
+		remove_named(k);
+		if (nasked < SLOTS || free_slot() != NOTHING)
+			(void) nc_prefetch_ask(&run.rel, run.block, run.n, run.nms, 0);
+		else
+			nc_stat(NC_COUNTER_PREFETCH_REFUSED, run.n);
+	}
+	ask_named();
+}
+
 /* ---- using ---- */
 
 /* Somebody waits now: the communicator puts it before what nobody waits for. */
@@ -537,6 +627,8 @@ nc_prefetch_take(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms, XLogRec
 	int			i;
 
 	reads++;
+	if (nnamed > 0)
+		read_named(rel, block);
 	if (nlive == 0 || (i = find(rel, block)) == NOTHING)
 		return false;
 	if (staged[i].slot != NOTHING && nms <= staged[i].nms)

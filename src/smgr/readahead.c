@@ -136,8 +136,7 @@ ask(const NcRelKey *rel, BlockNumber first, int n, int tag, bool look_at_buffers
 		{
 			if (!nc_prefetch_ask(rel, first + i - run, run, newest, tag))
 				return false;
-			if (tag > 0)
-				nc_stat(NC_COUNTER_READAHEAD_PAGES, run);
+			nc_stat(NC_COUNTER_READAHEAD_PAGES, run);
 			run = 0;
 			newest = InvalidXLogRecPtr;
 		}
@@ -158,9 +157,17 @@ nc_readahead_asked(SMgrRelation reln, const NcRelKey *rel, BlockNumber first, in
 	if (!nc_prefetch_possible())
 		return;
 	length = mdnblocks(reln, MAIN_FORKNUM);
-	if (first < length)
+	for (BlockNumber block = first; block < length && block - first < nblocks; block++)
+	{
+		XLogRecPtr	nms,
+					exact;
+
 		/* the caller found it not in shared buffers */
-		(void) ask(rel, first, Min(nblocks, (int64) length - first), 0, false);
+		if (!is_wanted(rel, block, false))
+			continue;
+		nc_lwlsn_query(rel, block, &nms, &exact);
+		nc_prefetch_name(rel, block, nms);
+	}
 }
 
 /* ---- streams ---- */

@@ -33,6 +33,13 @@ extern bool nc_prefetch_ask(const NcRelKey *rel, BlockNumber block, int nblocks,
 							XLogRecPtr not_modified_since, int tag);
 
 /*
+ * As nc_prefetch_ask, for a block that the executor will read: asked for at once or, while
+ * many requests are under way, together with its neighbours when there is room.
+ */
+extern void nc_prefetch_name(const NcRelKey *rel, BlockNumber block,
+							 XLogRecPtr not_modified_since);
+
+/*
  * The page, if it was asked for ahead and is of use: nothing can have changed it
  * since it was asked for (not_modified_since is what a request would say *now*,
  * exact what its answer would have to reach).  Waits when it is on its way, as a
