@@ -74,7 +74,7 @@ struct NcLfc
 	uint32_t	nsets;
 	uint32_t	nstage;
 	_Atomic uint32_t on;
-	_Atomic uint32_t limit;		/* ways in use */
+	_Atomic uint32_t shape;		/* halvings << 8 | ways in use */
 	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t used;
 	_Atomic uint32_t staged;
 
@@ -122,7 +122,7 @@ nc_lfc_init(NcLfc *c, uint32_t nsets, uint32_t nstage)
 	memset(c, 0, sizeof(NcLfc) + (size_t) nsets * sizeof(Set));
 	c->nsets = nsets;
 	c->nstage = nstage;
-	atomic_init(&c->limit, NC_LFC_WAYS);
+	atomic_init(&c->shape, NC_LFC_WAYS);
 	for (uint32_t s = 0; s < nsets; s++)
 	{
 		c->sets[s].small = (Queue) {NONE, NONE, 0};
@@ -157,10 +157,43 @@ nc_lfc_urgent(const NcLfc *c)
 	return nc_lfc_staged(c) * 2 >= c->nstage;
 }
 
-uint32_t
+/* Sets and ways in use. The number of sets is halved as often as the limit allows. */
+static uint32_t
+shape_of(const NcLfc *c)
+{
+	return atomic_load_explicit(&c->shape, memory_order_seq_cst);
+}
+
+static uint32_t
+shape_ways(uint32_t shape)
+{
+	return shape & 0xff;
+}
+
+static uint32_t
+shape_sets(const NcLfc *c, uint32_t shape)
+{
+	uint32_t	n = c->nsets >> (shape >> 8);
+
+	return n > 0 ? n : 1;
+}
+
+uint64_t
 nc_lfc_limit(const NcLfc *c)
 {
-	return atomic_load_explicit(&c->limit, memory_order_relaxed);
+	uint32_t	shape = shape_of(c);
+
+	return (uint64_t) shape_sets(c, shape) * shape_ways(shape);
+}
+
+uint64_t
+nc_lfc_file_blocks(const NcLfc *c, uint32_t *nsets, uint32_t *ways)
+{
+	uint32_t	shape = shape_of(c);
+
+	*nsets = shape_sets(c, shape);
+	*ways = shape_ways(shape);
+	return *ways == 0 ? 0 : (uint64_t) *nsets * NC_LFC_WAYS;
 }
 
 bool
@@ -191,9 +224,9 @@ hash_of(const NcPageKey *key)
 }
 
 static Set *
-set_of(NcLfc *c, uint64_t hash)
+home_of(NcLfc *c, uint64_t hash, uint32_t shape)
 {
-	return &c->sets[(hash >> 32) % c->nsets];
+	return &c->sets[(hash >> 32) % shape_sets(c, shape)];
 }
 
 /* From other bits than the set, and never 0. */
@@ -218,6 +251,7 @@ nc_lfc_sum(const NcPageKey *key, const uint8_t *page)
 		lane[i] = h + (uint64_t) i * UINT64_C(0x9e3779b97f4a7c15);
 	for (size_t at = 0; at < NC_PAGE_BYTES; at += LANES * sizeof(uint64_t))
 	{
+#pragma GCC unroll 8
 		for (int i = 0; i < LANES; i++)
 		{
 			uint64_t	w;
@@ -267,6 +301,26 @@ static void
 unlock_set(Set *set)
 {
 	atomic_store_explicit(&set->lock, 0, memory_order_release);
+}
+
+/*
+ * Locks the set where a page belongs.  If the number of sets changed before the
+ * lock was got, it belongs elsewhere: whoever changes the number visits all sets
+ * afterwards, under their locks, and removes what does not belong there.
+ */
+static Set *
+lock_home(NcLfc *c, uint64_t hash)
+{
+	for (;;)
+	{
+		uint32_t	shape = shape_of(c);
+		Set		   *set = home_of(c, hash, shape);
+
+		lock_set(set);
+		if (home_of(c, hash, shape_of(c)) == set)
+			return set;
+		unlock_set(set);
+	}
 }
 
 /* ---- entries; the set's lock is held ---- */
@@ -416,7 +470,7 @@ pass_oldest(NcLfc *c, Set *set, Queue *q)
 static uint8_t
 free_way(NcLfc *c, Set *set, bool *evicted)
 {
-	uint32_t	limit = atomic_load_explicit(&c->limit, memory_order_relaxed);
+	uint32_t	limit = shape_ways(shape_of(c));
 	uint32_t	small_share = limit / 10 > 0 ? limit / 10 : 1;
 
 	for (int steps = 0;; steps++)
@@ -458,7 +512,7 @@ enter(NcLfc *c, Set *set, const NcPageKey *key, uint16_t tag, bool *evicted)
 	e->uses = 0;
 	set->tags[w] = tag;
 	append_way(set, take_ghost(set, tag) ? &set->main : &set->small, w);
-	atomic_fetch_add_explicit(&c->used, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->used, 1, memory_order_seq_cst);
 	return w;
 }
 
@@ -467,16 +521,16 @@ ref_of(NcLfc *c, const Set *set, uint8_t w)
 {
 	const Entry *e = &set->entries[w];
 
-	return (NcLfcRef) {.place = (uint32_t) w * c->nsets + (uint32_t) (set - c->sets),
+	return (NcLfcRef) {.place = (uint32_t) (set - c->sets) * NC_LFC_WAYS + w,
 		.sum = e->sum, .word = word_of(e)};
 }
 
 static Set *
 set_of_place(NcLfc *c, uint32_t place, uint8_t *way)
 {
-	NC_ASSERT(place / c->nsets < NC_LFC_WAYS);
-	*way = (uint8_t) (place / c->nsets);
-	return &c->sets[place % c->nsets];
+	NC_ASSERT(place / NC_LFC_WAYS < c->nsets);
+	*way = (uint8_t) (place % NC_LFC_WAYS);
+	return &c->sets[place / NC_LFC_WAYS];
 }
 
 /* ---- staging pages ---- */
@@ -536,13 +590,13 @@ NcLfcFound
 nc_lfc_find(NcLfc *c, const NcPageKey *key, uint8_t *page, NcLfcRef *ref)
 {
 	uint64_t	hash = hash_of(key);
-	Set		   *set = set_of(c, hash);
+	Set		   *set;
 	NcLfcFound	found = NC_LFC_MISS;
 	uint8_t		w;
 
 	if (!nc_lfc_is_on(c))
 		return NC_LFC_MISS;
-	lock_set(set);
+	set = lock_home(c, hash);
 	w = find_way(set, key, tag_of(hash));
 	if (w != NONE)
 	{
@@ -578,10 +632,9 @@ bool
 nc_lfc_has(NcLfc *c, const NcPageKey *key)
 {
 	uint64_t	hash = hash_of(key);
-	Set		   *set = set_of(c, hash);
+	Set		   *set = lock_home(c, hash);
 	bool		has;
 
-	lock_set(set);
 	has = find_way(set, key, tag_of(hash)) != NONE;
 	unlock_set(set);
 	return has;
@@ -593,7 +646,7 @@ NcLfcPut
 nc_lfc_put(NcLfc *c, const NcPageKey *key, const uint8_t *page, NcLfcNote *note)
 {
 	uint64_t	hash = hash_of(key);
-	Set		   *set = set_of(c, hash);
+	Set		   *set;
 	int			stage = nc_lfc_is_on(c) ? take_stage(c) : -1;
 	NcLfcPut	done = NC_LFC_PUT_DROPPED;
 	NcLfcRef	ref;
@@ -610,7 +663,7 @@ nc_lfc_put(NcLfc *c, const NcPageKey *key, const uint8_t *page, NcLfcNote *note)
 	memcpy(stage_page(c, (uint32_t) stage), page, NC_PAGE_BYTES);
 	sum = nc_lfc_sum(key, stage_page(c, (uint32_t) stage));
 
-	lock_set(set);
+	set = lock_home(c, hash);
 	w = find_way(set, key, tag_of(hash));
 	if (!nc_lfc_is_on(c))
 	{
@@ -646,10 +699,9 @@ bool
 nc_lfc_reserve(NcLfc *c, const NcPageKey *key, NcLfcRef *ref)
 {
 	uint64_t	hash = hash_of(key);
-	Set		   *set = set_of(c, hash);
+	Set		   *set = lock_home(c, hash);
 	uint8_t		w = NONE;
 
-	lock_set(set);
 	if (nc_lfc_is_on(c) && find_way(set, key, tag_of(hash)) == NONE)
 		w = enter(c, set, key, tag_of(hash), NULL);
 	if (w != NONE)
@@ -711,10 +763,9 @@ uint64_t
 nc_lfc_forget(NcLfc *c, const NcPageKey *key)
 {
 	uint64_t	hash = hash_of(key);
-	Set		   *set = set_of(c, hash);
+	Set		   *set = lock_home(c, hash);
 	uint8_t		w;
 
-	lock_set(set);
 	w = find_way(set, key, tag_of(hash));
 	if (w != NONE)
 		remove_way(c, set, w);
@@ -729,7 +780,6 @@ typedef struct Which
 	uint32_t	end;
 	uint32_t	db;				/* with rel NULL and some = true: of this database */
 	bool		some;			/* false: everything */
-	uint32_t	way_from;		/* only places from this way on */
 } Which;
 
 static bool
@@ -752,7 +802,7 @@ forget_scan(NcLfc *c, const Which *which)
 		Set		   *set = &c->sets[s];
 
 		lock_set(set);
-		for (uint32_t w = which->way_from; w < NC_LFC_WAYS; w++)
+		for (uint32_t w = 0; w < NC_LFC_WAYS; w++)
 		{
 			if (set->tags[w] != 0 && is_wanted(&set->entries[w], which))
 			{
@@ -771,7 +821,8 @@ nc_lfc_forget_range(NcLfc *c, const NcRelKey *rel, uint32_t from, uint32_t end)
 	Which		which = {.rel = rel, .from = from, .end = end};
 	uint64_t	n = 0;
 
-	if (from >= end || nc_lfc_used(c) == 0)
+	/* a place that is being reserved is counted before its reserver looks at what we have changed */
+	if (from >= end || atomic_load_explicit(&c->used, memory_order_seq_cst) == 0)
 		return 0;
 	/* one search a block, unless looking at everything is less */
 	if ((uint64_t) (end - from) > (uint64_t) c->nsets * (NC_LFC_WAYS / 8))
@@ -796,16 +847,49 @@ nc_lfc_switch(NcLfc *c, bool on)
 		(void) forget_scan(c, &(Which) {.some = false});
 }
 
-void
-nc_lfc_set_limit(NcLfc *c, uint32_t ways)
+/* The shape for so many blocks: as few sets as can hold them, so that sets stay large. */
+static uint32_t
+shape_for(const NcLfc *c, uint64_t blocks)
 {
-	uint32_t	before = nc_lfc_limit(c);
+	uint32_t	halvings = 0;
+	uint64_t	ways;
 
-	if (ways > NC_LFC_WAYS)
-		ways = NC_LFC_WAYS;
-	atomic_store_explicit(&c->limit, ways, memory_order_seq_cst);
-	if (ways < before)
-		(void) forget_scan(c, &(Which) {.some = false, .way_from = ways});
+	while (shape_sets(c, halvings << 8) > 1 &&
+		   (uint64_t) shape_sets(c, (halvings + 1) << 8) * NC_LFC_WAYS >= blocks)
+		halvings++;
+	ways = blocks / shape_sets(c, halvings << 8);
+	return halvings << 8 | (uint32_t) (ways < NC_LFC_WAYS ? ways : NC_LFC_WAYS);
+}
+
+/* Removes what is behind the ways in use or does not belong to its set any more. */
+static void
+remove_misplaced(NcLfc *c, Set *set, uint32_t shape)
+{
+	for (uint32_t w = 0; w < NC_LFC_WAYS; w++)
+	{
+		const Entry *e = &set->entries[w];
+		NcPageKey	key = {{e->spc, e->db, e->rel, NC_FORK_MAIN}, e->block};
+
+		if (set->tags[w] != 0 &&
+			(w >= shape_ways(shape) || home_of(c, hash_of(&key), shape) != set))
+			remove_way(c, set, (uint8_t) w);
+	}
+}
+
+void
+nc_lfc_set_limit(NcLfc *c, uint64_t blocks)
+{
+	uint32_t	shape = shape_for(c, blocks);
+
+	if (shape == shape_of(c))
+		return;
+	atomic_store_explicit(&c->shape, shape, memory_order_seq_cst);
+	for (uint32_t s = 0; s < c->nsets; s++)
+	{
+		lock_set(&c->sets[s]);
+		remove_misplaced(c, &c->sets[s], shape);
+		unlock_set(&c->sets[s]);
+	}
 }
 
 /* ---- the writer ---- */
@@ -890,7 +974,7 @@ nc_lfc_list(NcLfc *c, uint32_t s, NcLfcItem *items)
 		if (set->tags[w] == 0 || state_of(word_of(e)) != NC_LFC_VALID)
 			continue;
 		items[n++] = (NcLfcItem) {.spc = e->spc, .db = e->db, .rel = e->rel, .block = e->block,
-			.place = (uint32_t) w * c->nsets + s, .sum = e->sum,
+			.place = s * NC_LFC_WAYS + (uint32_t) w, .sum = e->sum,
 			.heat = e->in_main ? 4u + e->uses : e->uses};
 	}
 	unlock_set(set);
@@ -902,11 +986,12 @@ nc_lfc_adopt(NcLfc *c, const NcLfcItem *item)
 {
 	NcPageKey	key = {{item->spc, item->db, item->rel, NC_FORK_MAIN}, item->block};
 	uint64_t	hash = hash_of(&key);
-	Set		   *set = set_of(c, hash);
-	uint32_t	w = item->place / c->nsets;
+	Set		   *set = home_of(c, hash, shape_of(c));
+	uint32_t	w = item->place % NC_LFC_WAYS;
 	Entry	   *e;
 
-	if (w >= nc_lfc_limit(c) || &c->sets[item->place % c->nsets] != set || set->tags[w] != 0 ||
+	if (w >= shape_ways(shape_of(c)) || item->place / NC_LFC_WAYS >= c->nsets ||
+		&c->sets[item->place / NC_LFC_WAYS] != set || set->tags[w] != 0 ||
 		find_way(set, &key, tag_of(hash)) != NONE)
 		return false;
 	e = &set->entries[w];

@@ -100,7 +100,7 @@ nc_filecache_shmem_startup(void)
 	if (found)
 		return;
 	nc_lfc_init(nc_filecache_index, nsets, nstage);
-	nc_lfc_set_limit(nc_filecache_index, nc_filecache_limit_ways());
+	nc_lfc_set_limit(nc_filecache_index, nc_filecache_limit_setting());
 	atomic_store(&nc_filecache->state, NC_FILECACHE_STARTING);
 	if (IsUnderPostmaster)
 		return;
@@ -111,19 +111,16 @@ nc_filecache_shmem_startup(void)
 	on_shmem_exit(on_postmaster_exit, (Datum) 0);
 }
 
-uint32
-nc_filecache_limit_ways(void)
+uint64
+nc_filecache_limit_setting(void)
 {
-	uint64		way_bytes = (uint64) nc_lfc_nsets(nc_filecache_index) * BLCKSZ;
-	uint64		limit = (uint64) Min(nc_guc_lfc_size_limit, nc_guc_lfc_size) * 1024 * 1024;
-
-	return Min(limit / way_bytes, NC_LFC_WAYS);
+	return (uint64) Min(nc_guc_lfc_size_limit, nc_guc_lfc_size) * (1024 * 1024 / BLCKSZ);
 }
 
 uint64
 nc_filecache_limit_bytes(void)
 {
-	return (uint64) nc_lfc_limit(nc_filecache_index) * nc_lfc_nsets(nc_filecache_index) * BLCKSZ;
+	return nc_lfc_limit(nc_filecache_index) * BLCKSZ;
 }
 
 const char *

@@ -19,8 +19,8 @@ typedef enum NcNap
 	NC_NAP_LONG					/* any work wakes it */
 } NcNap;
 
-/* Ways that the present size limit allows. */
-extern uint32 nc_filecache_limit_ways(void);
+/* Blocks that the present size limit allows. */
+extern uint64 nc_filecache_limit_setting(void);
 
 /* Is this descriptor the file that the index is about? */
 extern bool nc_filecache_is_file(int fd);

@@ -115,16 +115,30 @@ fail(int error, const char *what)
 					 (int) (RETRY_US / 1000000))));
 }
 
-/* Cuts the file to the places in use. */
+/*
+ * Cuts the file to the sets in use and gives back the places of ways that are
+ * not.  A file system without holes keeps these; they are not used all the same.
+ */
 static bool
 cut_file(void)
 {
 	struct stat st;
+	uint32		nsets,
+				ways;
+	off_t		length = (off_t) nc_lfc_file_blocks(nc_filecache_index, &nsets, &ways) * BLCKSZ;
 
-	if (fstat(write_fd, &st) != 0)
+	if (fstat(write_fd, &st) != 0 || (st.st_size > length && ftruncate(write_fd, length) != 0))
 		return false;
-	return (uint64) st.st_size <= nc_filecache_limit_bytes() ||
-		ftruncate(write_fd, (off_t) nc_filecache_limit_bytes()) == 0;
+	if ((uint64) st.st_blocks * 512 <= nc_filecache_limit_bytes())
+		return true;
+	for (uint32 s = 0; s < nsets && ways < NC_LFC_WAYS; s++)
+	{
+		if (fallocate(write_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					  ((off_t) s * NC_LFC_WAYS + ways) * BLCKSZ,
+					  (off_t) (NC_LFC_WAYS - ways) * BLCKSZ) != 0)
+			break;
+	}
+	return true;
 }
 
 /* A file that the index knows nothing of: starts empty. */
@@ -181,9 +195,9 @@ start_file(void)
 static void
 apply_limit(void)
 {
-	uint32		ways = nc_filecache_limit_ways();
+	uint64		blocks = nc_filecache_limit_setting();
 
-	if (ways == 0)
+	if (blocks == 0)
 	{
 		nc_lfc_switch(nc_filecache_index, false);
 		if (write_fd >= 0 && ftruncate(write_fd, 0) != 0)
@@ -193,7 +207,7 @@ apply_limit(void)
 		set_state(NC_FILECACHE_LIMIT_ZERO);
 		return;
 	}
-	nc_lfc_set_limit(nc_filecache_index, ways);
+	nc_lfc_set_limit(nc_filecache_index, blocks);
 	if (atomic_load(&nc_filecache->state) == NC_FILECACHE_LIMIT_ZERO)
 		set_state(NC_FILECACHE_STARTING);
 	if (write_fd >= 0 && !cut_file())

@@ -257,9 +257,10 @@ write_permanent(SMgrRelation reln, BlockNumber block, const char *page, bool ski
 			nc_filecache_written(&rel, block, page);
 		return;
 	}
+	keep_page(reln, &rel, block, page, why, keep_until, skip_fsync);
+	/* after the index names it: whoever brings a page without its buffer looks there first */
 	if (NC_RULE_ON(LFC_WRITE))
 		nc_filecache_forget(&rel, block, block + 1);
-	keep_page(reln, &rel, block, page, why, keep_until, skip_fsync);
 }
 
 void
@@ -310,11 +311,13 @@ nc_smgr_extendv(SMgrRelation reln, ForkNumber fork, BlockNumber first, const cha
 	now = nc_lsn_now();
 	if (first > length)
 		nc_lwlsn_set_relation(&rel, now);
+	for (int i = 0; i < nblocks; i++)
+		nc_lwlsn_set_page(&rel, first + i, now, 0);
+	/* after the LSNs: whoever brings a page without its buffer asks for these */
 	if (NC_RULE_ON(LFC_FORGET))
 		nc_filecache_forget(&rel, Min(length, first), first + nblocks);
 	for (int i = 0; i < nblocks; i++)
 	{
-		nc_lwlsn_set_page(&rel, first + i, now, 0);
 		if (pages != NULL && !nc_page_is_zero(pages[i]))
 			write_permanent(reln, first + i, pages[i], skip_fsync);
 		else if (first + i < length)

@@ -269,6 +269,8 @@ test_limit_and_switch(void **state)
 {
 	NcLfc	   *c = make(4, 256);
 	uint32_t	found = 0;
+	uint32_t	nsets,
+				ways;
 
 	make_file(4);
 	for (uint32_t b = 0; b < 1000; b++)
@@ -277,10 +279,13 @@ test_limit_and_switch(void **state)
 		write_all(c);
 	}
 	assert_int_equal(nc_lfc_used(c), 4 * NC_LFC_WAYS);
-	nc_lfc_set_limit(c, 16);
-	assert_in_range(nc_lfc_used(c), 1, 4 * 16);
-	/* nothing behind the shorter file is looked at */
-	for (int i = 4 * 16; i < 4 * NC_LFC_WAYS; i++)
+	nc_lfc_set_limit(c, 4 * 12);
+	assert_int_equal(nc_lfc_limit(c), 48);
+	assert_int_equal(nc_lfc_file_blocks(c, &nsets, &ways), 64);
+	assert_int_equal(nsets * ways, 48);
+	assert_in_range(nc_lfc_used(c), 1, 48);
+	/* nothing behind the places in use is looked at */
+	for (int i = 48; i < 4 * NC_LFC_WAYS; i++)
 		memset(&file[i], 0xdd, sizeof(Page));
 	for (uint32_t b = 0; b < 1000; b++)
 		found += read_is(c, b, 1);
@@ -289,14 +294,27 @@ test_limit_and_switch(void **state)
 	{
 		put(c, b, 1);
 		write_all(c);
-		assert_in_range(nc_lfc_used(c), 1, 4 * 16);
+		assert_in_range(nc_lfc_used(c), 1, 48);
 	}
-	assert_int_equal(nc_lfc_used(c), 4 * 16);
+	assert_int_equal(nc_lfc_used(c), 48);
+	/* sets are halved as long as they can hold the rest, and odd numbers are no trouble */
+	nc_lfc_set_limit(c, 200);
+	assert_int_equal(nc_lfc_file_blocks(c, &nsets, &ways), 4 * NC_LFC_WAYS);
+	assert_int_equal(ways, 50);
+	nc_lfc_set_limit(c, 128);
+	assert_int_equal(nc_lfc_file_blocks(c, &nsets, &ways), 2 * NC_LFC_WAYS);
+	assert_int_equal(nc_lfc_limit(c), 128);
+	for (uint32_t b = 0; b < 1000; b++)
+	{
+		put(c, b, 1);
+		write_all(c);
+	}
+	assert_int_equal(nc_lfc_used(c), 128);
 	nc_lfc_set_limit(c, 0);
 	assert_int_equal(nc_lfc_used(c), 0);
 	assert_int_equal(put(c, 1, 1), NC_LFC_PUT_DROPPED);
-	nc_lfc_set_limit(c, NC_LFC_WAYS + 1);
-	assert_int_equal(nc_lfc_limit(c), NC_LFC_WAYS);
+	nc_lfc_set_limit(c, UINT64_MAX);
+	assert_int_equal(nc_lfc_limit(c), 4 * NC_LFC_WAYS);
 	assert_int_equal(put(c, 1, 1), NC_LFC_PUT_NEW);
 	nc_lfc_switch(c, false);
 	assert_int_equal(nc_lfc_used(c), 0);
@@ -391,7 +409,7 @@ test_items_come_back_and_senseless_ones_do_not(void **state)
 			assert_false(nc_lfc_adopt(b, &bad));
 			bad.place = UINT32_MAX;
 			assert_false(nc_lfc_adopt(b, &bad));
-			bad.place = items[i].place + 1;
+			bad.place = items[i].place + NC_LFC_WAYS;
 			assert_false(nc_lfc_adopt(b, &bad));
 			assert_true(nc_lfc_adopt(b, &items[i]));
 			assert_false(nc_lfc_adopt(b, &items[i]));
@@ -492,13 +510,13 @@ test_random_operations(void **state)
 				break;
 			case 8:
 				if (rand_r(&seed) % 100 == 0)
-					nc_lfc_set_limit(c, rand_r(&seed) % (NC_LFC_WAYS + 1));
+					nc_lfc_set_limit(c, rand_r(&seed) % (3 * NC_LFC_WAYS + 1));
 				else if (rand_r(&seed) % 400 == 0)
 					nc_lfc_switch(c, rand_r(&seed) % 4 != 0);
-				else if (nc_lfc_limit(c) < 8 || !nc_lfc_is_on(c))
+				else if (nc_lfc_limit(c) < 24 || !nc_lfc_is_on(c))
 				{
 					nc_lfc_switch(c, true);
-					nc_lfc_set_limit(c, NC_LFC_WAYS);
+					nc_lfc_set_limit(c, UINT64_MAX);
 				}
 				break;
 			case 9:				/* the writer, in two steps */
@@ -648,10 +666,13 @@ writer(void *arg)
 		}
 		if (n % 200 == 0)
 		{
-			uint32_t	ways = 16 + rand_r(&seed) % (NC_LFC_WAYS - 15);
+			uint32_t	nsets,
+						ways;
+			off_t		blocks;
 
-			nc_lfc_set_limit(world.c, ways);
-			if (ftruncate(world.fd, (off_t) ways * nc_lfc_nsets(world.c) * NC_PAGE_BYTES) != 0)
+			nc_lfc_set_limit(world.c, 30 + rand_r(&seed) % (6 * NC_LFC_WAYS));
+			blocks = (off_t) nc_lfc_file_blocks(world.c, &nsets, &ways);
+			if (ftruncate(world.fd, blocks * NC_PAGE_BYTES) != 0)
 				atomic_fetch_add(&world.wrong, 1);
 		}
 		if (n % 1500 == 0)

@@ -5,9 +5,10 @@
  *	  what gives way.
  *
  * The cache is set-associative.  A page's key names its set; a set has
- * NC_LFC_WAYS places; place w of set s is block w * nsets + s of the file, so a
- * smaller number of ways in use means a shorter file.  Each set has one lock,
- * held for a search and at most one copy of a page, never for I/O.
+ * NC_LFC_WAYS places; place w of set s is block s * NC_LFC_WAYS + w of the file.
+ * A smaller limit uses half, a quarter, ... of the sets, and for sizes between
+ * not all ways.  Each set has one lock, held for a search and at most one copy of
+ * a page, never for I/O.
  *
  *	state      content of the page is    left by
  *	EMPTY      nowhere                   put, reserve
@@ -38,7 +39,7 @@
 #include "nc/base/key.h"
 #include "nc/base/units.h"
 
-/* Places of a set, and the unit of the size limit: 1/64 of the whole. */
+/* Places of a set. */
 #define NC_LFC_WAYS 64
 
 /* Staging pages at most. */
@@ -120,10 +121,16 @@ extern void nc_lfc_init(NcLfc *c, uint32_t nsets, uint32_t nstage);
 
 extern uint32_t nc_lfc_nsets(const NcLfc *c);
 
-/* Pages in the cache, staged ones included; staging pages in use; ways in use. */
+/* Pages in the cache, staged ones included; staging pages in use; blocks allowed by the limit. */
 extern uint64_t nc_lfc_used(const NcLfc *c);
 extern uint32_t nc_lfc_staged(const NcLfc *c);
-extern uint32_t nc_lfc_limit(const NcLfc *c);
+extern uint64_t nc_lfc_limit(const NcLfc *c);
+
+/*
+ * Length of the file in blocks under the present limit: of each NC_LFC_WAYS
+ * blocks of each of *nsets sets only the first *ways are used.
+ */
+extern uint64_t nc_lfc_file_blocks(const NcLfc *c, uint32_t *nsets, uint32_t *ways);
 
 /* Are half of the staging pages in use? Is anything ready for the writer? */
 extern bool nc_lfc_urgent(const NcLfc *c);
@@ -136,8 +143,13 @@ extern bool nc_lfc_has_work(const NcLfc *c);
 extern void nc_lfc_switch(NcLfc *c, bool on);
 extern bool nc_lfc_is_on(const NcLfc *c);
 
-/* Changes the number of ways in use, 0..NC_LFC_WAYS; pages beyond go. By the writer. */
-extern void nc_lfc_set_limit(NcLfc *c, uint32_t ways);
+/*
+ * Changes how many blocks may be used, rounded down to what sets and ways allow
+ * (by less than 1/32); 0 = none.  Pages that belong elsewhere then go: about half
+ * of them when the number of sets is halved or doubled.  By the writer, or before
+ * anybody else can see the index.
+ */
+extern void nc_lfc_set_limit(NcLfc *c, uint64_t blocks);
 
 /* Looks a page up; `page` is written only if the answer is NC_LFC_COPIED. */
 extern NcLfcFound nc_lfc_find(NcLfc *c, const NcPageKey *key, uint8_t *page, NcLfcRef *ref);
