@@ -98,9 +98,9 @@ read_batch(char **pages)
 		nc_lwlsn_query(&batch.rel, batch.first + i, &nms, &exact[i]);
 		read.not_modified_since = Max(read.not_modified_since, nms);
 	}
-	NC_TEST_POINT("prewarm-read");
+	NC_TEST_POINT_REL("prewarm-read", batch.rel.rel);
 	nc_client_read(&read);
-	NC_TEST_POINT("prewarm-was-read");
+	NC_TEST_POINT_REL("prewarm-was-read", batch.rel.rel);
 }
 
 static void

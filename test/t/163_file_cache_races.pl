@@ -76,25 +76,21 @@ foreach my $how ('changed', 'truncated', 'dropped')
 	$c->sql('SELECT neon_comm.lfc_save()');
 	limit(0);
 	limit(32);
-	my $updates = 0;
-	$p->pause('prewarm-was-read');
+	my $skipped = q{SELECT skipped FROM neon_comm.prewarm_progress};
+	# only pages of v: they are in its hands
+	$p->pause('prewarm-was-read', rel => $c->sql(q{SELECT pg_relation_filenode('v')}));
 	$c->sql('SELECT neon_comm.lfc_prewarm(1)');
 	$p->wait('prewarm-was-read');
+	$c->sql('UPDATE v SET n = n + 1; CHECKPOINT; SELECT neon_comm.sweep();') if $how eq 'changed';
 	$c->sql('DELETE FROM v WHERE id > 2; VACUUM v; INSERT INTO v SELECT g, 7, $$new$$ FROM generate_series(3, 60) g;') if $how eq 'truncated';
 	$c->sql('DROP TABLE v') if $how eq 'dropped';
-	# at each batch, whatever is in it: pages of v are written while they are in its hands
-	while ($how eq 'changed' && $c->sql('SELECT state FROM neon_comm.prewarm_progress') eq 'running')
-	{
-		next unless $p->waiting('prewarm-was-read');
-		$c->sql('UPDATE v SET n = n + 1; CHECKPOINT;');
-		$updates++;
-		$p->wake('prewarm-was-read');
-	}
+	my $before = $c->sql($skipped);
 	$p->disarm('prewarm-was-read');
 	ok($c->wait_for(q{SELECT state = 'done' FROM neon_comm.prewarm_progress}), "$how: the prewarm ends");
+	cmp_ok($c->sql($skipped), '>', $before, "$how: what it had read was not taken");
 	$c->sql('SELECT neon_comm.sweep()');
 	$c->evict;
-	my $want = $how eq 'changed' ? '60|' . 60 * $updates : '60|406';
+	my $want = $how eq 'changed' ? '60|60' : '60|406';
 	is($c->sql('SELECT count(*), sum(n) FROM v'), $want, "$how: rows are right") if $how ne 'dropped';
 	$c->sql('DROP TABLE IF EXISTS v');
 	is($c->sql($rows), '10000|8000', "$how: others too");
