@@ -1,0 +1,204 @@
+/*
+ * lfc_int.h
+ *	  What the files of the file cache's index share: the memory itself, and the
+ *	  steps that are taken with a set's lock held.
+ *
+ *	  lfc_set.c		one set: its lock, its entries, what gives way
+ *	  lfc_stage.c	staging pages, and the writer's side of them
+ *	  lfc_index.c	lookups, pages that come and go, the limit, lists
+ */
+#ifndef LFC_INT_H
+#define LFC_INT_H
+
+#include "nc/cache/lfc_index.h"
+
+#define NC_LFC_NONE 0xff		/* no way */
+
+/* A page that was asked for more often counts no higher. */
+#define NC_LFC_USES_MAX 3
+
+/* Staging pages in words of 64 bits. */
+#define NC_LFC_STAGE_WORDS (NC_LFC_STAGE_MAX / 64)
+
+typedef struct NcLfcEntry
+{
+	_Atomic uint64_t word;		/* version << 2 | NcLfcState; changed under the set's lock */
+	uint32_t	spc;
+	uint32_t	db;
+	uint32_t	rel;
+	uint32_t	block;
+	uint32_t	sum;
+	uint16_t	stage;			/* STAGED: which staging page */
+	uint8_t		uses;			/* since it entered its queue, at most NC_LFC_USES_MAX */
+	uint8_t		in_main;
+} NcLfcEntry;
+
+NC_STATIC_ASSERT(sizeof(NcLfcEntry) == 32, "two entries a cache line");
+
+/* A queue through the ways of a set, oldest first. */
+typedef struct NcLfcQueue
+{
+	uint8_t		head;
+	uint8_t		tail;
+	uint8_t		count;
+} NcLfcQueue;
+
+typedef struct NcLfcSet
+{
+	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint32_t lock;
+	NcLfcQueue	small;
+	NcLfcQueue	main;
+	uint8_t		ghost_at;		/* next to be overwritten */
+	uint16_t	tags[NC_LFC_WAYS];	/* 0 = place is free */
+	uint16_t	ghosts[NC_LFC_WAYS];	/* tags of what was pushed out of the small queue; 0 = none */
+	uint8_t		next[NC_LFC_WAYS];
+	uint8_t		prev[NC_LFC_WAYS];
+	NcLfcEntry	entries[NC_LFC_WAYS];
+} NcLfcSet;
+
+typedef struct NcLfcStage
+{
+	NcLfcRef	ref;
+} NcLfcStage;
+
+struct NcLfc
+{
+	uint32_t	nsets;
+	uint32_t	nstage;
+	_Atomic uint32_t on;
+	_Atomic uint32_t shape;		/* halvings << 8 | ways in use */
+	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t used;
+	_Atomic uint32_t staged;
+
+	/* Bit i: staging page i is taken; it waits for the writer. */
+	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t taken[NC_LFC_STAGE_WORDS];
+	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t queued[NC_LFC_STAGE_WORDS];
+	NcLfcStage	stages[NC_LFC_STAGE_MAX];
+	NcLfcSet	sets[];			/* [nsets], then nstage pages */
+};
+
+static inline uint8_t *
+nc_lfc_stage_page(NcLfc *c, uint32_t i)
+{
+	return (uint8_t *) &c->sets[c->nsets] + (size_t) i * NC_PAGE_BYTES;
+}
+
+/* ---- the shape ---- */
+
+/* Sets and ways in use. The number of sets is halved as often as the limit allows. */
+static inline uint32_t
+nc_lfc_shape(const NcLfc *c)
+{
+	return atomic_load_explicit(&c->shape, memory_order_seq_cst);
+}
+
+static inline uint32_t
+nc_lfc_shape_ways(uint32_t shape)
+{
+	return shape & 0xff;
+}
+
+static inline uint32_t
+nc_lfc_shape_sets(const NcLfc *c, uint32_t shape)
+{
+	uint32_t	n = c->nsets >> (shape >> 8);
+
+	return n > 0 ? n : 1;
+}
+
+static inline NcLfcSet *
+nc_lfc_home(NcLfc *c, uint64_t hash, uint32_t shape)
+{
+	return &c->sets[(hash >> 32) % nc_lfc_shape_sets(c, shape)];
+}
+
+/* ---- names ---- */
+
+extern uint64_t nc_lfc_hash(const NcPageKey *key);
+
+/* From other bits than the set, and never 0. */
+static inline uint16_t
+nc_lfc_tag(uint64_t hash)
+{
+	uint16_t	tag = (uint16_t) hash;
+
+	return tag == 0 ? 1 : tag;
+}
+
+/* ---- a set (lfc_set.c) ---- */
+
+/* For a moment only: no I/O and no other lock while it is held. */
+extern void nc_lfc_lock(NcLfcSet *set);
+
+static inline void
+nc_lfc_unlock(NcLfcSet *set)
+{
+	atomic_store_explicit(&set->lock, 0, memory_order_release);
+}
+
+/* Locks the set where a page belongs now. */
+extern NcLfcSet *nc_lfc_lock_home(NcLfc *c, uint64_t hash);
+
+/* The rest of this section: the set's lock is held. */
+
+static inline uint64_t
+nc_lfc_word(const NcLfcEntry *e)
+{
+	return atomic_load_explicit(&e->word, memory_order_relaxed);
+}
+
+static inline NcLfcState
+nc_lfc_state(uint64_t word)
+{
+	return (NcLfcState) (word & 3);
+}
+
+/* Every change of a place goes through here: the version advances. */
+extern void nc_lfc_set_state(NcLfcEntry *e, NcLfcState state);
+
+/* The way that has the page, or NC_LFC_NONE. */
+extern uint8_t nc_lfc_find_way(const NcLfcSet *set, const NcPageKey *key, uint16_t tag);
+
+/* Puts a way at the end of a queue. */
+extern void nc_lfc_append(NcLfcSet *set, NcLfcQueue *q, uint8_t w);
+
+/* Empties a place. */
+extern void nc_lfc_remove(NcLfc *c, NcLfcSet *set, uint8_t w);
+
+/*
+ * Makes an entry in a free place; unless evicted is NULL another page may give way
+ * for it.  NC_LFC_NONE when all places are busy.
+ */
+extern uint8_t nc_lfc_enter(NcLfc *c, NcLfcSet *set, const NcPageKey *key, uint16_t tag,
+							bool *evicted);
+
+static inline NcLfcRef
+nc_lfc_ref(NcLfc *c, const NcLfcSet *set, uint8_t w)
+{
+	const NcLfcEntry *e = &set->entries[w];
+
+	return (NcLfcRef) {.place = (uint32_t) (set - c->sets) * NC_LFC_WAYS + w,
+		.sum = e->sum, .word = nc_lfc_word(e)};
+}
+
+static inline NcLfcSet *
+nc_lfc_set_of_place(NcLfc *c, uint32_t place, uint8_t *way)
+{
+	NC_ASSERT(place / NC_LFC_WAYS < c->nsets);
+	*way = (uint8_t) (place % NC_LFC_WAYS);
+	return &c->sets[place / NC_LFC_WAYS];
+}
+
+/* ---- staging pages (lfc_stage.c) ---- */
+
+/* A free staging page, or -1; and back. */
+extern int	nc_lfc_stage_take(NcLfc *c);
+extern void nc_lfc_stage_free(NcLfc *c, uint32_t stage);
+
+/* The place has the page of this staging page now. The set's lock is held. */
+extern void nc_lfc_stage_point(NcLfcEntry *e, uint32_t stage, uint32_t sum);
+
+/* Gives it to the writer. */
+extern void nc_lfc_stage_queue(NcLfc *c, uint32_t stage, const NcLfcRef *ref);
+
+#endif							/* LFC_INT_H */
