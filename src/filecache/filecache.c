@@ -71,8 +71,12 @@ on_postmaster_exit(int code, Datum arg)
 {
 	char		err[NC_FILECACHE_ERROR_BYTES];
 
-	/* not after a crash, and not in children, which drop this callback when they are forked */
-	if (code != 0 || !nc_lfc_is_on(nc_filecache_index))
+	/*
+	 * Not after a crash, and not in children, which drop this callback when they
+	 * are forked.  An immediate stop exits with 0 too, and then a process may have
+	 * died with the lock of a set.
+	 */
+	if (code != 0 || !nc_lfc_is_on(nc_filecache_index) || !nc_filecache_server_stopped())
 		return;
 	nc_filecache_drain();
 	if (nc_filecache_save(true, err, sizeof(err)) < 0)

@@ -91,6 +91,14 @@ describe(NcLfcListHead *head)
 	return stopped;
 }
 
+bool
+nc_filecache_server_stopped(void)
+{
+	NcLfcListHead unused;
+
+	return describe(&unused);
+}
+
 static bool
 write_list(FILE *file, NcLfcListHead *head)
 {

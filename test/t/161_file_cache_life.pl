@@ -40,6 +40,11 @@ $c->start('compute');
 is($c->counter('lfc_hits') < 500 ? 'few' : 'many', 'few', 'after a crash the cache starts empty');
 is($c->sql($rows), '40000|266', 'and rows are right');
 
+# An immediate stop is a crash.
+$c->stop('compute', '--mode', 'immediate');
+$c->start('compute');
+is($c->sql($rows), '40000|266', 'rows after an immediate stop');
+
 # A crash of one process, too.
 my $s = $c->session;
 $s->query($rows);

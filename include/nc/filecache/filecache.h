@@ -132,6 +132,9 @@ extern uint64 nc_filecache_limit_bytes(void);
 
 /* ---- the list of pages (saved.c) ---- */
 
+/* Does the control file say that the server has been shut down cleanly? */
+extern bool nc_filecache_server_stopped(void);
+
 /*
  * Writes the list.  Outside the postmaster's exit it only names pages; with
  * `final` it also says that the file agrees with a server that has stopped.
