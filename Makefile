@@ -95,6 +95,21 @@ chaos: proxy
 model:
 	$(MAKE) --no-print-directory -C test/model run
 
+# ---- the core against a simulated world, see docs/simulation.md
+.PHONY: sim sim-sanitize mutants
+SEEDS ?= 550
+FIRST ?= 1
+SIM_ASAN = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+sim:
+	$(MAKE) --no-print-directory -s -f test/sim.mk CC="$(CORE_CC)" BUILD=build/sim
+	build/sim/sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS) --first $(FIRST))
+sim-sanitize:
+	$(MAKE) --no-print-directory -s -f test/sim.mk CC="$(CORE_CC)" BUILD=build/sim-asan OPTIMIZE=-O1 SANITIZE="$(SIM_ASAN)"
+	build/sim-asan/sim --seeds 60
+mutants:
+	$(MAKE) --no-print-directory -s -f test/sim.mk CC="$(CORE_CC)" BUILD=build/mutants DEFINES=-DNC_MUTANTS
+	test/sim/mutants.sh build/mutants/sim
+
 # ---- style; format changes files and is run by nobody but you
 lint:
 	PG_CONFIG=$(PG_CONFIG) scripts/lint

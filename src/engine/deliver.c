@@ -25,8 +25,10 @@ finish(NcEngine *e, NcJob *job)
 	if (*job_of == job)
 		*job_of = NULL;
 	job->finished = true;
-	e->unfinished--;
-	nc_store_unreserve(&e->pages, job->reserved);
+	if (!NC_MUTANT(LEAK_UNFINISHED) || !job->cancelled)
+		e->unfinished--;
+	if (!NC_MUTANT(LEAK_STAGING))
+		nc_store_unreserve(&e->pages, job->reserved);
 	job->reserved = 0;
 	for (uint32_t i = 0; i < job->nblocks; i++)
 	{
@@ -68,10 +70,21 @@ withdrawn(NcEngine *e, NcJob *job)
 static void
 mark_wake(NcEngine *e, uint32_t ring)
 {
-	if (e->wake_marked[ring])
+	if (e->wake_marked[ring] || (NC_MUTANT(LOST_WAKE) && e->nwake > 0))
 		return;
 	e->wake_marked[ring] = true;
 	e->wake_list[e->nwake++] = ring;
+}
+
+/* Is the slot in the life that was taken? */
+static bool
+still_taken(const NcEngine *e, NcJob *job)
+{
+	uint64_t	now = nc_slot_load(nc_job_slot(e, job));
+
+	if (NC_MUTANT(NO_GENERATION) && nc_slot_word_state(now) == NC_SLOT_TAKEN)
+		job->word = now;
+	return now == job->word;
 }
 
 /* TAKEN -> COPYING. False when the client withdrew; then nothing of the slot may be touched. */
@@ -136,23 +149,32 @@ copy_page(NcEngine *e, const NcJob *job, uint32_t index, const uint8_t *page)
 	return true;
 }
 
-/* Copies pages to where the client waits for them and completes the slot. */
-static void
-deliver_pages(NcEngine *e, NcJob *job, const uint8_t *const *pages)
+/* In COPYING: pages to where the client waits for them. */
+static NcSlotResult
+copy_pages(NcEngine *e, const NcJob *job, const uint8_t *const *pages)
 {
 	NcSlotResult result = NC_SLOT_RESULT_OK;
 
-	if (!begin_copying(e, job))
-	{
-		nc_count(e->counters, NC_COUNTER_LATE_ANSWERS, 1);
-		return;
-	}
 	for (uint32_t i = 0; i < job->nblocks; i++)
 	{
 		if (!copy_page(e, job, i, pages[i]))
 			result = NC_SLOT_RESULT_BAD_REQUEST;
 	}
-	end_copying(e, job, result);
+	return result;
+}
+
+/* Copies pages and completes the slot. */
+static void
+deliver_pages(NcEngine *e, NcJob *job, const uint8_t *const *pages)
+{
+	if (NC_MUTANT(COPY_EARLY))
+		(void) copy_pages(e, job, pages);
+	if (!begin_copying(e, job))
+	{
+		nc_count(e->counters, NC_COUNTER_LATE_ANSWERS, 1);
+		return;
+	}
+	end_copying(e, job, copy_pages(e, job, pages));
 }
 
 /*
@@ -329,7 +351,7 @@ nc_deliver_keep(void *ctx, const NcFlight *flight)
 
 	if (job == NULL || job->finished)
 		return false;
-	if (nc_slot_load(nc_job_slot(e, job)) == job->word)
+	if (still_taken(e, job))
 		return true;
 	withdrawn(e, job);
 	return false;

@@ -15,6 +15,7 @@
 #ifndef NC_ENGINE_ENGINE_INT_H
 #define NC_ENGINE_ENGINE_INT_H
 
+#include "nc/base/mutant.h"
 #include "nc/engine/engine.h"
 #include "nc/net/net.h"
 #include "store.h"
@@ -166,7 +167,7 @@ extern uint32_t nc_route(const NcEngine *e, const NcPsRequest *msg);
 extern void nc_route_job(NcEngine *e, NcJob *job);
 
 /* NcNetHost.rerouted */
-extern void nc_route_again(void *ctx, NcFlight *flight, uint32_t shard);
+extern bool nc_route_again(void *ctx, NcFlight *flight, uint32_t shard);
 
 /* ---- deliver.c ---- */
 

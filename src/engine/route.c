@@ -19,7 +19,8 @@ nc_route(const NcEngine *e, const NcPsRequest *msg)
 	/* sizes and existence are exact on shard 0 only */
 	if (msg->tag != NC_REQ_GETPAGE || map->shard_count == 1)
 		return 0;
-	return nc_shard_of_block(map->shard_count, map->stripe_blocks, &msg->rel, msg->block);
+	return nc_shard_of_block(map->shard_count, NC_MUTANT(WRONG_SHARD) ? 1 : map->stripe_blocks,
+							 &msg->rel, msg->block);
 }
 
 static NcReqTag
@@ -43,6 +44,7 @@ void
 nc_route_job(NcEngine *e, NcJob *job)
 {
 	uint64_t	group = ++e->last_group;
+	uint32_t	shard = 0;
 
 	job->group = group;
 	job->missing = job->nblocks;
@@ -65,38 +67,40 @@ nc_route_job(NcEngine *e, NcJob *job)
 			.block = job->kind == NC_SLOT_KIND_GETPAGE ? job->block + i : 0,
 			.db = job->rel.db
 		};
-		nc_net_submit(e->net, nc_route(e, &part->flight.msg), &part->flight);
+		shard = i == 0 || !NC_MUTANT(RANGE_SHARD) ? nc_route(e, &part->flight.msg) : shard;
+		nc_net_submit(e->net, shard, &part->flight);
 	}
 }
 
 /*
  * A part in flight on a connection that stays, under a new map.  When it belongs
  * elsewhere now, a copy is routed there and the original keeps its place in the
- * order of answers without a job.
+ * order of answers without a job.  False when there is no memory for a copy.
  */
-void
+bool
 nc_route_again(void *ctx, NcFlight *flight, uint32_t shard)
 {
 	NcEngine   *e = ctx;
 	NcPart	   *part = nc_part_of(flight);
 	NcPart	   *copy;
 
-	if (part->job == NULL || nc_route(e, &flight->msg) == shard)
-		return;
+	if (part->job == NULL || nc_route(e, &flight->msg) == shard || NC_MUTANT(NO_REROUTE))
+		return true;
 	copy = nc_store_take(&e->parts);
-	/* without memory the old place answers, or refuses, or closes and moves it */
 	if (copy == NULL)
-		return;
+		return false;
 	*copy = *part;
-	part->job = NULL;
+	if (!NC_MUTANT(DOUBLE_DELIVERY))
+		part->job = NULL;
 	nc_flight_append(&e->rerouted, &copy->flight);
+	return true;
 }
 
 static bool
 same_map(const NcShardMap *a, const NcShardMap *b)
 {
 	if (a->shard_count != b->shard_count || a->stripe_blocks != b->stripe_blocks)
-		return false;
+		return NC_MUTANT(OLD_MAP) && a->shard_count == b->shard_count;
 	for (uint32_t i = 0; i < a->shard_count; i++)
 		if (strcmp(a->conninfo[i], b->conninfo[i]) != 0)
 			return false;

@@ -205,7 +205,7 @@ nc_take_ring(NcEngine *e, uint32_t ring)
 	uint64_t	bit = UINT64_C(1) << (ring % 64);
 	bool		complete = true;
 
-	for (uint32_t i = 0; i < NC_RING_SLOTS; i++)
+	for (uint32_t i = 0; i < NC_RING_SLOTS; i += NC_MUTANT(BIT_LOST) ? 2 : 1)
 		complete = take_slot(e, ring, i) && complete;
 	promote(e, ring);
 	if (complete)
@@ -261,7 +261,7 @@ nc_take_over(NcEngine *e)
 			NcSlot	   *slot = &e->area.rings[r].slots[s];
 			uint64_t	word = nc_slot_load(slot);
 
-			if (nc_slot_word_state(word) == NC_SLOT_TAKEN &&
+			if (nc_slot_word_state(word) == NC_SLOT_TAKEN && !NC_MUTANT(NO_ADOPTION) &&
 				nc_slot_move(slot, word, NC_SLOT_SUBMITTED))
 			{
 				nc_count(e->counters, NC_COUNTER_REQUEUED, 1);

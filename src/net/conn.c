@@ -50,7 +50,8 @@ take_memory(NcConn *c)
 	c->recv_buffer = malloc(NC_CONN_BUFFER_BYTES);
 	c->send_buffer = malloc(c->send_capacity);
 	c->recv_start = c->recv_end = 0;
-	c->send_start = c->send_end = 0;
+	if (!NC_MUTANT(SEND_BUFFER_KEPT))
+		c->send_start = c->send_end = 0;
 	return c->recv_buffer != NULL && c->send_buffer != NULL;
 }
 
@@ -147,7 +148,7 @@ release(NcConn *c)
 	if (c->fd >= 0)
 		nc_loop_forget(c->net->loop, c->fd);
 	c->tls = NULL;
-	if (c->handshake != NULL)
+	if (c->handshake != NULL && !NC_MUTANT(DESCRIPTOR_LEAK))
 		nc_handshake_free(c->handshake);
 	free(c->recv_buffer);
 	free(c->send_buffer);
@@ -162,7 +163,8 @@ void
 nc_conn_closing_event(NcConn *c)
 {
 	NC_ASSERT(c->state == NC_CONN_CLOSING);
-	if (c->in_op.state == NC_OP_IDLE && c->out_op.state == NC_OP_IDLE)
+	if ((c->in_op.state == NC_OP_IDLE && c->out_op.state == NC_OP_IDLE) ||
+		NC_MUTANT(EARLY_RELEASE))
 		release(c);
 }
 
@@ -225,7 +227,8 @@ nc_conn_send(NcConn *c, NcFlight *flight)
 	uint8_t    *length_at;
 	bool		encoded;
 
-	flight->msg.reqid = ++net->last_reqid;
+	if (!NC_MUTANT(SAME_ID) || !flight->was_sent)
+		flight->msg.reqid = ++net->last_reqid;
 	length_at = nc_frame_begin(&w, 'd');
 	encoded = nc_ps_request_encode(&w, c->version, &flight->msg);
 	nc_frame_end(&w, length_at);
@@ -233,7 +236,7 @@ nc_conn_send(NcConn *c, NcFlight *flight)
 	(void) encoded;
 	c->send_end += nc_writer_bytes(&w);
 
-	if (flight->was_sent)
+	if (flight->was_sent && !NC_MUTANT(RESENT_UNCOUNTED))
 		nc_count(net->counters, NC_COUNTER_RESENT, 1);
 	if (flight->msg.tag == NC_REQ_GETPAGE)
 		nc_count(net->counters, NC_COUNTER_PAGES_REQUESTED, 1);
@@ -272,10 +275,14 @@ handle_answer(NcConn *c, const NcFrame *frame)
 	}
 	if (flight == NULL)
 	{
+		if (NC_MUTANT(UNASKED_IGNORED))
+			return;
 		nc_conn_end(c, NC_CONN_END_POISONED, "an answer that nobody asked for");
 		return;
 	}
 	wrong = nc_ps_response_mismatch(&resp, &flight->msg, c->version);
+	if (wrong != NULL && NC_MUTANT(POISON_KEPT))
+		return;
 	if (wrong != NULL)
 	{
 		snprintf(reason, sizeof(reason), "an answer does not match its request: %s", wrong);
@@ -394,6 +401,8 @@ ready_deadline_us(const NcConn *c)
 {
 	const NcNetSettings *s = &c->net->settings;
 
+	if (NC_MUTANT(NO_SILENCE))
+		return UINT64_MAX;
 	if (c->in_flight.count > 0)
 		return silent_since(c) + s->silence_timeout_us;
 	/* the last one of a shard is kept */
@@ -412,6 +421,8 @@ nc_conn_deadline_us(const NcConn *c)
 		case NC_CONN_CONNECTING:
 		case NC_CONN_STARTING:
 			/* each of the two may take that long */
+			if (NC_MUTANT(NO_CONNECT_TIMEOUT))
+				break;
 			return c->since_us + s->connect_timeout_us;
 		case NC_CONN_READY:
 			return ready_deadline_us(c);

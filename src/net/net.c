@@ -135,13 +135,17 @@ keep_pool(NcPool *pool, uint32_t shard, NcFlightList *displaced)
 	NcNetHost  *host = &pool->net->host;
 
 	pool->shard = shard;
-	for (uint32_t i = 0; i < pool->nconns; i++)
+	/* backwards: an ended connection's place is taken by the last one */
+	for (uint32_t i = pool->nconns; i-- > 0;)
 	{
 		NcConn	   *c = pool->conns[i];
+		NcFlight   *f = c->in_flight.head;
 
 		c->shard = shard;
-		for (NcFlight *f = c->in_flight.head; f != NULL; f = f->next)
-			host->rerouted(host->ctx, f, shard);
+		while (f != NULL && host->rerouted(host->ctx, f, shard))
+			f = f->next;
+		if (f != NULL)
+			nc_conn_end(c, NC_CONN_END_RETIRED, "the shard map changed");
 	}
 	take_queues(pool, displaced);
 }

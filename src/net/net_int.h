@@ -5,6 +5,7 @@
 #ifndef NC_NET_NET_INT_H
 #define NC_NET_NET_INT_H
 
+#include "nc/base/mutant.h"
 #include "nc/net/net.h"
 #include "nc/net/resolve.h"
 

@@ -166,6 +166,8 @@ back_off(NcPool *pool, NcConn *c, NcConnEnd why)
 		delay = NC_BACKOFF_POISONED_US;
 	if (delay > NC_BACKOFF_MAX_US)
 		delay = NC_BACKOFF_MAX_US;
+	if (NC_MUTANT(NO_BACKOFF))
+		delay = 0;
 	pool->backoff_us = delay;
 	pool->retry_us = net->now_us + delay / 2 + net_random(net) % (delay / 2 + 1);
 	nc_net_arm(net, pool->retry_us);
@@ -184,6 +186,8 @@ take_back(NcPool *pool, NcFlightList *from, NcConnEnd why, const char *reason)
 
 	while ((flight = nc_flight_pop(from)) != NULL)
 	{
+		if (NC_MUTANT(LOST_RESEND) || (NC_MUTANT(DROPPED_FORGOTTEN) && flight->background))
+			continue;
 		if (!flight->background)
 			nc_flight_append(&again, flight);
 		else if (why == NC_CONN_END_RETIRED)
@@ -310,7 +314,7 @@ serve(NcPool *pool, NcFlightList *queue)
 	{
 		NcFlight   *flight = queue->head;
 
-		if (!host->keep(host->ctx, flight))
+		if (!NC_MUTANT(SEND_CANCELLED) && !host->keep(host->ctx, flight))
 		{
 			nc_flight_pop(queue);
 			host->unwanted(host->ctx, flight);

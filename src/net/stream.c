@@ -26,6 +26,8 @@
 static size_t
 make_room(NcConn *c)
 {
+	if (c->recv_start > 0 && NC_MUTANT(PARTIAL_FRAME))
+		c->recv_start = c->recv_end = 0;
 	if (c->recv_start > 0)
 	{
 		memmove(c->recv_buffer, c->recv_buffer + c->recv_start, c->recv_end - c->recv_start);

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "nc/base/mutant.h"
+
 static size_t
 doorbell_bytes(uint32_t nrings)
 {
@@ -84,7 +86,8 @@ nc_doorbell_sleep(NcRingArea *area)
 	atomic_thread_fence(memory_order_seq_cst);
 	for (uint32_t w = 0; w < nc_doorbell_words(area); w++)
 	{
-		if (atomic_load_explicit(&bell->pending[w], memory_order_seq_cst) != 0)
+		if (atomic_load_explicit(&bell->pending[w], memory_order_seq_cst) != 0 &&
+			!NC_MUTANT(LOST_DOORBELL))
 		{
 			nc_doorbell_awake(area);
 			return false;

@@ -14,6 +14,8 @@
  */
 #include "nc/wire/pagestream.h"
 
+#include "nc/base/mutant.h"
+
 NC_STATIC_ASSERT(1 + 3 * sizeof(uint64_t) == NC_RESP_V3_HEADER_BYTES,
 				 "a v3 header is the tag, the request id and two LSNs");
 
@@ -412,17 +414,18 @@ object_mismatch(const NcPsResponse *resp, const NcPsRequest *req)
 const char *
 nc_ps_response_mismatch(const NcPsResponse *resp, const NcPsRequest *req, int version)
 {
-	if (resp->tag != NC_RESP_ERROR && resp->tag != answer_tag(req->tag))
+	if (resp->tag != NC_RESP_ERROR && resp->tag != answer_tag(req->tag) &&
+		!NC_MUTANT(NO_TAG_CHECK))
 		return "tag";
 	if (version < 3)
 		return NULL;
-	if (resp->reqid != req->reqid)
+	if (resp->reqid != req->reqid && !NC_MUTANT(NO_ID_CHECK))
 		return "request id";
-	if (resp->request_lsn != req->request_lsn)
+	if (resp->request_lsn != req->request_lsn && !NC_MUTANT(NO_LSN_ECHO))
 		return "request LSN";
-	if (resp->not_modified_since != req->not_modified_since)
+	if (resp->not_modified_since != req->not_modified_since && !NC_MUTANT(NO_LSN_ECHO))
 		return "not-modified-since LSN";
-	return object_mismatch(resp, req);
+	return NC_MUTANT(NO_ECHO_CHECK) ? NULL : object_mismatch(resp, req);
 }
 
 NcErrorKind

@@ -63,9 +63,11 @@ typedef struct NcNetHost
 	/*
 	 * New addresses: does the flight, in flight on a connection that stays, belong
 	 * there still?  If not, the engine makes a copy to route again and the
-	 * original stays until its answer, which the engine then ignores.
+	 * original stays until its answer, which the engine then ignores.  False when
+	 * there is no memory for the copy: then the connection ends, and all that was
+	 * in flight on it is routed again.
 	 */
-	void		(*rerouted) (void *ctx, NcFlight *flight, uint32_t shard);
+	bool		(*rerouted) (void *ctx, NcFlight *flight, uint32_t shard);
 
 	void		(*log) (void *ctx, NcNetLevel level, const char *message);
 } NcNetHost;

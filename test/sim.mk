@@ -1,0 +1,31 @@
+# Builds and runs the simulation of the core (docs/simulation.md).  Called by the
+# top Makefile.
+#
+# The core is linked without the two methods of its loop, its resolver and its
+# TLS, for which test/sim has its own; functions of libpq that the
+# simulation defines come before the library's.
+CC ?= cc
+BUILD ?= build/sim
+SANITIZE ?=
+DEFINES ?=
+OPTIMIZE ?= -O2
+
+CORE_DIRS = base wire shard lsn ring cache io net engine
+CORE_SRCS = $(filter-out src/io/loop_uring.c src/io/loop_epoll.c src/net/resolve.c, \
+	$(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c))))
+SIM_SRCS = $(sort $(wildcard test/sim/*.c))
+PQ_INCLUDE := $(shell pkg-config --cflags-only-I libpq 2>/dev/null || echo -I/usr/include/postgresql)
+CFLAGS = -std=gnu11 $(OPTIMIZE) -g -Wall -Wextra -Werror -Wno-unused-parameter -D_GNU_SOURCE \
+	-DNC_ASSERTIONS $(DEFINES) -Iinclude -Isrc/io -Isrc/net -Isrc/engine $(PQ_INCLUDE) $(SANITIZE)
+OBJS = $(CORE_SRCS:%.c=$(BUILD)/%.o) $(SIM_SRCS:%.c=$(BUILD)/%.o)
+HEADERS = $(wildcard include/nc/*/*.h include/nc/*/*.def src/io/*.h src/net/*.h src/engine/*.h \
+	test/sim/*.h)
+WRAP = -Wl,--wrap=nc_slot_move,--wrap=nc_conn_send,--wrap=nc_doorbell_sleep \
+	-Wl,--wrap=read,--wrap=write,--wrap=shutdown,--wrap=getpid
+
+$(BUILD)/sim: $(OBJS)
+	$(CC) $(CFLAGS) $(WRAP) -o $@ $^ -lpq -lssl -lcrypto -lpthread
+
+$(BUILD)/%.o: %.c $(HEADERS)
+	@mkdir -p $(dir $@)
+	$(CC) $(CFLAGS) -c -o $@ $<
