@@ -79,10 +79,12 @@ unit: bench-programs
 unit-sanitize:
 	$(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/asan \
 		SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" run
-# threads that share memory, under the thread sanitizer
-unit-threads:
-	$(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/tsan TESTS=build/tsan/test_lfc_index \
-		SANITIZE="-fsanitize=thread -Wno-tsan" run
+unit-tsan:
+	$(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/tsan \
+		SANITIZE="-fsanitize=thread -Wno-tsan -fno-omit-frame-pointer" run
+unit-valgrind:
+	NC_THREAD_ROUNDS=60 $(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/unit \
+		RUNNER="valgrind -q --leak-check=full --error-exitcode=9" run
 fuzz:
 	$(MAKE) -f test/unit.mk BUILD=build/fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz
 # the fault proxy, see test/proxy/nc_proxy --help
@@ -96,7 +98,7 @@ model:
 	$(MAKE) --no-print-directory -C test/model run
 
 # ---- the core against a simulated world, see docs/simulation.md
-.PHONY: sim sim-sanitize mutants
+.PHONY: sim sim-sanitize mutants unit-tsan unit-valgrind
 SEEDS ?= 550
 FIRST ?= 1
 SIM_ASAN = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -116,7 +118,7 @@ lint:
 format:
 	find src include test \( -name '*.c' -o -name '*.h' \) -exec clang-format -i {} +
 
-.PHONY: page-service install-page-service clean-page-service unit unit-sanitize unit-threads chaos fuzz proxy model lint format
+.PHONY: page-service install-page-service clean-page-service unit unit-sanitize chaos fuzz proxy model lint format
 
 # ---- benchmarks of what is installed: make install bench [BENCH="scan bitmap"] [BENCH_OPTS="--rounds 5"]
 bench-programs: libnc_core.a

@@ -18,8 +18,11 @@ SUPPORT_OBJS = $(SUPPORT:%.c=$(BUILD)/%.o)
 FUZZERS = $(patsubst test/fuzz/%.c,$(BUILD)/%,$(sort $(wildcard test/fuzz/fuzz_*.c)))
 HEADERS = $(wildcard include/nc/*/*.h include/nc/*/*.def test/unit/*.h)
 
+# RUNNER: a command that runs each test, e.g. valgrind
+RUNNER ?=
+
 run: $(TESTS)
-	@set -e; for t in $(TESTS); do echo "== $$t"; $$t; done
+	@set -e; for t in $(TESTS); do echo "== $$t"; $(RUNNER) $$t; done
 
 $(BUILD)/libcore.a: $(OBJS)
 	rm -f $@; ar crs $@ $^

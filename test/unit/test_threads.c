@@ -5,7 +5,8 @@
  *
  * What a single thread cannot show: the order of memory between the two sides.
  * `make unit-tsan` runs it under ThreadSanitizer; a page that is written after
- * its client has left the slot is a race there, besides a wrong mark here.
+ * its client has left the slot is a race there, besides a wrong mark here.  Seen
+ * to fail with relaxed order in nc_slot_move().
  */
 #include <setjmp.h>
 #include <stdarg.h>
