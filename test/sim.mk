@@ -21,7 +21,7 @@ OBJS = $(CORE_SRCS:%.c=$(BUILD)/%.o) $(SIM_SRCS:%.c=$(BUILD)/%.o)
 HEADERS = $(wildcard include/nc/*/*.h include/nc/*/*.def src/io/*.h src/net/*.h src/engine/*.h \
 	test/sim/*.h)
 WRAP = -Wl,--wrap=nc_slot_move,--wrap=nc_conn_send,--wrap=nc_doorbell_sleep \
-	-Wl,--wrap=read,--wrap=write,--wrap=shutdown,--wrap=getpid
+	-Wl,--wrap=write,--wrap=send,--wrap=shutdown,--wrap=getpid
 
 $(BUILD)/sim: $(OBJS)
 	$(CC) $(CFLAGS) $(WRAP) -o $@ $^ -lpq -lssl -lcrypto -lpthread

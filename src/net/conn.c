@@ -290,6 +290,7 @@ handle_answer(NcConn *c, const NcFrame *frame)
 		return;
 	}
 	nc_flight_pop(&c->in_flight);
+	c->progress_us = net->now_us;
 	c->answered = true;
 	c->pool->backoff_us = 0;
 	if (c->in_flight.count == 0)
@@ -380,7 +381,7 @@ nc_conn_parse(NcConn *c)
 
 /* ---- time ---- */
 
-/* Since when the oldest request has been waited for without a byte arriving. */
+/* Since when the oldest request has been the next to be answered. */
 static uint64_t
 silent_since(const NcConn *c)
 {

@@ -63,6 +63,7 @@
 	F(REPLAY, "answer of an earlier connection to the same question") \
 	F(SWALLOWED, "one request never answered") \
 	F(HALF_OPEN, "connection falls silent") \
+	F(TRICKLE, "notices for ever instead of an answer") \
 	F(SLOW, "answer takes long") \
 	F(LONG_FRAME, "frame with an impossible length") \
 	F(GARBAGE, "bytes that are no frame") \
@@ -99,6 +100,7 @@ typedef enum SimEventKind
 	SIM_EV_TO_CLIENT,			/* bytes reach the engine's socket */
 	SIM_EV_SERVE,				/* the page server answers its next request */
 	SIM_EV_WINDOW,				/* the page server reads again */
+	SIM_EV_TRICKLE,				/* the page server sends another notice */
 	SIM_EV_CLIENT,				/* a ring's process acts */
 	SIM_EV_APPLY,				/* a page server replays WAL */
 	SIM_EV_SERVER,				/* a page server goes down or comes up */
@@ -173,6 +175,7 @@ typedef struct SimConn
 	uint64_t	last_reqid;
 	bool		held_valid;		/* SWAPPED: an answer waits for the next one */
 	NcPsRequest held;
+	bool		trickles;		/* sends notices and answers nothing any more */
 	bool		tainted;		/* it has misbehaved: nothing of it may be used any more */
 } SimConn;
 
@@ -375,6 +378,7 @@ extern void sim_resolve_event(uint64_t serial);
 /* ---- sim_server.c ---- */
 extern void sim_server_receive(SimConn *c);
 extern void sim_server_serve(SimConn *c);
+extern void sim_server_trickle(SimConn *c);
 extern void sim_server_apply(uint32_t server);
 extern void sim_server_toggle(uint32_t server);
 extern void sim_server_heal(void);

@@ -76,7 +76,7 @@ sim_conn_open(uint32_t server)
 		memcpy(keep, (SimBytes[]) {c->pq_in, c->to_client, c->to_server}, sizeof(keep));
 		memset(c, 0, offsetof(SimConn, queue));
 		c->queue_first = c->queued = 0;
-		c->serving = c->held_valid = c->tainted = false;
+		c->serving = c->held_valid = c->trickles = c->tainted = false;
 		c->last_reqid = 0;
 		c->pq_in = keep[0];
 		c->to_client = keep[1];
@@ -244,6 +244,9 @@ sim_conn_event(const SimEvent *event)
 		case SIM_EV_SERVE:
 			sim_server_serve(c);
 			break;
+		case SIM_EV_TRICKLE:
+			sim_server_trickle(c);
+			break;
 		default:
 			c->window_closed = false;
 			break;
@@ -353,7 +356,7 @@ loop_destroy(NcLoop *loop)
 static void
 loop_adopt(NcLoop *loop, int fd)
 {
-	if (sim_conn_of(fd) == NULL)
+	if (fd != SIM_EVENT_FD && sim_conn_of(fd) == NULL)
 		sim_fail("a descriptor that is not open is adopted");
 }
 
@@ -456,7 +459,9 @@ collect(SimLoop *l)
 		NcOp	   *op = sim.bell_op;
 
 		sim.bell_op = NULL;
-		nc_loop_collect(&l->base, op, POLLIN);
+		memcpy(op->buffer, &sim.bell, sizeof(sim.bell));
+		sim.bell = 0;
+		nc_loop_collect(&l->base, op, (int) sizeof(sim.bell));
 	}
 	for (uint32_t i = 0; i < n; i++)
 	{
@@ -467,6 +472,23 @@ collect(SimLoop *l)
 		(void) attempt_and_collect(l, c, c->out);
 		(void) attempt_and_collect(l, c, c->in);
 	}
+}
+
+/* A look that does not wait; time goes on a little with each. */
+static bool
+loop_ready(const NcLoop *loop)
+{
+	sim_poke();
+	if (sim_below(8) == 0)
+		sim.now_us++;
+	while (sim_next_event_us() <= sim.now_us)
+		sim_run_event();
+	if (sim.bell_op != NULL && sim.bell > 0)
+		return true;
+	for (uint32_t i = 0; i < sim.conns_high; i++)
+		if (sim.conns[i].in != NULL && sim.conns[i].arrived > 0)
+			return true;
+	return false;
 }
 
 static void
@@ -508,6 +530,7 @@ static const NcLoopVtable sim_vtable = {
 	.start = loop_start,
 	.cancel = loop_cancel,
 	.flush = loop_flush,
+	.ready = loop_ready,
 	.wait = loop_wait
 };
 
@@ -538,11 +561,10 @@ sim_bell_ring(void)
 }
 
 extern ssize_t __wrap_write(int fd, const void *data, size_t bytes);
-extern ssize_t __wrap_read(int fd, void *data, size_t bytes);
+extern ssize_t __wrap_send(int fd, const void *data, size_t bytes, int flags);
 extern int	__wrap_shutdown(int fd, int how);
 extern int	__wrap_getpid(void);
 extern ssize_t __real_write(int fd, const void *data, size_t bytes);
-extern ssize_t __real_read(int fd, void *data, size_t bytes);
 
 ssize_t
 __wrap_write(int fd, const void *data, size_t bytes)
@@ -554,13 +576,26 @@ __wrap_write(int fd, const void *data, size_t bytes)
 }
 
 ssize_t
-__wrap_read(int fd, void *data, size_t bytes)
+__wrap_send(int fd, const void *data, size_t bytes, int flags)
 {
-	if (fd != SIM_EVENT_FD)
-		return __real_read(fd, data, bytes);
-	memcpy(data, &sim.bell, sizeof(sim.bell));
-	sim.bell = 0;
-	return (ssize_t) sizeof(sim.bell);
+	SimConn    *c = sim_conn_of(fd);
+
+	if (c == NULL || c->out != NULL)
+		sim_fail("a send on a descriptor that is not open, or where another one is started");
+	errno = EAGAIN;
+	if (c->reset)
+		errno = EPIPE;
+	else if (sim_fault(SIM_IO_ERROR))
+	{
+		c->tainted = true;
+		errno = ECONNRESET;
+	}
+	else if (!c->window_closed && !sim_fault(SIM_IO_AGAIN))
+	{
+		sim.sends++;
+		return (ssize_t) sim_accept_from_client(c, data, bytes);
+	}
+	return -1;
 }
 
 int

@@ -241,6 +241,17 @@ send_notice(SimConn *c)
 	sim_send_to_client(c, frame_buffer, nc_writer_bytes(&w));
 }
 
+/* It lives, and says so, but does not answer. */
+void
+sim_server_trickle(SimConn *c)
+{
+	if (c->silent || c->reset || c->closing)
+		return;
+	c->trickles = true;
+	send_notice(c);
+	sim_at(1000 + sim_below(20000), SIM_EV_TRICKLE, c->index, c->serial, 0);
+}
+
 static void
 send_garbage(SimConn *c, bool long_frame)
 {
@@ -303,6 +314,8 @@ misbehave(SimConn *c, const NcPsRequest *req)
 		send_garbage(c, false);
 	else if (sim_fault(SIM_HALF_OPEN))
 		c->silent = true;
+	else if (sim_fault(SIM_TRICKLE))
+		sim_server_trickle(c);
 	else if (sim_fault(SIM_WRONG_TAG))
 		send_wrong(c, req, SIM_WRONG_TAG);
 	/* version 2 carries no ids: what follows cannot be told from right answers there */
@@ -395,7 +408,7 @@ sim_server_serve(SimConn *c)
 	const NcPsRequest *req = &c->queue[c->queue_first];
 
 	c->serving = false;
-	if (c->queued == 0 || c->silent || c->reset || c->closing)
+	if (c->queued == 0 || c->silent || c->reset || c->closing || c->trickles)
 		return;
 	/* its WAL is not here yet: it and all behind it wait */
 	if (req->not_modified_since > sim.servers[c->server].applied)

@@ -172,6 +172,7 @@ sim_run_event(void)
 		case SIM_EV_TO_CLIENT:
 		case SIM_EV_SERVE:
 		case SIM_EV_WINDOW:
+		case SIM_EV_TRICKLE:
 			sim_conn_event(&e);
 			break;
 		case SIM_EV_CLIENT:
@@ -367,7 +368,9 @@ choose_config(void)
 	memset(c->tenant_id, 'a', 32);
 	memset(c->timeline_id, 'b', 32);
 	c->connections_per_shard_max = 1 + sim_below(5);
+	c->connections_max = sim_below(4) == 0 ? SIM_SERVERS_MAX + sim_below(8) : 0;
 	c->depth_max = depth[sim_below(6)];
+	c->spin_us = sim_below(3) == 0 ? 1 + sim_below(8) : 0;
 	c->connect_timeout_ms = 50 + sim_below(500);
 	c->silence_timeout_ms = 50 + sim_below(1000);
 	c->idle_timeout_ms = 20 + sim_below(2000);

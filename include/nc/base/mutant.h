@@ -26,6 +26,7 @@
 	M(LOST_RESEND, "lost_resend", "forgets what was in flight on a lost connection") \
 	M(DROPPED_FORGOTTEN, "dropped_forgotten", "prefetches are lost with their connection and never ended") \
 	M(NO_SILENCE, "no_silence", "waits for ever for a silent connection") \
+	M(BYTES_ARE_PROGRESS, "bytes_are_progress", "takes any bytes for a sign that answers will come") \
 	M(NO_CONNECT_TIMEOUT, "no_connect_timeout", "waits for ever for a handshake") \
 	M(NO_BACKOFF, "no_backoff", "connects again at once") \
 	M(WRONG_SHARD, "wrong_shard", "routes as if the stripe were one block") \

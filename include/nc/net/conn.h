@@ -57,7 +57,7 @@ typedef struct NcConn
 
 	uint64_t	since_us;		/* when it entered this state */
 	uint64_t	idle_since_us;	/* READY: when it last had something in flight */
-	uint64_t	progress_us;	/* READY: when the last bytes arrived */
+	uint64_t	progress_us;	/* READY: when the last answer arrived; bytes alone are none */
 	uint64_t	requests;		/* sent over the life of this row's present connection */
 	bool		answered;		/* READY: an answer was verified */
 	bool		proved;			/* READY: a good answer came, or it stood for a while */
