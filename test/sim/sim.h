@@ -220,6 +220,7 @@ typedef struct SimAsk
 typedef struct SimRing
 {
 	bool		asleep;
+	uint32_t	asleep_for;		/* only this slot's end wakes it; NC_RING_SLOTS = any */
 	bool		woken;
 	uint32_t	active;
 	uint64_t	dest_entries;	/* bitmap of the ring's dests in use */

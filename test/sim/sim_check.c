@@ -27,7 +27,7 @@ __wrap_nc_slot_move(NcSlot *slot, uint64_t seen, NcSlotState to)
 
 	sim_poke();
 	moved = __real_nc_slot_move(slot, seen, to);
-	if (moved && to == NC_SLOT_TAKEN)
+	if (moved && from == NC_SLOT_SUBMITTED && to == NC_SLOT_TAKEN)
 		sim.taken++;
 	if (moved && from == NC_SLOT_TAKEN && to == NC_SLOT_SUBMITTED)
 		sim.requeued++;
@@ -63,6 +63,13 @@ __wrap_nc_conn_send(NcConn *c, NcFlight *flight)
 
 /* ---- after every step ---- */
 
+/* May pages of a request be there already?  Those of a range read ahead come one by one. */
+static bool
+may_be_written(const SimAsk *a, NcSlotState state)
+{
+	return state == NC_SLOT_DONE || (a->class == NC_SLOT_CLASS_PREFETCH && a->nblocks > 1);
+}
+
 /* Whatever is not DONE has not been written to. */
 static void
 check_pages(uint32_t ring)
@@ -75,7 +82,7 @@ check_pages(uint32_t ring)
 		const SimAsk *a = &r->asks[i];
 
 		if (a->active && a->kind == NC_SLOT_KIND_GETPAGE &&
-			nc_slot_word_state(nc_slot_load(&sim.area.rings[ring].slots[i])) == NC_SLOT_DONE)
+			may_be_written(a, nc_slot_word_state(nc_slot_load(&sim.area.rings[ring].slots[i]))))
 			for (uint32_t b = 0; b < a->nblocks; b++)
 				if (a->dests[b] < SIM_DEST_PAGES)
 					skip[a->dests[b]] = true;
@@ -107,7 +114,8 @@ check_slots(uint32_t ring)
 					 a->active ? "in use" : "not in use");
 		if (state == NC_SLOT_COPYING || state == NC_SLOT_FILLING)
 			sim_fail("slot %u of ring %u is %s between turns", i, ring, nc_slot_state_name(state));
-		if (state == NC_SLOT_DONE && r->asleep && !r->woken)
+		if (state == NC_SLOT_DONE && r->asleep && !r->woken &&
+			(r->asleep_for == NC_RING_SLOTS || r->asleep_for == i))
 			sim_fail("ring %u sleeps, its slot %u is done and nobody woke it", ring, i);
 		if (a->active && sim.now_us - a->submitted_us > REQUEST_MAX_US)
 			sim_fail("request #%llu of ring %u slot %u (%s) has waited for %llu s",

@@ -63,6 +63,32 @@ take_dest(uint32_t ring)
 	return UINT32_MAX;
 }
 
+/* n pages in a row, for a read ahead; NC_DEST_NONE when there are none. */
+static uint32_t
+take_run(uint32_t ring, uint32_t n)
+{
+	SimRing    *r = &sim.rings[ring];
+	uint32_t	length = 0;
+
+	for (uint32_t at = 0; at < SIM_DEST_PAGES; at++)
+	{
+		length = r->dest_used[at] ? 0 : length + 1;
+		if (length < n)
+			continue;
+		for (uint32_t i = 0; i < n; i++)
+			r->dest_used[at - i] = true;
+		return at - n + 1;
+	}
+	return NC_DEST_NONE;
+}
+
+/* A read ahead names its first page only. */
+static uint32_t
+entries_of(const SimAsk *a)
+{
+	return a->class == NC_SLOT_CLASS_PREFETCH ? 1 : a->nblocks;
+}
+
 /* n entries of the ring's array in a row, or -1. */
 static int
 take_entries(SimRing *r, uint32_t n)
@@ -92,7 +118,7 @@ end_ask(uint32_t ring, uint32_t slot)
 		for (uint32_t i = 0; i < a->nblocks; i++)
 			if (a->dests[i] < SIM_DEST_PAGES)
 				give_dest(ring, a->dests[i]);
-		r->dest_entries &= ~(((UINT64_C(1) << a->nblocks) - 1) << a->dest_first);
+		r->dest_entries &= ~(((UINT64_C(1) << entries_of(a)) - 1) << a->dest_first);
 	}
 	a->active = false;
 	r->active--;
@@ -100,6 +126,32 @@ end_ask(uint32_t ring, uint32_t slot)
 }
 
 /* ---- asking ---- */
+
+static void
+choose_dests(uint32_t ring, SimAsk *a)
+{
+	uint32_t	run = NC_DEST_NONE;
+
+	if (a->class == NC_SLOT_CLASS_PREFETCH && sim_below(3) != 0)
+		run = take_run(ring, a->nblocks);
+	for (uint32_t i = 0; i < a->nblocks; i++)
+	{
+		if (a->class == NC_SLOT_CLASS_PREFETCH)
+			a->dests[i] = run == NC_DEST_NONE ? NC_DEST_NONE : run + i;
+		else
+			a->dests[i] = take_dest(ring);
+		if (a->dests[i] == NC_DEST_NONE && a->class != NC_SLOT_CLASS_PREFETCH)
+			a->wrong = true;
+	}
+	if (a->nblocks == 1 && sim_below(200) == 0)
+	{
+		/* beyond what this process may name */
+		if (a->dests[0] < SIM_DEST_PAGES)
+			give_dest(ring, a->dests[0]);
+		a->dests[0] = SIM_DEST_PAGES + sim_below(1000);
+		a->wrong = true;
+	}
+}
 
 /* Chooses what to ask; false when the ring has no room for it. */
 static bool
@@ -119,26 +171,13 @@ choose_ask(uint32_t ring, SimAsk *a)
 	if (sim_below(6) == 0)
 		a->nblocks = 1 + sim_below(NC_SLOT_BLOCKS_MAX);
 	a->block = sim_below(SIM_BLOCKS - a->nblocks + 1);
-	first = take_entries(r, a->nblocks);
+	first = take_entries(r, entries_of(a));
 	if (first < 0)
 		return false;
 	a->dest_first = (uint32_t) first;
 	for (uint32_t i = 0; i < a->nblocks; i++)
-	{
 		a->exact[i] = sim_newest(rel, a->block + i);
-		a->dests[i] = a->class == NC_SLOT_CLASS_PREFETCH && sim_below(2) == 0 ?
-			NC_DEST_NONE : take_dest(ring);
-		if (a->dests[i] == UINT32_MAX && a->class != NC_SLOT_CLASS_PREFETCH)
-			a->wrong = true;
-	}
-	if (sim_below(200) == 0)
-	{
-		/* beyond what this process may name */
-		if (a->dests[0] < SIM_DEST_PAGES)
-			give_dest(ring, a->dests[0]);
-		a->dests[0] = SIM_DEST_PAGES + sim_below(1000);
-		a->wrong = true;
-	}
+	choose_dests(ring, a);
 	return true;
 }
 
@@ -163,7 +202,8 @@ fill_slot(uint32_t ring, uint32_t index, const SimAsk *a)
 	slot->submit_us = sim.now_us;
 	for (uint32_t i = 0; i < a->nblocks && a->kind == NC_SLOT_KIND_GETPAGE; i++)
 	{
-		r->dests[a->dest_first + i] = a->dests[i];
+		if (i < entries_of(a))
+			r->dests[a->dest_first + i] = a->dests[i];
 		if (a->exact[i] > since)
 			since = a->exact[i];
 	}
@@ -358,6 +398,12 @@ look(uint32_t ring)
 			collect(ring, i);
 		else if (sim.now_us >= a->deadline_us || (!sim.healed && sim_chance(sim.cancel_rate)))
 			give_up(ring, i);
+		else if (a->class == NC_SLOT_CLASS_PREFETCH && sim_below(16) == 0)
+		{
+			/* somebody waits for what was read ahead */
+			atomic_fetch_or(&sim.area.rings[ring].promoted, UINT64_C(1) << i);
+			(void) nc_ring_notify(&sim.area, ring);
+		}
 	}
 }
 
@@ -367,11 +413,21 @@ go_to_sleep(uint32_t ring)
 {
 	NcRing	   *shared = &sim.area.rings[ring];
 
+	uint32_t	only = NC_RING_SLOTS;
+
+	/* sometimes only the end of one request is worth a wake */
+	if (sim_below(3) == 0)
+		only = sim_below(NC_RING_SLOTS);
+	if (only < NC_RING_SLOTS && !sim.rings[ring].asks[only].active)
+		only = NC_RING_SLOTS;
 	sim.rings[ring].asleep = true;
+	sim.rings[ring].asleep_for = only;
 	sim.rings[ring].woken = false;
-	atomic_store(&shared->client_asleep, 1);
+	atomic_store(&shared->client_asleep, only < NC_RING_SLOTS ? NC_RING_ASLEEP_FOR(only) :
+				 NC_RING_ASLEEP);
 	for (uint32_t i = 0; i < NC_RING_SLOTS; i++)
-		if (nc_slot_word_state(nc_slot_load(&shared->slots[i])) == NC_SLOT_DONE)
+		if ((only == NC_RING_SLOTS || i == only) &&
+			nc_slot_word_state(nc_slot_load(&shared->slots[i])) == NC_SLOT_DONE)
 		{
 			sim.rings[ring].asleep = false;
 			atomic_store(&shared->client_asleep, 0);

@@ -67,7 +67,12 @@ host_log(void *ctx, NcLogLevel level, const char *message)
 static void
 start_engine(void)
 {
-	NcHost		host = {NULL, host_now, host_wake, host_dest, host_log};
+	NcHost		host = {
+		.now_us = host_now,
+		.wake = host_wake,
+		.dest_page = host_dest,
+		.log = host_log
+	};
 	char		err[256] = "";
 
 	sim.engine = nc_engine_create(&sim.config, NC_IO_EPOLL, &sim.area, &sim.counters, sim.rows,

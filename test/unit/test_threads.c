@@ -101,7 +101,12 @@ host_log(void *ctx, NcLogLevel level, const char *message)
 static NcEngine *
 start_engine(void)
 {
-	NcHost		host = {NULL, host_now, host_wake, host_dest, host_log};
+	NcHost		host = {
+		.now_us = host_now,
+		.wake = host_wake,
+		.dest_page = host_dest,
+		.log = host_log
+	};
 	NcEngineConfig config = {
 		.protocol_version = 3,
 		.tenant_id = "11223344556677889900aabbccddeeff",
