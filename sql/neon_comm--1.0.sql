@@ -19,7 +19,7 @@ COMMENT ON VIEW neon_comm.connections IS 'one row per pooled page-server connect
 
 CREATE FUNCTION neon_comm.get_slots(OUT pid int, OUT slot int, OUT state text, OUT kind text,
 	OUT spc oid, OUT db oid, OUT relfilenode oid, OUT fork int, OUT block bigint, OUT nblocks int,
-	OUT not_modified_since pg_lsn, OUT age interval)
+	OUT not_modified_since pg_lsn, OUT age interval, OUT waits_for text)
 RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_slots' LANGUAGE C STRICT VOLATILE;
 
 CREATE VIEW neon_comm.slots AS SELECT * FROM neon_comm.get_slots();

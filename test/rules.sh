@@ -24,6 +24,7 @@ mkdir -p "$logs"
 cases='
 command_id       040_command_ids
 own_horizon      043_evictors
+own_horizon      063_bgwriter
 low_lsn          042_indexes
 sequence         041_sequences
 cycle_id         045_vacuum_cycle
@@ -54,7 +55,7 @@ chmod -R a+rX "$copy"
 
 run_test() {					# RULE TEST; status of the test. RULE "" for none
 	local perl5=-I$copy/test/perl
-	local log=$logs/${1:-$2}.log
+	local log=$logs/${1:+$1-}$2.log
 	local cmd=(timeout -k 10 "${NEON_RULE_SECONDS:-240}" prove "$perl5" "$copy/test/t/$2.pl")
 
 	if [ "$(id -u)" = 0 ]; then
@@ -94,7 +95,7 @@ while read -r rule test; do
 		echo "not ok  rules/$rule # $test did not end, which proves nothing"
 		failed=$((failed + 1))
 	else
-		echo "ok      rules/$rule # $test fails without it: $(grep -m1 -E "Failed test|failed:|ERROR|died|Timeout" "$logs/$rule.log" | tr -s ' #' ' ' | cut -c1-100)"
+		echo "ok      rules/$rule # $test fails without it: $(grep -m1 -E "Failed test|failed:|ERROR|died|Timeout" "$logs/$rule-$test.log" | tr -s ' #' ' ' | cut -c1-100)"
 		passed=$((passed + 1))
 	fi
 done <<<"$cases"

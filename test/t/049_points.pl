@@ -47,9 +47,10 @@ $p->disarm_all;
 
 # what this session asks while pages cannot be read is asked before, so that it is in its caches
 my $ctl = $p->{session};
-my $copying = q{SELECT count(*) FROM neon_comm.slots WHERE state = 'copying'};
+my $copying = q{SELECT count(*) FROM neon_comm.slots WHERE state = 'copying' AND waits_for = 'communicator'};
+my $waits = 'SELECT waits_for FROM neon_comm.slots WHERE pid = ' . $s->pid;
 my $cancel = 'SELECT pg_cancel_backend(%d)';
-$ctl->query($copying);
+$ctl->query($_) foreach $copying, $waits;
 $ctl->query(sprintf($cancel, 0));
 
 # communicator: stopped in the middle of a copy; cancel waits for it and no longer
@@ -75,6 +76,9 @@ my $lag = $c->sql('SELECT pg_current_wal_flush_lsn()');
 is($ctl->query("SELECT count(*) FROM neon_comm.page_servers WHERE sent_lsn >= '$lag'"), 0,
 	'feed: no page server has the newest WAL');
 $s->send('SELECT count(*) FROM t WHERE f = $$z$$');
+my $for = '';
+$for = $ctl->query($waits) until $s->ready || $for eq 'WAL';
+is($for, 'WAL', 'feed: a reader waits for it');
 $p->disarm('feed-withhold');
 is($s->wait, 12, 'feed: the reader gets what it should');
 $p->fail('feed-open-wal', 'EIO', times => 1);
