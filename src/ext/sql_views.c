@@ -326,6 +326,7 @@ nc_status(PG_FUNCTION_ARGS)
 	values[3] = Int64GetDatum(atomic_load(&nc_rings.doorbell->epoch));
 	values[4] = age_since(atomic_load(&nc_rings.doorbell->heartbeat_us));
 	nulls[4] = pid == 0;
+	values[5] = Int64GetDatum(nc_enabled ? nc_local_chunks_used() : 0);
 	return one_row(fcinfo, values, nulls);
 }
 

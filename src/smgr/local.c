@@ -355,8 +355,8 @@ nc_local_end(NcLocalRef *ref)
 	LWLockRelease(ref->lock);
 }
 
-static void
-index_full(NcLocalRef *ref)
+void
+nc_local_fail_full(NcLocalRef *ref)
 {
 	LWLockRelease(ref->lock);
 	ereport(ERROR,
@@ -368,14 +368,12 @@ index_full(NcLocalRef *ref)
 }
 
 bool
-nc_local_try_ensure(NcLocalRef *ref, bool own_page)
+nc_local_try_ensure(NcLocalRef *ref)
 {
 	bool		found;
 
 	if (ref->chunk != NULL)
 		return true;
-	if (own_page && nc_local_in_reserve())
-		return false;
 	if (!count_chunk(&ref->key, +1))
 	{
 		evict_relations();
@@ -391,13 +389,6 @@ nc_local_try_ensure(NcLocalRef *ref, bool own_page)
 	}
 	memset((char *) ref->chunk + sizeof(NcLocalKey), 0, sizeof(NcLocalChunk) - sizeof(NcLocalKey));
 	return true;
-}
-
-void
-nc_local_ensure(NcLocalRef *ref, bool own_page)
-{
-	if (!nc_local_try_ensure(ref, own_page))
-		index_full(ref);
 }
 
 static void

@@ -202,16 +202,25 @@ write_local(SMgrRelation reln, BlockNumber block, const char *page, bool skip_fs
 	nc_md_write(reln, MAIN_FORKNUM, block, page, skip_fsync);
 }
 
+/* Makes sure of an entry; the reserve is not for pages of one's own transaction. */
+static bool
+find_room(NcLocalRef *ref, const char *page, NcKeep why)
+{
+	if (ref->chunk == NULL && nc_local_in_reserve() && nc_keep_is_own(page, why))
+		return false;
+	return nc_local_try_ensure(ref);
+}
+
 /*
  * Locks the block's place in the index, with an entry if there is room for one.
- * Before it is told that there is none, what ended transactions have left is
- * swept, the sweeper's next round may be far.
+ * Before anybody is told that there is none, what ended transactions have left
+ * is swept: the sweeper's next round may be far.
  */
 static void
-begin_keep(const NcRelKey *rel, BlockNumber block, NcLocalRef *ref, bool own_page)
+begin_keep(const NcRelKey *rel, BlockNumber block, const char *page, NcKeep why, NcLocalRef *ref)
 {
 	nc_local_begin_change(rel, block, ref);
-	if (nc_local_try_ensure(ref, own_page))
+	if (find_room(ref, page, why))
 		return;
 	nc_local_end(ref);
 	nc_sweep_for_room();
@@ -223,10 +232,9 @@ static void
 keep_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char *page, NcKeep why,
 		  FullTransactionId keep_until, bool skip_fsync)
 {
-	bool		own_page = nc_keep_is_own(page, why);
 	NcLocalRef	ref;
 
-	begin_keep(rel, block, &ref, own_page);
+	begin_keep(rel, block, page, why, &ref);
 	if (nc_local_relation(reln).unlogged)
 	{
 		/* an INIT fork has come since the caller looked: the file is all there is */
@@ -235,7 +243,8 @@ keep_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char 
 		nc_local_end(&ref);
 		return;
 	}
-	nc_local_ensure(&ref, own_page);
+	if (!find_room(&ref, page, why))
+		nc_local_fail_full(&ref);
 	write_local(reln, block, page, skip_fsync);
 	nc_local_mark(&ref, why, keep_until);
 	nc_local_end(&ref);

@@ -286,7 +286,7 @@ adopt_sequence(NcLocalRef *ref, int fd)
 	if ((ref->chunk != NULL && (ref->chunk->local & 1) != 0) ||
 		pg_pread(fd, page.data, BLCKSZ, 0) != BLCKSZ || !nc_page_is_sequence(page.data, 0))
 		return;
-	if (!nc_local_try_ensure(ref, false))
+	if (!nc_local_try_ensure(ref))
 	{
 		ereport(LOG,
 				(errmsg("the index of local blocks is full: a sequence falls back to its logged state"),

@@ -1,6 +1,6 @@
 # A page server that applies WAL only when it is asked to: every missed
 # last-written LSN then shows as an old page (rules all_visible, page_lsn,
-# relation_lsn, database).
+# database).
 use strict;
 use warnings;
 

@@ -120,6 +120,7 @@ while ($made < 1300 && $error eq '')
 }
 like($error, qr/the index of local blocks is full/, 'index: who makes pages is told that it is full');
 like($error, qr/neon_comm\.local_index_chunks/, 'index: and what to do');
+cmp_ok($c->sql('SELECT local_index_used FROM neon_comm.status()'), '>=', 896, 'index: but for its reserve');
 my $rc;
 ($rc, undef, $err) = $c->try_sql('CHECKPOINT');
 is($rc, 0, 'index: a checkpoint finds room') or diag($err);

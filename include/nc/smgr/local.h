@@ -110,17 +110,14 @@ extern bool nc_local_begin_read(const NcRelKey *rel, BlockNumber block, NcLocalR
 /* Takes the chunk's lock exclusive; ref->chunk may be NULL. */
 extern void nc_local_begin_change(const NcRelKey *rel, BlockNumber block, NcLocalRef *ref);
 
-/*
- * Makes sure that ref->chunk exists; ERROR (lock released) when the index is
- * full.  For a page of the caller's own transaction it is full earlier.
- */
-extern void nc_local_ensure(NcLocalRef *ref, bool own_page);
+/* Makes sure that ref->chunk exists; false (lock still held) when the index is full. */
+extern bool nc_local_try_ensure(NcLocalRef *ref);
 
-/* The same, but false (lock still held) when the index is full. */
-extern bool nc_local_try_ensure(NcLocalRef *ref, bool own_page);
-
-/* True when only the reserve is left, which is not for own pages. */
+/* True when only the reserve is left, which is not for pages of one's own transaction. */
 extern bool nc_local_in_reserve(void);
+
+/* Releases the lock and raises the error that the index is full. */
+extern void nc_local_fail_full(NcLocalRef *ref) pg_attribute_noreturn();
 
 /* Marks the block as local for this reason. ref->chunk exists. */
 extern void nc_local_mark(NcLocalRef *ref, NcKeep why, FullTransactionId keep_until);
