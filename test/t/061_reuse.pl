@@ -54,7 +54,7 @@ $p->close;
 $c->check_logs;
 undef $c;
 
-$c = NeonComm::Cluster->new;
+$c = NeonComm::Cluster->new(conf => [ 'neon_comm.lfc_size=16MB', 'neon_comm.lfc_size_limit=0' ]);
 $p = NeonComm::TestPoint->new($c);
 
 $c->sql(q{CREATE EXTENSION amcheck; CREATE TABLE h (k int, f text);
@@ -142,12 +142,18 @@ sub reuse
 	return;
 }
 reuse('page servers follow', @order[0 .. 12]);
+$c->sql('ALTER SYSTEM SET neon_comm.lfc_size_limit = 16; SELECT pg_reload_conf()');
+ok($c->wait_for(q{SELECT limit_bytes > 0 FROM neon_comm.lfc}), 'the local file cache is on');
+reuse('pages come from the file cache', @order[13 .. 27]);
+cmp_ok($c->counter('lfc_hits'), '>', 0, 'it was used');
+$c->sql('ALTER SYSTEM SET neon_comm.lfc_size_limit = 0; SELECT pg_reload_conf()');
+ok($c->wait_for(q{SELECT limit_bytes = 0 FROM neon_comm.lfc}), 'and is off again');
 foreach my $n (0, 1)
 {
 	$c->append_conf("page_server_$n", 'neon_page_service.lazy_replay = on');
 	kill 'HUP', $c->postmaster_pid("page_server_$n");
 }
-reuse('page servers lag', @order);
+reuse('page servers lag', @order[0 .. 9], @order[28 .. $#order]);
 
 # A crash before the new relation's pages were ever written out.
 foreach my $kind ('local', 'table')
