@@ -55,6 +55,9 @@
 /* How often a page that is damaged is asked for again before bufmgr may report it. */
 #define DAMAGED_RETRIES 3
 
+/* Such pages are told at most this often. */
+#define DAMAGED_LOG_PERIOD_US 5000000
+
 /* Pause of recovery before it asks again after an error. */
 #define RECOVERY_RETRY_MS 500
 
@@ -249,17 +252,17 @@ progress(const Request *req)
 	return text;
 }
 
-/* One process says that it waits, for all that do: hundreds may. Recovery always does. */
+/* One process tells for all that see the same, hundreds may. Recovery always does. */
 static bool
-may_log_wait(void)
+may_log(_Atomic uint64_t *last, uint64 period_us)
 {
 	uint64		now_us = nc_clock_us();
-	uint64		last_us = atomic_load(&nc_shared->wait_logged_us);
+	uint64		last_us = atomic_load(last);
 
 	if (AmStartupProcess())
 		return true;
-	return now_us - last_us >= (uint64) nc_guc_wait_log_period * 1000 &&
-		atomic_compare_exchange_strong(&nc_shared->wait_logged_us, &last_us, now_us);
+	return now_us - last_us >= period_us &&
+		atomic_compare_exchange_strong(last, &last_us, now_us);
 }
 
 static void
@@ -268,7 +271,7 @@ log_wait(Request *req, uint64 waited_us)
 	char		shard[NC_RING_ERROR_BYTES];
 
 	req->logged_us = waited_us;
-	if (!may_log_wait())
+	if (!may_log(&nc_shared->wait_logged_us, (uint64) nc_guc_wait_log_period * 1000))
 		return;
 	nc_describe_shard(&req->rel, req->block, shard, sizeof(shard));
 	ereport(LOG,
@@ -536,11 +539,14 @@ is_damaged(const NcRead *read, int i)
 	if (PageIsVerifiedExtended(read->pages[i], read->block + i, 0))
 		return false;
 	nc_stat(NC_COUNTER_DAMAGED_ANSWERS, 1);
+	if (!may_log(&nc_shared->damaged_logged_us, DAMAGED_LOG_PERIOD_US))
+		return true;
 	nc_describe_shard(&read->rel, read->block + i, shard, sizeof(shard));
 	ereport(LOG,
 			(errmsg("page server gave a damaged block %u of relation %u/%u/%u, asking again",
 					read->block + i, read->rel.spc, read->rel.db, read->rel.rel),
-			 errdetail("It came from %s.", shard),
+			 errdetail("It came from %s. %lld damaged pages came so far.", shard,
+					   (long long) nc_counter_value(&nc_shared->counters, NC_COUNTER_DAMAGED_ANSWERS)),
 			 errhidestmt(true)));
 	return true;
 }

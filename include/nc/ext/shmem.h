@@ -39,6 +39,9 @@ typedef struct NcShared
 	/* When a waiting process last said so in the log; one speaks for all. */
 	_Atomic uint64_t wait_logged_us;
 
+	/* When a damaged page was last told. */
+	_Atomic uint64_t damaged_logged_us;
+
 	/* Bit i: bounce page i is taken. */
 	_Atomic uint64_t bounce_taken;
 } NcShared;
