@@ -2,7 +2,7 @@
 #
 # chaos.pl - a cluster under everything at once, for minutes.
 #
-#   chaos.pl --minutes N [--seed S] [--shards N] [--workers N] [--keep]
+#   chaos.pl --minutes N [--seed S] [--shards N] [--workers N] [--steps NAME,...] [--keep]
 #
 # Workers move money between accounts, look at rows that identify themselves,
 # create and drop tables. Meanwhile one step follows another, chosen by the seed:
@@ -32,8 +32,8 @@ use NeonComm::Cluster;
 use NeonComm::Proxy;
 
 my %o = (minutes => 3, seed => time ^ $$, shards => 3, workers => 5);
-GetOptions(\%o, 'minutes=f', 'seed=i', 'shards=i', 'workers=i', 'keep', 'help')
-  && !$o{help} && !@ARGV or do { print "chaos.pl [--minutes N] [--seed S] [--shards N] [--workers N] [--keep]\n"; exit 2 };
+GetOptions(\%o, 'minutes=f', 'seed=i', 'shards=i', 'workers=i', 'steps=s', 'keep', 'help')
+  && !$o{help} && !@ARGV or do { print "chaos.pl [--minutes N] [--seed S] [--shards N] [--workers N] [--steps NAME,...] [--keep]\n"; exit 2 };
 $ENV{NEON_TEST_KEEP} = 1 if $o{keep};
 $| = 1;
 print "# seed $o{seed}, $o{minutes} minutes, $o{shards} shards, $o{workers} workers\n";

@@ -23,13 +23,13 @@ my $expected_error = qr/canceling\ statement|terminating\ connection|server\ clo
 
 # What logs may hold besides what NeonComm::Cluster forbids anyway.
 my $expected_fatal = qr/the\ database\ system\ is|terminating\ (?:connection|walreceiver|background\ worker|autovacuum)|
-	could\ not\ (?:connect\ to\ the\ primary|receive\ data\ from\ WAL|send\ (?:data|end-of-streaming))|
+	could\ not\ (?:connect\ to\ the\ primary|receive\ data\ from\ WAL|start\ WAL\ streaming|send\ (?:data|end-of-streaming))|
 	connection\ to\ client\ lost|page\ service\ is\ shutting\ down|requested\ starting\ point|timeline/x;
 
 sub new
 {
 	my ($class, %o) = @_;
-	my $self = bless { %o, bad => [], steps => {}, rng => $o{seed} & 0x7fffffff }, $class;
+	my $self = bless { %o, steps_wanted => $o{steps}, bad => [], steps => {}, rng => $o{seed} & 0x7fffffff }, $class;
 	return $self;
 }
 
@@ -285,9 +285,13 @@ my @steps = (
 sub run
 {
 	my ($self) = @_;
-	my @deck = map { my ($weight, $name) = @$_; ($name) x $weight } @steps;
+	my %only = map { $_ => 1 } split /,/, $self->{steps_wanted} // '';
+	my @wanted = grep { !%only || $only{ $_->[1] } } @steps;
+	my @deck = map { my ($weight, $name) = @$_; ($name) x $weight } @wanted;
 	# each step at least once early, if there is time
-	my @first = map { $_->[1] } @steps;
+	my @first = map { $_->[1] } @wanted;
+
+	die "no such steps\n" unless @wanted;
 
 	for (my $i = $#first; $i > 0; $i--) { my $j = $self->rnd($i + 1); @first[ $i, $j ] = @first[ $j, $i ] }
 	while (time < $self->{until})
@@ -443,11 +447,39 @@ sub page_server
 	return $n;
 }
 
+sub tree
+{
+	my ($pid) = @_;
+	return ($pid, grep { /^\d+$/ } split /\s+/, `ps -o pid= --ppid $pid`);
+}
+
+# As neon_dev kill, which looks at every process of the machine.
+sub kill_part
+{
+	my ($self, $part) = @_;
+	my $postmaster = $self->{c}->postmaster_pid($part) // return;
+
+	# stopped, it forks nobody whom we would miss
+	kill 'STOP', $postmaster;
+	my @pids = tree($postmaster);
+	kill 'KILL', @pids;
+	foreach my $pid (@pids)
+	{
+		foreach (1 .. 600)
+		{
+			open my $fh, '<', "/proc/$pid/stat" or last;
+			last if (<$fh> // '') =~ /\) [ZX] /;
+			usleep(50_000);
+		}
+	}
+	return;
+}
+
 sub step_ps_kill
 {
 	my ($self) = @_;
 	my $n = $self->page_server('killed');
-	$self->{c}->kill9('page-server', $n);
+	$self->kill_part("page_server_$n");
 	sleep($self->rnd(20) / 10);
 	$self->{c}->start('page-server', $n);
 	return;
@@ -458,12 +490,6 @@ sub step_ps_restart
 	my ($self) = @_;
 	$self->{c}->restart('page-server', $self->page_server('restarted'));
 	return;
-}
-
-sub tree
-{
-	my ($pid) = @_;
-	return ($pid, grep { /^\d+$/ } split /\s+/, `ps -o pid= --ppid $pid`);
 }
 
 sub step_ps_freeze
@@ -509,8 +535,10 @@ sub step_compute_kill
 {
 	my ($self) = @_;
 	$self->say('compute killed');
-	$self->{c}->kill9('compute');
+	$self->kill_part('compute');
+	$self->say('compute starts');
 	$self->{c}->start('compute');
+	$self->say('compute runs');
 	return;
 }
 
