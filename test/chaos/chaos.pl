@@ -36,6 +36,8 @@ GetOptions(\%o, 'minutes=f', 'seed=i', 'shards=i', 'workers=i', 'steps=s', 'keep
   && !$o{help} && !@ARGV or do { print "chaos.pl [--minutes N] [--seed S] [--shards N] [--workers N] [--steps NAME,...] [--keep]\n"; exit 2 };
 $ENV{NEON_TEST_KEEP} = 1 if $o{keep};
 $| = 1;
+# a session whose psql has ended is an error of that session, not our end
+$SIG{PIPE} = 'IGNORE';
 print "# seed $o{seed}, $o{minutes} minutes, $o{shards} shards, $o{workers} workers\n";
 my $chaos = NeonComm::Chaos->new(%o);
 $chaos->prepare;

@@ -583,6 +583,7 @@ sub stop_workers
 		foreach (1 .. 900)
 		{
 			$gone = waitpid($self->{pid}{$n}, WNOHANG) != 0;
+			$self->bad("worker $n ended with status $?") if $gone && $? != 0;
 			last if $gone;
 			sleep 0.1;
 		}
