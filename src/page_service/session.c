@@ -168,9 +168,10 @@ accept_id(NcSvcSession *s, const char *what, const Word *word, const char *setti
 	}
 	if (setting[0] == '\0' || word_is(word, setting))
 		return true;
-	snprintf(text, sizeof(text), "%s \"%.*s\" is not served here, this page service serves %s "
-			 "\"%s\": correct the %s id of the compute or neon_page_service.%s_id here", what,
-			 word->length, word->text, what, setting, what, what);
+	/* the remedy first: a compute's log has room for 127 bytes */
+	snprintf(text, sizeof(text), "%s \"%.*s\" is not served: set neon_comm.%s_id or "
+			 "neon_page_service.%s_id right, this page service serves \"%s\"", what,
+			 word->length, word->text, what, what, setting);
 	refuse(s, "XX000", text, NULL);
 	return false;
 }

@@ -366,10 +366,10 @@ $standby->reload;
 
 my $query = connect_to($standby);
 my $error = NeonComm::Pagestream::error_of($query->query("pagestream_v3 $timeline $tenant"));
-like($error->{M}, qr/tenant "$timeline" is not served here.*"$tenant".*correct/, 'wrong tenant');
+like($error->{M}, qr/tenant "$timeline" is not served: set neon_comm\.tenant_id or .*"$tenant"/, 'wrong tenant');
 is($error->{C}, 'XX000', 'its code');
 $error = NeonComm::Pagestream::error_of($query->query("pagestream_v3 $tenant $tenant"));
-like($error->{M}, qr/timeline "$tenant" is not served here/, 'wrong timeline, same connection');
+like($error->{M}, qr/timeline "$tenant" is not served: set neon_comm\.timeline_id/, 'wrong timeline, same connection');
 $error = NeonComm::Pagestream::error_of($query->query("pagestream_v3 $tenant-0102 $timeline"));
 like($error->{M}, qr/invalid tenant id.*shard suffix/, 'a shard suffix is refused');
 for my $text ("pagestream_v3 $tenant", "pagestream_v3 $tenant $timeline x", 'pagestream', 'select 1', '', 'set')

@@ -47,7 +47,8 @@ sub use_servers
 my $from = length $a->log_text('compute');
 use_servers($wrong);
 $s->send('SELECT count(*), sum(id) FROM t');
-ok($a->wait_log('compute', qr/communicator: warning: shard \d .*tenant/, $from), 'another cluster: the log names what differs');
+ok($a->wait_log('compute', qr/communicator: warning: shard \d .*tenant "[0-9a-f]{32}" is not served: set neon_comm\.tenant_id or neon_page_service\.tenant_id/, $from),
+	'another cluster: the log names what differs and what to do');
 my ($line) = substr($a->log_text('compute'), $from) =~ /(communicator: warning: shard \d .*tenant.*)/;
 note($line);
 is($s->ready, '', 'another cluster: its pages are not taken, the reader waits');
@@ -65,7 +66,8 @@ $a->evict;
 $from = length $a->log_text('compute');
 use_servers($wrong);
 $s->send('SELECT count(*), sum(id) FROM t');
-ok($a->wait_log('compute', qr/communicator: warning: shard \d .*timeline/, $from), 'another timeline: the log names what differs');
+ok($a->wait_log('compute', qr/communicator: warning: shard \d .*timeline "[0-9a-f]{32}" is not served: set neon_comm\.timeline_id or neon_page_service\.timeline_id/, $from),
+	'another timeline: the log names what differs and what to do');
 use_servers($right);
 is($s->wait, '20000|200010000', 'and with the right ones it goes on');
 is($a->counter('pages_received') > 0 ? $a->counter('future_answers') : -1, 0, 'no page of a stranger was looked at');
