@@ -1,6 +1,8 @@
 -- bad settings get an error that names the fault and the remedy
 \set VERBOSITY default
 ALTER SYSTEM SET neon_comm.page_servers = 'host=127.0.0.1 port=1,,host=127.0.0.1 port=2';
+ALTER SYSTEM SET neon_comm.page_servers = 'host=127.0.0.1 port=1 password=secret';
+ALTER SYSTEM SET neon_comm.page_servers = 'postgresql://user:secret@127.0.0.1/';
 ALTER SYSTEM SET neon_comm.tenant_id = 'not an id';
 ALTER SYSTEM SET neon_comm.timeline_id = '00112233445566778899aabbccddeeff-0001';
 ALTER SYSTEM SET neon_comm.protocol_version = 1;
@@ -14,5 +16,7 @@ SET neon_comm.request_timeout = '90s';
 SHOW neon_comm.request_timeout;
 RESET neon_comm.request_timeout;
 -- documented names
+\pset format unaligned
+\pset tuples_only on
 SELECT name, unit, context FROM pg_settings
 WHERE name LIKE 'neon\_comm.%' AND name NOT LIKE '%test%' ORDER BY name COLLATE "C";

@@ -236,14 +236,19 @@ nc_tls_release(NcTls *tls)
 }
 
 void
-nc_tls_end(NcTls *tls)
+nc_tls_goodbye(NcTls *tls)
 {
-	if (tls == NULL)
+	/* OpenSSL forbids it in the middle of the handshake, and ignores it after a failure */
+	if (tls == NULL || !SSL_is_init_finished(tls))
 		return;
 	ERR_clear_error();
-	/* not after a failure, as OpenSSL demands; it knows by itself before the handshake's end */
-	if (SSL_is_init_finished(tls))
-		(void) SSL_shutdown(tls);
-	SSL_free(tls);
+	(void) SSL_shutdown(tls);
 	ERR_clear_error();
+}
+
+void
+nc_tls_end(NcTls *tls)
+{
+	nc_tls_goodbye(tls);
+	SSL_free(tls);
 }

@@ -74,12 +74,44 @@ static const struct config_enum_entry verify_modes[] = {
 	{NULL, 0, false}
 };
 
+/* Does a connection string carry a password, as keyword or within a URI? */
+static bool
+has_password(const char *value)
+{
+	static const char keyword[] = "password";
+	const char *at;
+
+	for (at = strstr(value, keyword); at != NULL; at = strstr(at + 1, keyword))
+	{
+		const char *behind = at + strlen(keyword);
+
+		if (behind[strspn(behind, " \t\r\n")] == '=')
+			return true;
+	}
+	for (at = strstr(value, "://"); at != NULL; at = strstr(at + 1, "://"))
+	{
+		size_t		user = strcspn(at + 3, ":@/?,");
+
+		if (at[3 + user] == ':' && at[3 + user + strcspn(at + 3 + user, "@/?,")] == '@')
+			return true;
+	}
+	return false;
+}
+
 static bool
 check_page_servers(char **value, void **extra, GucSource source)
 {
 	static NcShardMap map;
 	char		err[256];
 
+	if (has_password(*value))
+	{
+		/* the server's own message would repeat it */
+		GUC_check_errmsg("neon_comm.page_servers may not hold a password");
+		GUC_check_errdetail("Members of pg_read_all_settings could see it.");
+		GUC_check_errhint("Put the token into a file and its path into neon_comm.token_file.");
+		return false;
+	}
 	if (nc_shard_map_parse(*value, 1, &map, err, sizeof(err)))
 		return true;
 	GUC_check_errdetail("%s", err);

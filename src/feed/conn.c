@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "postmaster/postmaster.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -47,8 +48,79 @@ nc_feed_conn_free(NcFeedConn *conn)
 	if (conn->slot >= 0)
 		nc_feed_slot_detach(conn->slot, conn);
 	nc_feed_wal_close(&conn->segment);
+	nc_tls_end(conn->tls);
 	close(conn->fd);
 	pfree(conn);
+}
+
+/* ---- the socket ---- */
+
+/* Reads inside TLS that a turn makes at most, beyond what epoll told of. */
+#define TLS_READS_PER_TURN 16
+
+static bool
+encrypted(const NcFeedConn *conn)
+{
+	return conn->tls != NULL && conn->state != NC_FEED_TLS;
+}
+
+static bool
+would_block(void)
+{
+	return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+}
+
+/* Bytes, 0 = not now, -1 = the peer is gone. */
+static ssize_t
+read_some(NcFeedConn *conn, void *to, size_t room)
+{
+	NcTlsFault	fault;
+	ssize_t		got;
+
+	if (!encrypted(conn))
+	{
+		got = recv(conn->fd, to, room, MSG_DONTWAIT);
+		if (got < 0)
+			return would_block() ? 0 : -1;
+		return got == 0 ? -1 : got;
+	}
+	got = nc_tls_read(conn->tls, to, room, &fault);
+	conn->tls_wants_write = got == 0 && nc_tls_wants_write(conn->tls);
+	return got;
+}
+
+static ssize_t
+write_some(NcFeedConn *conn, const void *from, size_t bytes)
+{
+	NcTlsFault	fault;
+	ssize_t		sent;
+
+	if (encrypted(conn))
+		return nc_tls_write(conn->tls, from, bytes, &fault);
+	sent = send(conn->fd, from, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return sent >= 0 ? sent : would_block() ? 0 : -1;
+}
+
+static bool
+pending(const NcFeedConn *conn)
+{
+	return encrypted(conn) && nc_tls_pending(conn->tls);
+}
+
+/* The answer to the request has left in clear text; what follows is TLS. */
+static void
+shake_hands(NcFeedConn *conn, const NcFeedTurn *turn)
+{
+	NcTlsFault	fault;
+	int			rc = nc_tls_handshake(conn->tls, &fault);
+
+	conn->tls_wants_write = rc == 0 && nc_tls_wants_write(conn->tls);
+	if (rc > 0)
+		conn->state = NC_FEED_STARTUP;
+	if (rc < 0 && fault.text[0] != '\0')
+		nc_feed_login_refused(conn, turn->now, fault.text);
+	if (rc < 0)
+		conn->dead = true;
 }
 
 /* ---- output ---- */
@@ -80,14 +152,14 @@ nc_feed_conn_flush(NcFeedConn *conn)
 {
 	while (!conn->dead && !nc_feed_conn_drained(conn))
 	{
-		ssize_t		sent = send(conn->fd, conn->out + conn->out_at,
-								conn->out_end - conn->out_at, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t		sent = write_some(conn, conn->out + conn->out_at,
+									  conn->out_end - conn->out_at);
 
-		if (sent >= 0)
-			conn->out_at += (size_t) sent;
-		else if (errno == EAGAIN || errno == EWOULDBLOCK)
+		if (sent == 0)
 			return false;
-		else if (errno != EINTR)
+		if (sent > 0)
+			conn->out_at += (size_t) sent;
+		else
 			conn->dead = true;
 	}
 	return !conn->dead;
@@ -146,17 +218,16 @@ nc_feed_conn_receive(NcFeedConn *conn, const NcFeedTurn *turn)
 
 	if (conn->state == NC_FEED_CLOSING)
 		conn->in_bytes = 0;
-	if (conn->dead || conn->in_bytes == sizeof(conn->in))
+	if (conn->dead || conn->state == NC_FEED_TLS || conn->in_bytes == sizeof(conn->in))
 		return;
-	got = recv(conn->fd, conn->in + conn->in_bytes, sizeof(conn->in) - conn->in_bytes,
-			   MSG_DONTWAIT);
+	got = read_some(conn, conn->in + conn->in_bytes, sizeof(conn->in) - conn->in_bytes);
 	if (got > 0)
 	{
 		conn->in_bytes += (size_t) got;
 		conn->heard_at = turn->now;
 		conn->ping_sent = false;
 	}
-	else if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
+	else if (got < 0)
 		conn->dead = true;
 }
 
@@ -166,7 +237,11 @@ take_message(NcFeedConn *conn, const NcFeedTurn *turn)
 	switch (conn->state)
 	{
 		case NC_FEED_STARTUP:
-			return nc_feed_session_startup(conn, turn);
+			return nc_feed_login_startup(conn, turn);
+		case NC_FEED_TLS:
+			return 0;
+		case NC_FEED_PASSWORD:
+			return nc_feed_login_password(conn, turn);
 		case NC_FEED_COMMAND:
 			return nc_feed_session_command(conn, turn);
 		case NC_FEED_STREAMING:
@@ -212,9 +287,18 @@ push_wal(NcFeedConn *conn, const NcFeedTurn *turn)
 	return nc_feed_conn_flush(conn);
 }
 
+/* Bytes do not count before the login: who trickles them is not there yet. */
 static void
 check_silence(NcFeedConn *conn, const NcFeedTurn *turn)
 {
+	if (!conn->logged_in)
+	{
+		if (!TimestampDifferenceExceeds(conn->connected_at, turn->now, AuthenticationTimeout * 1000))
+			return;
+		nc_feed_login_refused(conn, turn->now, "it did not log in within authentication_timeout");
+		conn->dead = true;
+		return;
+	}
 	if (!TimestampDifferenceExceeds(conn->heard_at, turn->now, nc_feed_timeout_ms))
 		return;
 	ereport(LOG,
@@ -231,6 +315,7 @@ closing_step(NcFeedConn *conn, const NcFeedTurn *turn)
 		conn->dead = true;
 	else if (nc_feed_conn_flush(conn) && !conn->half_closed)
 	{
+		nc_tls_goodbye(conn->tls);
 		shutdown(conn->fd, SHUT_WR);
 		conn->half_closed = true;
 	}
@@ -241,7 +326,15 @@ nc_feed_conn_pump(NcFeedConn *conn, const NcFeedTurn *turn)
 {
 	bool		more = false;
 
+	if (conn->state == NC_FEED_TLS && nc_feed_conn_flush(conn))
+		shake_hands(conn, turn);
 	take_messages(conn, turn);
+	/* what is inside TLS already no event tells of */
+	for (int i = 0; i < TLS_READS_PER_TURN && !conn->dead && pending(conn); i++)
+	{
+		nc_feed_conn_receive(conn, turn);
+		take_messages(conn, turn);
+	}
 	if (conn->state == NC_FEED_STREAMING && nc_feed_stream_recheck(conn, turn))
 	{
 		more = push_wal(conn, turn);
@@ -255,5 +348,5 @@ nc_feed_conn_pump(NcFeedConn *conn, const NcFeedTurn *turn)
 		closing_step(conn, turn);
 	else
 		check_silence(conn, turn);
-	return more && conn->state == NC_FEED_STREAMING;
+	return (more && conn->state == NC_FEED_STREAMING) || (!conn->dead && pending(conn));
 }

@@ -84,6 +84,7 @@ take_reload(void)
 	reload_requested = false;
 	ProcessConfigFile(PGC_SIGHUP);
 	nc_feed_check_settings(WARNING);
+	nc_feed_guard_load(true);
 }
 
 /* ---- connections ---- */
@@ -104,14 +105,24 @@ update_interest(NcFeedConn *conn)
 {
 	uint32		wanted = 0;
 
-	if (conn->state == NC_FEED_CLOSING || conn->in_bytes < sizeof(conn->in))
+	if (!conn->tls_wants_write &&
+		(conn->state == NC_FEED_CLOSING || conn->in_bytes < sizeof(conn->in)))
 		wanted |= EPOLLIN;
-	if (!nc_feed_conn_drained(conn))
+	if (!nc_feed_conn_drained(conn) || conn->tls_wants_write)
 		wanted |= EPOLLOUT;
 	if (wanted == conn->interest)
 		return;
 	watch(EPOLL_CTL_MOD, conn->fd, wanted, conn);
 	conn->interest = wanted;
+}
+
+/* Who makes room first: strangers before those who have logged in, then the oldest. */
+static bool
+sooner(const NcFeedConn *a, const NcFeedConn *b)
+{
+	if (a->logged_in != b->logged_in)
+		return !a->logged_in;
+	return a->connected_at < b->connected_at;
 }
 
 /* A full house: somebody who has connected and does not stream makes room. */
@@ -123,7 +134,7 @@ make_room(void)
 	for (int i = 0; i < nconns; i++)
 	{
 		if (conns[i]->state != NC_FEED_STREAMING && !conns[i]->dead &&
-			(oldest == NULL || conns[i]->connected_at < oldest->connected_at))
+			(oldest == NULL || sooner(conns[i], oldest)))
 			oldest = conns[i];
 	}
 	if (oldest != NULL)
@@ -183,7 +194,8 @@ take_event(const struct epoll_event *event, const NcFeedTurn *turn)
 		proc_exit(1);
 	else if ((int *) tag >= listeners && (int *) tag < listeners + nlisteners)
 		accept_connections(*(int *) tag, turn->now);
-	else if (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+	else if ((event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 ||
+			 ((NcFeedConn *) tag)->tls_wants_write)
 		nc_feed_conn_receive(tag, turn);
 }
 
@@ -329,7 +341,7 @@ last_words_said(const NcFeedTurn *turn)
 		if (conn->state == NC_FEED_STREAMING && conn->sent >= turn->limit.lsn &&
 			nc_feed_conn_drained(conn))
 			nc_feed_stream_finish(conn, turn->now);
-		else if (conn->state == NC_FEED_STARTUP || conn->state == NC_FEED_COMMAND)
+		else if (conn->state != NC_FEED_STREAMING && conn->state != NC_FEED_CLOSING)
 			nc_feed_conn_close(conn, turn->now);
 		open++;
 	}
@@ -390,6 +402,7 @@ nc_feed_main(Datum arg)
 	nc_worker_register_self();
 	nc_feed_wal_init();
 	nc_feed_retain_init();
+	nc_feed_guard_load(false);
 	set_up();
 	ereport(LOG, (errmsg("WAL feed listens on %s port %d for %d page servers",
 						 nc_feed_listen_addresses, nc_feed_port, nc_feed_nslots)));
@@ -408,6 +421,8 @@ nc_feed_init(void)
 	if (!process_shared_preload_libraries_in_progress || nc_feed_port == 0)
 		return;
 	nc_feed_check_settings(FATAL);
+	nc_feed_check_network();
+	nc_feed_guard_check_files();
 	nc_feed_doorbell_create();
 	nc_throttle_init();
 

@@ -7,7 +7,8 @@
  *	  feed.c     the worker: loop and life
  *	  listen.c   listening sockets
  *	  conn.c     one connection: bytes in, bytes out, end
- *	  session.c  startup packet and commands
+ *	  login.c    TLS, startup packet, token
+ *	  session.c  commands
  *	  command.c  the text of a replication command
  *	  stream.c   a connection while it streams
  *	  wal.c      how far WAL may be sent, and reading it
@@ -24,6 +25,7 @@
 #include "access/xlog_internal.h"
 #include "datatype/timestamp.h"
 
+#include "nc/auth/guard.h"
 #include "nc/feed/feed.h"
 #include "nc/wire/session.h"
 
@@ -74,9 +76,19 @@ extern char nc_feed_slot_names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
 extern bool nc_feed_each_address(const char *list, bool (*visit) (const char *address, void *arg),
 								 void *arg);
 extern char *nc_feed_listen_addresses;
+extern char *nc_feed_ssl_cert_file;
+extern char *nc_feed_ssl_key_file;
+extern bool nc_feed_require_ssl;
+extern char *nc_feed_auth_public_key_file;
+
+/* Can only this machine reach the feed? */
+extern bool nc_feed_listens_on_loopback(void);
 
 extern void nc_feed_guc_init(void);
 extern void nc_feed_check_settings(int elevel);
+
+/* FATAL when strangers could connect; in the postmaster, at its start. */
+extern void nc_feed_check_network(void);
 
 /* ---- shared memory and doorbell (shared.c) ---- */
 
@@ -134,6 +146,8 @@ extern XLogRecPtr nc_feed_wal_last_redo(void);
 typedef enum NcFeedConnState
 {
 	NC_FEED_STARTUP,			/* no startup packet yet */
+	NC_FEED_TLS,				/* the handshake of TLS; then STARTUP again */
+	NC_FEED_PASSWORD,			/* a token is expected */
 	NC_FEED_COMMAND,			/* ready for a command */
 	NC_FEED_STREAMING,			/* in COPY BOTH */
 	NC_FEED_CLOSING				/* the last answer is on its way */
@@ -145,6 +159,10 @@ typedef struct NcFeedConn
 	NcFeedConnState state;
 	bool		dead;			/* to be freed at the end of this turn */
 	bool		half_closed;	/* we have said our last; waiting for the peer's end */
+	bool		logged_in;
+	int			negotiations;	/* requests for encryption so far */
+	NcTls	   *tls;			/* NULL = clear text */
+	bool		tls_wants_write;	/* its last read or handshake needs room in the socket */
 	uint32		interest;		/* what epoll watches now */
 	char		address[NC_FEED_ADDRESS_BYTES];
 	TimestampTz connected_at;
@@ -214,9 +232,21 @@ extern void nc_feed_conn_fatal(NcFeedConn *conn, TimestampTz now, const char *sq
 extern void nc_feed_conn_close(NcFeedConn *conn, TimestampTz now);
 
 /* Takes one message or packet off the input; returns the bytes it took, 0 = read more. */
-extern size_t nc_feed_session_startup(NcFeedConn *conn, const NcFeedTurn *turn);
+extern size_t nc_feed_login_startup(NcFeedConn *conn, const NcFeedTurn *turn);
+extern size_t nc_feed_login_password(NcFeedConn *conn, const NcFeedTurn *turn);
 extern size_t nc_feed_session_command(NcFeedConn *conn, const NcFeedTurn *turn);
 extern size_t nc_feed_stream_message(NcFeedConn *conn, const NcFeedTurn *turn);
+
+/* ---- the door (login.c) ---- */
+
+/* FATAL when certificate or keys cannot be used; in the postmaster, at its start. */
+extern void nc_feed_guard_check_files(void);
+
+/* Loads certificate and keys; what cannot be loaded again stays as it is, which is logged. */
+extern void nc_feed_guard_load(bool again);
+
+/* Logs that somebody was not let in, unless that was said just now. */
+extern void nc_feed_login_refused(const NcFeedConn *conn, TimestampTz now, const char *reason);
 
 /* ---- streaming (stream.c) ---- */
 

@@ -19,12 +19,17 @@
 
 #include "feed_internal.h"
 #include "nc/compat/server.h"
+#include "nc/ext/guc.h"
 
 #define WARN_MB_DEFAULT 1024
 #define TIMEOUT_MS_DEFAULT 60000
 #define TIMEOUT_MS_MIN 1000
 
 char	   *nc_feed_listen_addresses = NULL;
+char	   *nc_feed_ssl_cert_file = NULL;
+char	   *nc_feed_ssl_key_file = NULL;
+bool		nc_feed_require_ssl = true;
+char	   *nc_feed_auth_public_key_file = NULL;
 int			nc_feed_port = 0;
 int			nc_feed_timeout_ms = TIMEOUT_MS_DEFAULT;
 int			nc_feed_warn_mb = WARN_MB_DEFAULT;
@@ -100,7 +105,7 @@ typedef struct AddressCheck
 	int			count;
 	bool		not_numeric;
 	bool		not_loopback;
-	char		which[NC_FEED_ADDRESS_BYTES];
+	char		which[NC_FEED_ADDRESS_BYTES];	/* the last one, or the first that is not loopback */
 } AddressCheck;
 
 static bool
@@ -118,15 +123,12 @@ check_address(const char *address, void *arg)
 		loopback = IN6_IS_ADDR_LOOPBACK(&v6);
 	else
 		check->not_numeric = true;
-	check->not_loopback = !loopback;
-	strlcpy(check->which, address, sizeof(check->which));
-	return loopback;
+	if (!check->not_loopback)
+		strlcpy(check->which, address, sizeof(check->which));
+	check->not_loopback = check->not_loopback || !loopback;
+	return !check->not_numeric;
 }
 
-/*
- * Until connections are authenticated, whoever can connect can read all WAL and
- * can let the server forget WAL: only this machine may.
- */
 static bool
 check_listen_addresses(char **newval, void **extra, GucSource source)
 {
@@ -137,16 +139,53 @@ check_listen_addresses(char **newval, void **extra, GucSource source)
 		return true;
 	if (check.not_numeric)
 		GUC_check_errdetail("\"%s\" is neither an IP address nor localhost.", check.which);
-	else if (check.not_loopback)
-	{
-		GUC_check_errdetail("\"%s\" is not a loopback address.", check.which);
-		GUC_check_errhint("The WAL feed does not authenticate its clients yet. Let it listen on "
-						  "127.0.0.1 or ::1 and use a tunnel (ssh, wireguard) for page servers "
-						  "on other machines.");
-	}
 	else
 		GUC_check_errdetail("The list must hold at least one address and no empty item.");
 	return judge("neon_comm.wal_feed_listen_addresses", *newval, false);
+}
+
+bool
+nc_feed_listens_on_loopback(void)
+{
+	AddressCheck check = {0};
+
+	return nc_feed_each_address(nc_feed_listen_addresses, check_address, &check) &&
+		!check.not_loopback;
+}
+
+/*
+ * Whoever is let in can read all WAL and can let the server forget WAL.  Where
+ * nobody proves who he is, only this machine may connect.
+ */
+void
+nc_feed_check_network(void)
+{
+	AddressCheck check = {0};
+	bool		asks = nc_feed_auth_public_key_file[0] != '\0';
+
+	(void) nc_feed_each_address(nc_feed_listen_addresses, check_address, &check);
+	if (asks && nc_guc_tenant_id[0] == '\0')
+		ereport(FATAL,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("neon_comm.wal_feed_auth_public_key_file needs neon_comm.tenant_id"),
+				 errdetail("Otherwise the token of every tenant would do.")));
+	if (!check.not_loopback)
+		return;
+	if (!asks)
+		ereport(FATAL,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("the WAL feed would send all WAL to everybody who reaches \"%s\"",
+						check.which),
+				 errdetail("\"%s\" is not a loopback address, and clients are not authenticated.",
+						   check.which),
+				 errhint("Set neon_comm.wal_feed_auth_public_key_file, or "
+						 "neon_comm.wal_feed_listen_addresses to 127.0.0.1.")));
+	if (nc_feed_ssl_cert_file[0] == '\0' || !nc_feed_require_ssl)
+		ereport(WARNING,
+				(errmsg("the WAL feed does not insist on TLS: WAL and tokens can be read on the way "
+						"to \"%s\"", check.which),
+				 errhint("Set neon_comm.wal_feed_ssl_cert_file, neon_comm.wal_feed_ssl_key_file and "
+						 "neon_comm.wal_feed_require_ssl.")));
 }
 
 /* The server's own rule for slot names; its function has moved between minor versions. */
@@ -254,8 +293,25 @@ nc_feed_guc_init(void)
 			   "WAL that a connected page server may not have replayed.", NC_LAG_APPLY);
 	define_int("neon_comm.max_retained_wal",
 			   "WAL that may be kept for a page server, connected or not.", NC_LAG_RETAINED);
+	DefineCustomStringVariable("neon_comm.wal_feed_auth_public_key_file",
+							   "Ed25519 public keys (PEM) of who issues tokens.",
+							   "Empty: page servers are not authenticated.",
+							   &nc_feed_auth_public_key_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomBoolVariable("neon_comm.wal_feed_require_ssl",
+							 "Refuses page servers without TLS, if there is a certificate.",
+							 NULL, &nc_feed_require_ssl, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("neon_comm.wal_feed_ssl_cert_file",
+							   "Certificate (chain) that the WAL feed shows.",
+							   "Empty: TLS is not offered.", &nc_feed_ssl_cert_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("neon_comm.wal_feed_ssl_key_file",
+							   "Private key of the certificate of the WAL feed.",
+							   NULL, &nc_feed_ssl_key_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	DefineCustomStringVariable("neon_comm.wal_feed_listen_addresses",
-							   "Loopback addresses on which page servers fetch WAL.",
+							   "Addresses on which page servers fetch WAL.",
 							   NULL, &nc_feed_listen_addresses, "127.0.0.1",
 							   PGC_POSTMASTER, 0, check_listen_addresses, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.wal_feed_port",

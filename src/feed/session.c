@@ -1,10 +1,9 @@
 /*
  * session.c
- *	  Startup packet and commands of a connection to the WAL feed.
+ *	  Commands of a connection to the WAL feed.
  *
  * Runs in the feed.  Answers only what a walreceiver asks; every refusal says
- * what to do instead.  Never reads a catalog, so it knows no users: who may
- * connect is decided by the listen addresses until authenticate() does more.
+ * what to do instead.  Never reads a catalog.
  */
 #include "postgres.h"
 
@@ -20,103 +19,6 @@
 #include "feed_internal.h"
 
 #define MAX_LSN_TEXT 18
-
-/* ---- startup ---- */
-
-/*
- * Where authentication belongs: it may ask for messages (a password, a token)
- * and must not read a catalog.  Today the listen addresses, all loopback, are
- * the whole of it.
- */
-static bool
-authenticate(NcFeedConn *conn, const NcStartup *startup)
-{
-	return true;
-}
-
-static void
-write_parameter(NcWriter *w, const char *name)
-{
-	const char *value = GetConfigOption(name, true, false);
-
-	if (value != NULL)
-		nc_session_parameter_status(w, name, value);
-}
-
-static void
-welcome(NcFeedConn *conn)
-{
-	NcWriter	w = nc_feed_conn_writer(conn);
-
-	nc_session_auth_ok(&w);
-	write_parameter(&w, "server_version");
-	write_parameter(&w, "integer_datetimes");
-	nc_session_parameter_status(&w, "client_encoding", "SQL_ASCII");
-	nc_session_parameter_status(&w, "server_encoding", "SQL_ASCII");
-	nc_session_parameter_status(&w, "DateStyle", "ISO, MDY");
-	nc_session_parameter_status(&w, "IntervalStyle", "postgres");
-	nc_session_parameter_status(&w, "TimeZone", "GMT");
-	nc_session_parameter_status(&w, "standard_conforming_strings", "on");
-	nc_session_parameter_status(&w, "is_superuser", "off");
-	nc_session_ready(&w);
-	if (nc_feed_conn_commit(conn, &w))
-		conn->state = NC_FEED_COMMAND;
-}
-
-static void
-start_session(NcFeedConn *conn, const NcFeedTurn *turn, const NcStartup *startup)
-{
-	const char *replication = nc_startup_param(startup, "replication");
-	bool		physical = false;
-
-	if (replication == NULL || !parse_bool(replication, &physical) || !physical)
-	{
-		bool		logical = replication != NULL && strcmp(replication, "database") == 0;
-
-		nc_feed_conn_fatal(conn, turn->now, "0A000",
-						   logical ? "the WAL feed does not serve logical replication"
-						   : "the WAL feed does not serve ordinary connections",
-						   "It sends WAL to page servers by physical replication.",
-						   "Connect with replication=true, or use the server's own port.");
-		return;
-	}
-	if (authenticate(conn, startup))
-		welcome(conn);
-}
-
-static void
-refuse_encryption(NcFeedConn *conn)
-{
-	NcWriter	w = nc_feed_conn_writer(conn);
-
-	nc_write_u8(&w, 'N');
-	nc_feed_conn_commit(conn, &w);
-}
-
-size_t
-nc_feed_session_startup(NcFeedConn *conn, const NcFeedTurn *turn)
-{
-	NcStartup	startup;
-
-	nc_startup_parse(conn->in, conn->in_bytes, &startup);
-	switch (startup.kind)
-	{
-		case NC_STARTUP_INCOMPLETE:
-			return 0;
-		case NC_STARTUP_SSL:
-		case NC_STARTUP_GSSENC:
-			refuse_encryption(conn);
-			break;
-		case NC_STARTUP_V3:
-			start_session(conn, turn, &startup);
-			break;
-		case NC_STARTUP_CANCEL:
-		case NC_STARTUP_INVALID:
-			conn->dead = true;
-			return 0;
-	}
-	return startup.consumed;
-}
 
 /* ---- commands that answer with a row ---- */
 

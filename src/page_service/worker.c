@@ -157,7 +157,8 @@ update_interest(Worker *worker, NcSvcSession *s)
 
 	if (blocked || s->tls_wants_write)
 		events |= EPOLLOUT;
-	if (s->state != NC_SVC_SESSION_CLOSING && !s->tls_wants_write && s->in_end - s->in_start < NC_SVC_IN_BYTES &&
+	if (s->state != NC_SVC_SESSION_CLOSING && !s->tls_wants_write &&
+		s->in_end - s->in_start < NC_SVC_IN_BYTES &&
 		s->out_end - s->out_start < NC_SVC_FLUSH_BYTES)
 		events |= EPOLLIN;
 	if (events != s->events)
@@ -181,6 +182,13 @@ close_session(Worker *worker, NcSvcSession *s)
 	pg_atomic_write_u32(&nc_svc_self()->sessions, worker->nsessions);
 }
 
+static void
+move_session(NcSvcSession *s, dlist_head *list)
+{
+	dlist_delete(&s->link);
+	dlist_push_tail(list, &s->link);
+}
+
 /* Clients that never log in may not keep others out: the oldest of too many makes room. */
 static void
 limit_logins(Worker *worker)
@@ -202,7 +210,10 @@ limit_logins(Worker *worker)
 	if (logins < NC_SVC_LOGINS_MAX)
 		return;
 	nc_svc_login_refused(oldest, worker->now, "it did not log in, and newer clients want to");
-	close_session(worker, oldest);
+	/* not freed here: an event of this turn may still name it */
+	oldest->state = NC_SVC_SESSION_CLOSING;
+	oldest->out_start = oldest->out_end = 0;
+	move_session(oldest, &worker->runnable);
 }
 
 static void
@@ -235,13 +246,6 @@ open_session(Worker *worker, int fd)
 	dlist_push_tail(&worker->idle, &s->link);
 	worker->nsessions++;
 	pg_atomic_write_u32(&nc_svc_self()->sessions, worker->nsessions);
-}
-
-static void
-move_session(NcSvcSession *s, dlist_head *list)
-{
-	dlist_delete(&s->link);
-	dlist_push_tail(list, &s->link);
 }
 
 /* What epoll cannot tell of: the handshake of TLS, and bytes inside TLS. False = gone. */

@@ -366,6 +366,38 @@ ok(time - $started >= 0.9, 'and not sooner than the rate allows (20 of them take
 cmp_ok($open[1]->status->{throttled}, '>=', 10, 'which is counted');
 cmp_ok($open[1]->status->{clients_refused}, '>=', 10, 'as are refused clients');
 
+# ---- requests that arrive faster than they may be answered, inside TLS
+
+# The receive buffer fills up in the middle of a record; its rest is then inside
+# OpenSSL, where no event tells of it.
+reload(qr/received SIGHUP/, 'neon_page_service.max_requests_per_second' => 500);
+my $builder = bless { reqid => 1, version => 3 }, 'NeonComm::Pagestream';
+# 66560 bytes is the buffer, 50 requests may come at once, 3000 bytes are to be left in the record
+my $many = 50 + int(69560 / (5 + length $builder->request_body('nblocks', rel => [ 1, 1, 1 ])));
+my $in = pack('N', 4 + length $body) . $body . pack('aN', 'p', 5 + length $good) . "$good\0";
+my $command = "pagestream_v3 $tenant $timeline\0";
+$in .= pack('aN', 'Q', 4 + length $command) . $command;
+$in .= join '', map { pack('aN', 'd', 4 + length) . $_ }
+  map { $builder->request_body('nblocks', rel => [ split / /, $rel ]) } 1 .. $many;
+my ($out, $noise) = ('', '');
+my $client = IPC::Run::start([ 'openssl', 's_client', '-quiet', '-starttls', 'postgres', '-connect', "127.0.0.1:$port" ],
+	'<', \$in, '>', \$out, '2>', \$noise, IPC::Run::timeout(60));
+sub answers_in
+{
+	my ($bytes) = @_;
+	my $n = 0;
+	for (my $at = 0; $at + 5 <= length $bytes;)
+	{
+		my ($type, $length) = unpack 'aN', substr $bytes, $at, 5;
+		$n++ if $type eq 'd';
+		$at += 1 + $length;
+	}
+	return $n;
+}
+eval { $client->pump until answers_in($out) >= $many || !$client->pumpable };
+is(answers_in($out), $many, "$many requests at once inside TLS are all answered");
+$client->kill_kill;
+
 # ---- nothing of a token is in the log
 
 my $log = log_text();

@@ -69,7 +69,10 @@ extern const char *nc_tls_certificate_problem(const NcTls *tls);
 extern void nc_tls_hold(NcTls *tls);
 extern void nc_tls_release(NcTls *tls);
 
-/* Says goodbye if that can be done at once, and frees.  NULL is allowed. */
+/* Tells the peer that nothing more comes, if that can be done at once.  NULL is allowed. */
+extern void nc_tls_goodbye(NcTls *tls);
+
+/* Says goodbye and frees.  NULL is allowed. */
 extern void nc_tls_end(NcTls *tls);
 
 #endif							/* NC_AUTH_TLS_H */

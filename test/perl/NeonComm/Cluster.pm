@@ -6,7 +6,8 @@
 # asserts that its table is larger than that.
 #
 # Rules of the storage layer that are to be switched off, in a test build, come
-# from the environment: NEON_TEST_RULES_OFF="command_id ...".
+# from the environment: NEON_TEST_RULES_OFF="command_id ...".  So come further arguments
+# of neon_dev init: NEON_TEST_INIT="--auth --tls" runs any test behind TLS and tokens.
 package NeonComm::Cluster;
 
 use strict;
@@ -29,7 +30,7 @@ my $forbidden = qr/PANIC|TRAP:|AddressSanitizer|runtime error:|could not read bl
 
 sub neon_dev_path { return $neon_dev }
 
-# new(shards => 2, stripe => 8, checksums => 0, conf => [...], ps_conf => [...], buffers => '1MB')
+# new(shards => 2, stripe => 8, checksums => 0, init => ['--auth'], conf => [...], ps_conf => [...], buffers => '1MB')
 sub new
 {
 	my ($class, %o) = @_;
@@ -39,6 +40,7 @@ sub new
 		'--shards', $o{shards} // 2, '--stripe-blocks', $o{stripe} // 8);
 
 	push @args, '--checksums' if $o{checksums};
+	push @args, @{ $o{init} // [] }, split ' ', $ENV{NEON_TEST_INIT} // '';
 	my @conf = ('shared_buffers=' . ($o{buffers} // '1MB'),
 		'autovacuum=' . ($o{autovacuum} // 'off'), 'max_wal_size=256MB',
 		'allow_in_place_tablespaces=on', @{ $o{conf} // [] });
