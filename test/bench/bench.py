@@ -576,9 +576,11 @@ def b_scan_resistance(b):
 		return
 	lfc_limit(b, 16)
 	hot = 1600						# blocks: 12.5 of 16 MB
-	for _ in range(3):
-		b.points('communicator', clients=4, range_=hot)
-	calm = hit_rate(b, hot)
+	calm = 0
+	for _ in range(12):				# until it does not get better
+		last, calm = calm, hit_rate(b, hot)
+		if calm - last < 0.002:
+			break
 	oltp = subprocess.Popen(b.sqlload_args(POINT, clients=4, seconds=b.opt.seconds + 4, param='(%u,1)', range_=hot),
 							stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, cwd=b.work)
 	b.sql('SELECT count(f) FROM b')		# 160 MB
@@ -607,14 +609,19 @@ def b_prewarm(b):
 			os.unlink(f'{b.dir}/compute/{name}')
 		b.dev('start', '-D', b.dir, '--quiet', 'compute')
 		start = time.monotonic()
+		rates = []
 		while time.monotonic() - start < 60:
-			if rate() >= 0.9 * steady:
+			rates.append(round(rate()))
+			if rates[-1] >= 0.9 * steady:
 				break
+		history.append({'without': without, 'rates': rates, 'progress': b.sql('SELECT * FROM neon_comm.prewarm_progress')})
 		return {'seconds': time.monotonic() - start}
 
+	history = []
+
 	lfc_limit(b, LFC_MB)
-	b.delay(1000)
 	lfc_fill(b)
+	b.delay(1000)
 	steady = statistics.median(rate(1) for _ in range(3))
 	# the cache file taken over; only its list, as on another machine; nothing
 	r = {k: summary(v) for k, v in b.in_turn({
@@ -625,7 +632,7 @@ def b_prewarm(b):
 	for how, text in (('file', 'after a clean stop'), ('list', 'by the list, 1 ms delay')):
 		ratio = r[how]['seconds'] / r['cold']['seconds']
 		b.record('prewarm', 8, f'{what}: {text}', target, f'{ratio:.2f} ({r[how]["seconds"]:.1f} : {r["cold"]["seconds"]:.1f} s)',
-				 ratio <= 0.2, {**r, 'steady': steady})
+				 ratio <= 0.2, {**r, 'steady': steady, 'history': history})
 
 
 def instructions(pid, seconds):

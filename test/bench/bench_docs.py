@@ -151,6 +151,8 @@ def plots(series):
 def tables(results):
 	m, out = results['meta'], []
 	s = m['settings']
+	if m['load_before'] > 0.5:
+		out += [f'**Provisional:** the machine was busy with other work (load {m["load_before"]:.1f}), so these figures say that the benchmarks run and little more.', '']
 	out.append(f'Taken {m["date"]} from {m["commit"]} in {m["took_seconds"]} s: {m["cpus"]} CPUs ({m["cpu"].strip()}), Linux {m["kernel"]}, '
 			   f'load {m["load_before"]:.1f} before the run. Everything runs on this machine: compute, page servers ({s["shards"]} shard), '
 			   f'clients, and the proxy that delays. Medians of {s["rounds"]} rounds of {s["seconds"]:g} s, variants in turn.')
