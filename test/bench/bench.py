@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -763,6 +764,8 @@ def main():
 	os.makedirs(BUILD, exist_ok=True)
 	run(['make', '-s', '-f', 'test/bench/Makefile'], cwd=TOP)
 	began, failed = time.monotonic(), 0
+	# whoever ends us wants the servers gone, too
+	signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 	b = Bench(opt)
 	try:
 		b.meta = machine()
