@@ -173,5 +173,11 @@ until_true('until it is back', q{SELECT NOT bool_or(throttles) FROM neon_comm.pa
 $s->query('RESET statement_timeout; TRUNCATE t');
 $s->query(sprintf $insert, 1000);
 is($c->sql('SELECT count(*), sum(id) FROM t'), '1000|500500', 'rows at the end');
+
+# A rule's statement is the query and at the same time one of its auxiliary nodes.
+is($c->sql(q{SET statement_timeout = '30s'; CREATE TABLE rt (a int); CREATE VIEW rv AS SELECT * FROM rt;
+	CREATE RULE r1 AS ON INSERT TO rv DO INSTEAD INSERT INTO rt VALUES (NEW.a);
+	CREATE RULE r2 AS ON INSERT TO rv DO ALSO INSERT INTO rt SELECT NEW.a + 100;
+	INSERT INTO rv VALUES (1), (2); SELECT count(*), sum(a) FROM rt}), '4|206', 'rules insert what they should');
 $c->check_logs;
 done_testing();
