@@ -169,7 +169,9 @@ watch_rows(QueryDesc *query, ModifyTableState *modify)
 {
 	WatchedNode *w;
 
-	if (outerPlanState(modify) == NULL)
+	/* what a DO ALSO rule added is both the statement's own and an auxiliary one */
+	if (outerPlanState(modify) == NULL ||
+		outerPlanState(modify)->ExecProcNodeReal == run_watched)
 		return;
 	/* a rule's statement is the query and one of its auxiliary nodes: once is enough, twice has no end */
 	if (outerPlanState(modify)->ExecProcNodeReal == run_watched)

@@ -85,6 +85,12 @@ my $public = $c->sql(q{SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.o
 	WHERE nspname = 'neon_comm' AND has_function_privilege('joe', p.oid, 'EXECUTE')});
 is($public, 0, 'PUBLIC may execute no function');
 
+# What a rule adds to a statement runs once, too.
+$c->sql(q{CREATE TABLE ruled (a int); CREATE TABLE ruled_log (a int);
+	CREATE RULE also AS ON INSERT TO ruled DO ALSO INSERT INTO ruled_log VALUES (new.a);
+	INSERT INTO ruled VALUES (1), (2), (3);});
+is($c->sql('SELECT (SELECT sum(a) FROM ruled), (SELECT sum(a) FROM ruled_log)'), '6|6', 'a rule that adds an insert');
+
 # pg_prewarm-like reads into private memory: ALTER TABLE SET TABLESPACE copies through smgr.
 $c->sql(q{CREATE TABLESPACE ts LOCATION '';});
 $c->sql('SET neon_comm.readahead_blocks = 0; ALTER TABLE t SET TABLESPACE ts');
