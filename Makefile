@@ -80,7 +80,7 @@ unit-sanitize:
 	$(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/asan \
 		SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" run
 unit-tsan:
-	$(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/tsan \
+	NC_THREAD_ROUNDS=700 $(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/tsan \
 		SANITIZE="-fsanitize=thread -Wno-tsan -fno-omit-frame-pointer" run
 unit-valgrind:
 	NC_THREAD_ROUNDS=60 $(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/unit \

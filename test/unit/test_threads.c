@@ -40,7 +40,7 @@
 #define STUCK_SECONDS 120
 
 /* The communicator ends and another one begins after so many turns. */
-#define TURNS_OF_LIFE 3000
+#define TURNS_OF_LIFE 1000
 
 typedef struct Client
 {
