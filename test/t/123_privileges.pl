@@ -63,7 +63,8 @@ ok((grep { /sweep\(\)/ } @denied) && (grep { /restart_communicator\(\)/ } @denie
 ok(!(grep { /(get_counters|get_connections|get_slots|get_page_servers|status|local_bytes)\(/ } @denied),
 	'and may read') or diag("@denied");
 
-foreach my $setting (split /\n/, $cluster->sql(q{SELECT name FROM pg_settings WHERE name LIKE 'neon\_comm.%' ORDER BY 1}))
+foreach my $setting (split /\n/, $cluster->sql(q{SELECT name FROM pg_settings WHERE name LIKE 'neon\_comm.%'
+	AND context <> 'user' ORDER BY 1}))
 {
 	my ($rc, $out, $err) = as_role('nobody_special', "SET $setting = '1'");
 	isnt($rc, 0, "nobody else sets $setting");
