@@ -45,7 +45,7 @@ sub warm
 {
 	$s->query($warm);
 	$s->query(q{SELECT count(*), sum(id) FROM fresh; INSERT INTO fresh VALUES (0, 'warm'); DELETE FROM fresh});
-	$watch->query($_) foreach @views;
+	$watch->query($_) foreach @views, $slots =~ s/count\(\*\)/count(*) > 0/r;
 	return;
 }
 
@@ -69,7 +69,7 @@ sub ways_out
 	my ($what, $read) = @_;
 
 	$s->send($read);
-	until_is(1, $slots, "$what: the wait is in the view");
+	until_is('t', $slots =~ s/count\(\*\)/count(*) > 0/r, "$what: the wait is in the view");
 	$watch->query("SELECT pg_cancel_backend($pid)");
 	$s->wait;
 	like($s->{last_error}, qr/canceling statement due to user request/, "$what: cancel ends it");
@@ -89,7 +89,7 @@ warm();
 freeze('communicator');
 ways_out('communicator', 'SELECT sum(id) FROM t');
 $s->send('SELECT sum(id) FROM t');
-until_is(1, "$slots AND state = 'submitted'", 'communicator: nobody takes the request');
+until_is('t', "$slots AND state = 'submitted'" =~ s/count\(\*\)/count(*) > 0/r, 'communicator: nobody takes the request');
 until_is('t', $views[1], 'communicator: its heartbeat shows it');
 thaw();
 is($s->wait, '200010000', 'communicator: goes on and answers');
@@ -105,7 +105,7 @@ $watch->query('SELECT pg_terminate_backend(0)');
 warm();
 freeze('communicator');
 $s->send('SELECT sum(id) FROM t');
-until_is(1, $slots, 'communicator: another wait');
+until_is('t', $slots =~ s/count\(\*\)/count(*) > 0/r, 'communicator: another wait');
 $watch->query("SELECT pg_terminate_backend($pid)");
 $s->wait;
 like($s->{last_error}, qr/terminating connection due to administrator command/, 'communicator: terminate ends it');
@@ -125,7 +125,7 @@ $s->query(q{INSERT INTO fresh SELECT g, repeat('f', 900) FROM generate_series(1,
 pass('feed: writers commit');
 ways_out('feed', 'SELECT count(*), sum(id) FROM fresh');
 $s->send('SELECT count(*), sum(id) FROM fresh');
-until_is(1, $slots, 'feed: a reader waits for WAL to arrive');
+until_is('t', $slots =~ s/count\(\*\)/count(*) > 0/r, 'feed: a reader waits for WAL to arrive');
 thaw();
 is($s->wait, '40000|800020000', 'feed: goes on and the reader gets fresh pages');
 

@@ -44,7 +44,7 @@ sub until_waits
 {
 	foreach (1 .. 1200)
 	{
-		return 1 if $watch->query($slots) == 1;
+		return 1 if $watch->query($slots) > 0;
 		usleep(50_000);
 	}
 	return 0;
