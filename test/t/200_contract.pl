@@ -15,11 +15,11 @@ my $p = NeonComm::Proxy->new(seed => 11);
 
 # Rows that know their block: 8 to a page.  A row elsewhere is a wrong page.
 $c->sql(q{CREATE TABLE t AS SELECT g AS id, (g - 1) / 8 AS blk, 0 AS v, repeat('x', 890) AS f
-	FROM generate_series(1, 12000) g;
+	FROM generate_series(1, 4000) g;
 	CREATE INDEX ON t (id);});
 my $wrong = q{SELECT count(*) FILTER (WHERE (ctid::text::point)[0]::int <> blk), count(*) FROM t};
-is($c->sql($wrong), '0|12000', 'the rows are where they say');
-cmp_ok($c->sql(q{SELECT pg_relation_size('t')}), '>', 8 * 1024 * 1024, 'and the table is larger than shared buffers');
+is($c->sql($wrong), '0|4000', 'the rows are where they say');
+cmp_ok($c->sql(q{SELECT pg_relation_size('t')}), '>', 3 * 1024 * 1024, 'and the table is larger than shared buffers');
 $c->use_proxy($p, 2);
 
 sub idle
@@ -33,7 +33,7 @@ subtest 'contract 01: an answer must match its request in every part, or its con
 	{
 		my $before = $c->counter('connections_poisoned');
 		my $rule = $p->rule("tag=getpage nth=30 every=100 count=3 $fault");
-		is($c->sql($wrong), '0|12000', "$fault: every row is right");
+		is($c->sql($wrong), '0|4000', "$fault: every row is right");
 		cmp_ok($p->fired($rule), '>', 0, "$fault: it happened");
 		cmp_ok($c->counter('connections_poisoned'), '>', $before, "$fault: and was noticed");
 		$p->clear;
@@ -45,7 +45,7 @@ subtest 'contract 02: a lost connection takes nothing with it, and what was aske
 	{
 		my ($lost, $again) = map { $c->counter($_) } 'disconnects', 'resent';
 		my $rule = $p->rule("tag=getpage nth=50 every=200 count=5 $fault");
-		is($c->sql($wrong), '0|12000', "$fault: every row is right, no error");
+		is($c->sql($wrong), '0|4000', "$fault: every row is right, no error");
 		cmp_ok($p->fired($rule), '>', 0, "$fault: it happened");
 		cmp_ok($c->counter('disconnects'), '>', $lost, "$fault: connections were lost");
 		cmp_ok($c->counter('resent'), '>', $again, "$fault: requests were sent again");
@@ -67,7 +67,7 @@ subtest 'contract 03: cancel, terminate and exit at any wait; a late answer is t
 	$c->sql("SELECT pg_cancel_backend($pid)");
 	$s->wait;
 	like($s->{last_error} // '', qr/canceling statement/, 'cancel ends it');
-	is(($s->query($wrong))[0], '0|12000', 'and the next statement is right');
+	is(($s->query($wrong))[0], '0|4000', 'and the next statement is right');
 	$p->clear;
 	# terminate: with a temporary table, whose removal at exit goes through the storage manager
 	$s->query('CREATE TEMP TABLE tt AS SELECT * FROM t LIMIT 2000');
@@ -79,7 +79,7 @@ subtest 'contract 03: cancel, terminate and exit at any wait; a late answer is t
 	ok($c->wait_for(q{SELECT count(*) = 0 FROM pg_class WHERE relname = 'tt'}), 'and its temporary table is gone');
 	$p->clear;
 	ok(idle(), 'no slot and no request is left of them');
-	is($c->sql($wrong), '0|12000', 'every row is right');
+	is($c->sql($wrong), '0|4000', 'every row is right');
 	cmp_ok($c->counter('request_cancels'), '>', 0, 'requests were given up');
 };
 
@@ -139,10 +139,10 @@ subtest 'contract 08: shard count, stripe size and addresses change as one, with
 		my ($list, $stripe) = $round % 2 ? ($c->page_server_list(@ports[ 0 .. ($round > 2 ? 0 : 1) ]), 4) : ($old, 8);
 		$s->send($wrong);
 		$c->configure({ 'neon_comm.page_servers' => $list, 'neon_comm.stripe_size' => $stripe });
-		is(($s->wait)[0], '0|12000', "change $round: every row is right");
+		is(($s->wait)[0], '0|4000', "change $round: every row is right");
 	}
 	ok($c->wait_for("SELECT value >= $changes + 4 FROM neon_comm.counters WHERE name = 'map_changes'"), 'all were taken over');
-	is($c->sql($wrong), '0|12000', 'and after the last one');
+	is($c->sql($wrong), '0|4000', 'and after the last one');
 	$p->cmd('delay * 0');
 	cmp_ok($p->stat('new0', 'accepted'), '>', 0, 'the other addresses were used');
 };
@@ -159,9 +159,9 @@ subtest 'contract 09: a wait is interruptible, does not spin, and ends when it s
 	like($err, qr/no answer from page servers for block \d+ of relation/, 'the deadline ends it and says what for');
 	$p->clear;
 	$p->cmd('cut *');
-	is(($s->query("RESET neon_comm.request_timeout; $wrong"))[0], '0|12000', 'and then all is well');
+	is(($s->query("RESET neon_comm.request_timeout; $wrong"))[0], '0|4000', 'and then all is well');
 	ok(idle(), 'nothing is left');
-	# two waits of seconds and one scan of 1500 pages: a turn each would be some thousands
+	# two waits of seconds and one scan of 500 pages: a turn each would be some thousands
 	cmp_ok($c->counter('loop_turns') - $turns, '<', 50_000, 'the communicator did not spin');
 	cmp_ok($c->counter('client_sleeps') - $sleeps, '<', 10_000, 'nor did the process');
 	is($c->counter('found_late'), 0, 'no doorbell was lost');
@@ -186,7 +186,7 @@ subtest 'contract 10: trouble with connections is tried again, a refusal is not;
 	ok($c->wait_for("SELECT value > $tries + 3 FROM neon_comm.counters WHERE name = 'connect_failures'"), 'it keeps trying');
 	my @ports = map { $p->link("third$_", $c->page_server_port($_)) } 0, 1;
 	$c->configure({ 'neon_comm.page_servers' => $c->page_server_list(@ports) });
-	is(($s->wait)[0], '0|12000', 'the statement that waited goes on over the new address');
+	is(($s->wait)[0], '0|4000', 'the statement that waited goes on over the new address');
 	$p->cmd('up *');
 };
 
@@ -196,9 +196,9 @@ subtest 'contract 11: every kind of process reads and is counted' => sub {
 	$_->query('SET max_parallel_workers_per_gather = 2; SET min_parallel_table_scan_size = 0; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0')
 	  foreach @s;
 	$_->send($wrong) foreach @s;
-	is(($_->wait)[0], '0|12000', 'one of twenty sessions with parallel workers') foreach @s;
+	is(($_->wait)[0], '0|4000', 'one of twenty sessions with parallel workers') foreach @s;
 	$c->sql('VACUUM ANALYZE t; CHECKPOINT;');
-	cmp_ok($c->counter('reads_remote'), '>', $before + 1500, 'pages were counted');
+	cmp_ok($c->counter('reads_remote'), '>', $before + 500, 'pages were counted');
 	# truncation ends in a critical section and must not need a page server
 	$c->sql('CREATE TABLE cut AS SELECT * FROM t; DELETE FROM cut WHERE id > 100');
 	$c->sql('VACUUM cut');
@@ -214,7 +214,7 @@ subtest 'contract 12: the death of the communicator ends in a defined state, wit
 		kill 'KILL', $pid;
 		ok($c->wait_for(qq{SELECT pid <> $pid FROM pg_stat_activity WHERE backend_type = 'neon_comm communicator'}),
 			"round $round: the server has one again");
-		is($c->sql($wrong), '0|12000', "round $round: every row is right");
+		is($c->sql($wrong), '0|4000', "round $round: every row is right");
 		is($c->sql('SELECT count(*) FROM acked WHERE v = ' . $round), 120, "round $round: nothing committed is lost");
 	}
 };
