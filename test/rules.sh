@@ -57,47 +57,68 @@ run_test() {					# RULE TEST; status of the test. RULE "" for none
 	local perl5=-I$copy/test/perl
 	local log=$logs/${1:+$1-}$2.log
 	local cmd=(timeout -k 10 "${NEON_RULE_SECONDS:-240}" prove "$perl5" "$copy/test/t/$2.pl")
+	local env=(env PATH="$PATH:$bindir" PG_CONFIG="$pg_config" NEON_TEST_RULES_OFF="$1" NEON_DEV_PORTS="$ports")
 
 	if [ "$(id -u)" = 0 ]; then
-		(cd / && runuser -u postgres -- env PATH="$PATH:$bindir" PG_CONFIG="$pg_config" HOME=/tmp \
-			NEON_TEST_RULES_OFF="$1" "${cmd[@]}")
+		(cd / && runuser -u postgres -- "${env[@]}" HOME=/tmp "${cmd[@]}")
 	else
-		PATH="$PATH:$bindir" NEON_TEST_RULES_OFF="$1" "${cmd[@]}"
+		"${env[@]}" "${cmd[@]}"
 	fi </dev/null >"$log" 2>&1
 }
 
-asked_for() {					# NAME, and what was asked for
+# A test that uses test points must pass.
+with_points() {					# TEST
+	if run_test "" "$1"; then
+		echo "ok      rules/$1"
+	else
+		printf '%s\n' "$(grep -E '^ *#|^[A-Za-z].* at .* line |^not ok' "$logs/$1.log" | tail -n 15 | sed 's/^/      /')" \
+			"not ok  rules/$1 # build/rules/$1.log"
+	fi
+}
+
+# A test must fail without its rule; it ends at its first failure (NeonComm::Cluster).
+without_rule() {				# RULE TEST
+	local rc
+	run_test "$1" "$2"
+	rc=$?
+	if [ $rc = 0 ]; then
+		echo "not ok  rules/$1-$2 # passes without it"
+	elif [ $rc = 124 ] || [ $rc = 137 ]; then
+		echo "not ok  rules/$1-$2 # did not end, which proves nothing"
+	else
+		echo "ok      rules/$1-$2 # fails without it: $(grep -m1 -E "Failed test|failed:|ERROR|died|Timeout" "$logs/$1-$2.log" | tr -s ' #' ' ' | cut -c1-100)"
+	fi
+}
+
+asked_for() {					# NAME
 	[ "$wanted" = "" ] || [[ " $wanted " == *" $1 "* ]]
 }
 
+# Every second line of the work, with ports of its own.
+work_off() {					# WHICH
+	local n=0 rule test
+	ports=$((20000 + $1 * 6000))-$((25999 + $1 * 6000))
+	while read -r rule test; do
+		n=$((n + 1))
+		[ $((n % 2)) = "$1" ] || continue
+		if [ "$rule" = - ]; then with_points "$test"; else without_rule "$rule" "$test"; fi
+	done <<<"$todo"
+}
+
 wanted=$*
-passed=0 failed=0
-for test in $(grep -l '^use NeonComm::TestPoint;' "$copy"/test/t/*.pl | xargs -r -n 1 basename -s .pl | sort); do
-	asked_for "$test" || continue
-	if run_test "" "$test"; then
-		echo "ok      rules/$test"
-		passed=$((passed + 1))
-	else
-		grep -E '^ *#|^[A-Za-z].* at .* line |^not ok' "$logs/$test.log" | tail -n 15 | sed 's/^/      /'
-		echo "not ok  rules/$test # build/rules/$test.log"
-		failed=$((failed + 1))
-	fi
-done
-while read -r rule test; do
-	[ -n "$rule" ] || continue
-	asked_for "$rule" || continue
-	run_test "$rule" "$test"
-	rc=$?
-	if [ $rc = 0 ]; then
-		echo "not ok  rules/$rule # $test passes without it"
-		failed=$((failed + 1))
-	elif [ $rc = 124 ] || [ $rc = 137 ]; then
-		echo "not ok  rules/$rule # $test did not end, which proves nothing"
-		failed=$((failed + 1))
-	else
-		echo "ok      rules/$rule # $test fails without it: $(grep -m1 -E "Failed test|failed:|ERROR|died|Timeout" "$logs/$rule-$test.log" | tr -s ' #' ' ' | cut -c1-100)"
-		passed=$((passed + 1))
-	fi
-done <<<"$cases"
+todo=$(
+	for test in $(grep -l '^use NeonComm::TestPoint;' "$copy"/test/t/*.pl | xargs -r -n 1 basename -s .pl | sort); do
+		! asked_for "$test" || echo "- $test"
+	done
+	while read -r rule test; do
+		[ -n "$rule" ] && asked_for "$rule" && echo "$rule $test"
+	done <<<"$cases"
+)
+work_off 0 >"$logs/worker0.out" &
+work_off 1 >"$logs/worker1.out" &
+wait
+cat "$logs"/worker[01].out
+passed=$(cat "$logs"/worker[01].out | grep -c '^ok ')
+failed=$(cat "$logs"/worker[01].out | grep -c '^not ok ')
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

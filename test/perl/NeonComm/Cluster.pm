@@ -30,6 +30,14 @@ my $forbidden = qr/PANIC|TRAP:|AddressSanitizer|runtime error:|could not read bl
 
 sub neon_dev_path { return $neon_dev }
 
+# Without its rule a test has to fail, and one failure says it all.
+if (($ENV{NEON_TEST_RULES_OFF} // '') ne '')
+{
+	no warnings 'redefine';
+	my $ok = \&Test::Builder::ok;
+	*Test::Builder::ok = sub { my $good = $ok->(@_); exit 1 unless $good; return $good };
+}
+
 # new(shards => 2, stripe => 8, checksums => 0, init => ['--auth'], conf => [...], ps_conf => [...], buffers => '1MB')
 sub new
 {
