@@ -173,9 +173,6 @@ watch_rows(QueryDesc *query, ModifyTableState *modify)
 	if (outerPlanState(modify) == NULL ||
 		outerPlanState(modify)->ExecProcNodeReal == run_watched)
 		return;
-	/* a rule's statement is the query and one of its auxiliary nodes: once is enough, twice has no end */
-	if (outerPlanState(modify)->ExecProcNodeReal == run_watched)
-		return;
 	w = MemoryContextAlloc(query->estate->es_query_cxt, sizeof(WatchedNode));
 	w->node = outerPlanState(modify);
 	w->run = w->node->ExecProcNodeReal;
