@@ -300,6 +300,9 @@ flow_put(Flow *f, const void *data, size_t bytes, uint64_t extra_us)
 	uint64_t	due_us = delay_us > 0 ? now_us() + delay_us : 0;
 	Segment    *s = f->tail;
 
+	/* an empty segment would never leave, and what is behind it neither */
+	if (bytes == 0)
+		return;
 	if (due_us < f->last_due_us)
 		due_us = f->last_due_us;
 	f->last_due_us = due_us;
