@@ -80,7 +80,6 @@ sub ways_out
 	like($err, qr/no answer from page servers/, "$what: the deadline ends it");
 	$s->query('RESET neon_comm.request_timeout');
 	is($watch->query($_) ne '', 1, "$what: answers: $_") foreach @views[ 3, 4, 5, 7 ];
-	$watch->query('UPDATE small SET x = x + 1');
 	return;
 }
 
@@ -88,6 +87,7 @@ sub ways_out
 warm();
 freeze('communicator');
 ways_out('communicator', 'SELECT sum(id) FROM t');
+$watch->query('UPDATE small SET x = x + 1');
 $s->send('SELECT sum(id) FROM t');
 until_is('t', "$slots AND state = 'submitted'" =~ s/count\(\*\)/count(*) > 0/r, 'communicator: nobody takes the request');
 until_is('t', $views[1], 'communicator: its heartbeat shows it');
