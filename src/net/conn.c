@@ -47,7 +47,8 @@ static bool
 take_memory(NcConn *c)
 {
 	c->send_capacity = (size_t) 2 * c->depth * NC_CONN_REQUEST_BYTES;
-	c->recv_buffer = malloc(NC_CONN_BUFFER_BYTES);
+	/* zeroed: valgrind does not see what the kernel writes for io_uring */
+	c->recv_buffer = calloc(1, NC_CONN_BUFFER_BYTES);
 	c->send_buffer = malloc(c->send_capacity);
 	c->recv_start = c->recv_end = 0;
 	if (!NC_MUTANT(SEND_BUFFER_KEPT))
