@@ -84,7 +84,7 @@ unit-tsan:
 		SANITIZE="-fsanitize=thread -Wno-tsan -fno-omit-frame-pointer" run
 unit-valgrind:
 	NC_THREAD_ROUNDS=60 $(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/unit \
-		RUNNER="valgrind -q --leak-check=full --error-exitcode=9" run
+		RUNNER="valgrind -q --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite --error-exitcode=9" run
 fuzz:
 	$(MAKE) -f test/unit.mk BUILD=build/fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz
 # the fault proxy, see test/proxy/nc_proxy --help
