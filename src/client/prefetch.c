@@ -611,6 +611,7 @@ use(int i, XLogRecPtr nms, XLogRecPtr exact, char *page)
 	/* one that bufmgr would refuse: another answer may be good */
 	if (!PageIsVerifiedExtended((Page) from, staged[i].block, 0))
 	{
+		nc_stat(NC_COUNTER_DAMAGED_ANSWERS, 1);
 		drop_unread(i, NC_COUNTER_PREFETCH_FAILED);
 		return false;
 	}

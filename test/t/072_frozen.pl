@@ -44,7 +44,7 @@ foreach (1 .. 600)
 	last if $waiting;
 	select(undef, undef, undef, 0.05);
 }
-is($waiting, 1, 'the waiting request is in the view');
+cmp_ok($waiting, '>=', 1, 'the waiting request is in the view');
 $watch->query("SELECT pg_cancel_backend($pid)");
 $s->wait;
 like($s->{last_error}, qr/canceling statement due to user request/, 'cancel ends the wait');
@@ -60,7 +60,7 @@ like($err, qr/neon_comm\.request_timeout/, 'and names its setting');
 $s->send("RESET neon_comm.request_timeout; SELECT sum(id) FROM t");
 foreach (1 .. 600)
 {
-	last if $watch->query("SELECT count(*) FROM neon_comm.slots WHERE pid = $pid") == 1;
+	last if $watch->query("SELECT count(*) FROM neon_comm.slots WHERE pid = $pid") >= 1;
 	select(undef, undef, undef, 0.05);
 }
 $watch->query("SELECT pg_terminate_backend($pid)");
@@ -95,7 +95,7 @@ foreach my $round (1 .. 25)
 is($storm[$_]->query("SELECT count(*), sum(id), count(*) FILTER (WHERE f = repeat('x', 400)) FROM t"),
 	'20000|200010000|20000', "session $_ after a storm of cancels") foreach 0 .. $#storm;
 $_->close foreach @storm;
-is($c->sql('SELECT count(*) FROM neon_comm.slots'), 0, 'no slot is left behind');
+is($c->sql('SELECT count(*) FROM neon_comm.slots WHERE pid <> pg_backend_pid()'), 0, 'no slot is left behind');
 is($c->counter('found_late'), 0, 'no doorbell was lost');
 $c->check_logs;
 done_testing();

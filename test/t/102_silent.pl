@@ -90,7 +90,7 @@ is($s->query($look), $right, 'rows after connections that hang in the handshake'
 cmp_ok($p->fired($hang), '>=', 2, 'some hung');
 cmp_ok($c->counter('connect_failures'), '>', $before, 'and were given up');
 
-is($c->sql('SELECT count(*) FROM neon_comm.slots'), 0, 'no slot is left behind');
+is($c->sql('SELECT count(*) FROM neon_comm.slots WHERE pid <> pg_backend_pid()'), 0, 'no slot is left behind');
 is($c->counter('found_late'), 0, 'no doorbell was lost');
 $_->close foreach $s, $waiter;
 $stuck->close;

@@ -87,7 +87,7 @@ cmp_ok($waits, '<=', 1 + $seconds / 2, "and waiting processes speak through one 
 like($c->log_text('compute'), qr/shard 1 \(127\.0\.0\.1:\d+\): works again after \d+ failures/, 'and says when it is over');
 is($c->sql('SELECT count(*) FROM neon_comm.connections WHERE last_error IS NOT NULL'), 0, 'and shows no trouble any more');
 
-is($c->sql('SELECT count(*) FROM neon_comm.slots'), 0, 'no slot is left behind');
+is($c->sql('SELECT count(*) FROM neon_comm.slots WHERE pid <> pg_backend_pid()'), 0, 'no slot is left behind');
 $_->close foreach @s;
 $stuck->close;
 $c->check_logs;

@@ -35,7 +35,8 @@ sub send
 	return;
 }
 
-# Waits for the end of what was sent; returns its output.
+# Waits for the end of what was sent; returns its output. psql's stderr has no buffer: a mark
+# may come without its newline first.
 sub wait
 {
 	my ($self) = @_;
@@ -44,7 +45,7 @@ sub wait
 
 	$self->{timer}->start($GIVE_UP_SECONDS);
 	$self->{harness}->pump
-	  until ($self->{out} =~ /^\Q$mark\E$/m && $self->{err} =~ /^\Q$mark\E$/m)
+	  until ($self->{out} =~ /^\Q$mark\E\n/m && $self->{err} =~ /^\Q$mark\E\n/m)
 	  || !$self->{harness}->pumpable;
 	my ($out, $err) = ($self->{out}, $self->{err});
 	$self->{out} = $self->{err} = '';
@@ -63,7 +64,7 @@ sub ready
 	my $mark = ":done:$self->{n}:";
 
 	$self->{harness}->pump_nb;
-	return $self->{out} =~ /^\Q$mark\E$/m && $self->{err} =~ /^\Q$mark\E$/m;
+	return $self->{out} =~ /^\Q$mark\E\n/m && $self->{err} =~ /^\Q$mark\E\n/m;
 }
 
 sub query
