@@ -22,7 +22,7 @@ my $s = $c->session;
 $s->query($look);
 my $stuck = NeonComm::Stuck->new($c, q{SELECT count(*), sum(id) FROM t WHERE ctid = '(0,1)'});
 
-my $refused = q{SELECT coalesce(bool_or(last_error ~ 'is not served here'), false) FROM neon_comm.connections WHERE shard = 1};
+my $refused = q{SELECT coalesce(bool_or(last_error ~ 'is not served'), false) FROM neon_comm.connections WHERE shard = 1};
 $stuck->{watch}->query($refused);
 
 foreach my $answer ('error=not_ready:_injected', 'error=LSN_timeout:_injected', 'error=shutdown',
