@@ -42,6 +42,10 @@ subtest 'contract 01: an answer must match its request in every part, or its con
 	}
 };
 
+# What is read ahead is neither asked for again nor given up by its reader: not here.
+$c->configure({ 'neon_comm.readahead_blocks' => 0 });
+ok($c->wait_for(q{SELECT setting = '0' FROM pg_settings WHERE name = 'neon_comm.readahead_blocks'}), 'nothing is read ahead');
+
 subtest 'contract 02: a lost connection takes nothing with it, and what was asked on it is asked again' => sub {
 	foreach my $fault ('drop', 'rst', 'truncate=3000')
 	{
@@ -84,6 +88,9 @@ subtest 'contract 03: cancel, terminate and exit at any wait; a late answer is t
 	is($c->sql($wrong), '0|4000', 'every row is right');
 	cmp_ok($c->counter('request_cancels'), '>', 0, 'requests were given up');
 };
+
+$c->configure({ 'neon_comm.readahead_blocks' => 128 });
+ok($c->wait_for(q{SELECT setting = '128' FROM pg_settings WHERE name = 'neon_comm.readahead_blocks'}), 'pages are read ahead again');
 
 subtest 'contract 04: a page is used only if it is no older than the version that was let go' => sub {
 	my $stale = $c->counter('stale_answers');
