@@ -369,11 +369,13 @@ sub step_down
 	return;
 }
 
-# What comes from the WAL feed is late, slow or ends.
+# What comes from the WAL feed is late, slow or ends.  Not for ever: a walreceiver begins
+# again at the start of a segment, and would not get through one.
 sub step_feed
 {
 	my ($self) = @_;
-	my $rule = $self->pick('p=0.2 delay=100', 'throttle=200000', 'p=0.05 drop', 'p=0.02 silent', 'p=0.02 truncate=100');
+	my $rule = $self->pick('p=0.2 delay=100', 'throttle=200000', 'p=0.05 count=6 drop', 'p=0.02 count=4 silent',
+		'p=0.02 count=6 truncate=100');
 	$self->say("feed: $rule");
 	$self->{p}->rule("link=wal type=d $rule");
 	return;
