@@ -114,5 +114,6 @@ is($c->sql(q{DELETE FROM t WHERE id > 100; VACUUM t; SELECT pg_relation_size('t'
 $c->evict;
 is($c->sql('SELECT count(*) FROM t'), 2100, 'with their new content');
 
+cmp_ok($c->counter($_), '>', 0, "$_ moved") foreach qw(writes_dropped writes_plain wait_us receives feed_bytes feed_connects);
 $c->check_logs;
 done_testing();

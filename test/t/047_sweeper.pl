@@ -77,5 +77,6 @@ is($c->sql('SELECT allocated - sequences FROM neon_comm.local_bytes()'), 0, 'nor
 $c->sql('CREATE EXTENSION amcheck');
 is($c->sql(q{SELECT count(*) FROM verify_heapam('load')}), 0, 'heap is sound');
 is($c->sql(q{SELECT bt_index_parent_check('acc_pkey', true)}), '', 'index is sound');
+cmp_ok($c->counter($_), '>', 0, "$_ moved") foreach qw(sweeps);
 $c->check_logs;
 done_testing();

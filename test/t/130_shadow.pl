@@ -75,5 +75,6 @@ is(scalar @dumps, 2, 'both pages are kept');
 is(-s $_, 8192, 'a whole page') foreach @dumps;
 is($c->sql('SELECT count(*) FROM t'), 11280, 'other tables go on');
 
+cmp_ok($c->counter($_), '>', 0, "$_ moved") foreach qw(verify_learned);
 $c->check_logs;
 done_testing();

@@ -133,6 +133,7 @@ cmp_ok($c->counter('lfc_hits'),      '>', 100,  'the cache was used');
 cmp_ok($c->counter('lfc_evictions'), '>', 1000, 'and too small');
 cmp_ok(-s "$c->{dir}/compute/neon_comm.lfc", '<=', 1024 * 1024, 'its file has its size');
 is($c->counter('lfc_stale'), 0, 'nothing old was found');
+cmp_ok($c->counter($_), '>', 0, "$_ moved") foreach qw(lfc_misses);
 $c->check_logs;
 undef $c;
 done_testing();

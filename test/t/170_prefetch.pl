@@ -206,5 +206,6 @@ foreach my $name ('found_late', 'stale_answers', 'future_answers', 'connections_
 {
 	is($c->counter($name), 0, "$name is 0");
 }
+cmp_ok($c->counter($_), '>', 0, "$_ moved") foreach qw(reads_from_staging);
 $c->check_logs;
 done_testing();
