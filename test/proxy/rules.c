@@ -136,6 +136,8 @@ typedef struct OldPage
 
 static OldPage *old_pages = NULL;
 static uint8_t last_page[PAGE_BYTES];
+static uint8_t last_block[4];	/* its number, as in the answer */
+static bool last_known = false;
 static bool lies_wanted = false;
 
 /* ---- making them ---- */
@@ -483,6 +485,19 @@ remember_page(const Message *m)
 		old->used = true;
 	}
 	memcpy(last_page, m->data + PAGE_AT, PAGE_BYTES);
+	memcpy(last_block, m->data + PAGE_AT - sizeof(last_block), sizeof(last_block));
+	last_known = true;
+}
+
+/*
+ * A page names no relation: one of the same block of another relation has a right
+ * checksum, and no client in the world can tell it.  Such a lie proves nothing.
+ */
+static bool
+has_other(const Message *m)
+{
+	return last_known &&
+		memcmp(last_block, m->data + PAGE_AT - sizeof(last_block), sizeof(last_block)) != 0;
 }
 
 static void
@@ -532,7 +547,8 @@ applicable(const Rule *r, const Flow *f, const Message *m)
 		case ACT_WRONGECHO:
 			return answer && f->conn->version >= 3 && m->bytes > 5 + 46;
 		case ACT_LIE:
-			return is_page(f, m) && (strcmp(r->text, "old") != 0 || has_older(m));
+			return is_page(f, m) && (strcmp(r->text, "old") != 0 || has_older(m)) &&
+				(strcmp(r->text, "other") != 0 || has_other(m));
 		case ACT_ERROR:
 			return answer && m->bytes >= 5 + NC_RESP_V3_HEADER_BYTES;
 		default:
