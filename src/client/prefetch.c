@@ -601,18 +601,18 @@ use(int i, XLogRecPtr nms, XLogRecPtr exact, char *page)
 		((Size) c->number * CHUNK_PAGES + i % CHUNK_PAGES) * BLCKSZ;
 	XLogRecPtr	lsn = PageIsNew((Page) from) ? 0 : PageGetLSN((Page) from);
 
-	/* a lie of the page server is told by the read that follows */
-	if (nms > staged[i].nms ||
-		nc_answer_verdict(lsn, exact, GetFlushRecPtr(NULL)) != NC_ANSWER_OK)
-	{
-		drop_unread(i, NC_COUNTER_PREFETCH_STALE);
-		return false;
-	}
 	/* one that bufmgr would refuse: another answer may be good */
 	if (!PageIsVerifiedExtended((Page) from, staged[i].block, 0))
 	{
 		nc_stat(NC_COUNTER_DAMAGED_ANSWERS, 1);
 		drop_unread(i, NC_COUNTER_PREFETCH_FAILED);
+		return false;
+	}
+	/* a lie of the page server is told by the read that follows */
+	if (nms > staged[i].nms ||
+		nc_answer_verdict(lsn, exact, GetFlushRecPtr(NULL)) != NC_ANSWER_OK)
+	{
+		drop_unread(i, NC_COUNTER_PREFETCH_STALE);
 		return false;
 	}
 	memcpy(page, from, BLCKSZ);
