@@ -49,6 +49,28 @@ nc_guard_take_keys(NcGuard *guard, const char *key_file, char *err, size_t err_b
 	return true;
 }
 
+int
+nc_guard_take(NcGuard *guard, const char *cert_file, const char *key_file,
+			  const char *auth_key_file, char why[NC_GUARD_REASONS][NC_GUARD_REASON_BYTES])
+{
+	int			n = 0;
+
+	if (!nc_guard_take_certificate(guard, cert_file, key_file, why[n], NC_GUARD_REASON_BYTES))
+		n++;
+	if (!nc_guard_take_keys(guard, auth_key_file, why[n], NC_GUARD_REASON_BYTES))
+		n++;
+	return n;
+}
+
+const char *
+nc_guard_judge(const NcGuard *guard, const uint8_t *password, size_t bytes, NcJwtScope wide,
+			   const char *tenant_id, uint64_t now, NcJwt *jwt)
+{
+	if (bytes == 0 || password[bytes - 1] != '\0')
+		return "it is not terminated";
+	return nc_auth_judge(guard->keys, (const char *) password, bytes - 1, wide, tenant_id, now, jwt);
+}
+
 void
 nc_guard_clear(NcGuard *guard)
 {

@@ -28,27 +28,28 @@ static NcGuard guard;
 
 /* ---- certificate and keys ---- */
 
+/* What of it could be loaded is in use; false with the first reason why not all, others are logged. */
 static bool
-load(NcGuard *into, const char *auth_key_file, char *err, size_t err_bytes)
+load(NcGuard *into, const char *auth_key_file, char why[NC_GUARD_REASON_BYTES])
 {
-	char		second[512];
-	bool		ok = nc_guard_take_certificate(into, nc_feed_ssl_cert_file, nc_feed_ssl_key_file, err,
-											   err_bytes);
+	char		reasons[NC_GUARD_REASONS][NC_GUARD_REASON_BYTES];
+	int			n = nc_guard_take(into, nc_feed_ssl_cert_file, nc_feed_ssl_key_file, auth_key_file,
+								  reasons);
 
-	if (nc_guard_take_keys(into, auth_key_file, ok ? err : second, ok ? err_bytes : sizeof(second)))
-		return ok;
-	if (!ok)
-		ereport(LOG, (errmsg("WAL feed: %s", second)));
-	return false;
+	for (int i = 1; i < n; i++)
+		ereport(LOG, (errmsg("WAL feed: %s", reasons[i])));
+	if (n > 0)
+		strlcpy(why, reasons[0], NC_GUARD_REASON_BYTES);
+	return n == 0;
 }
 
 void
 nc_feed_guard_check_files(void)
 {
 	NcGuard		probe = {0};
-	char		err[512];
+	char		err[NC_GUARD_REASON_BYTES];
 
-	if (!load(&probe, nc_feed_auth_public_key_file, err, sizeof(err)))
+	if (!load(&probe, nc_feed_auth_public_key_file, err))
 		ereport(FATAL,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("the WAL feed cannot start: %s", err),
@@ -61,7 +62,7 @@ void
 nc_feed_guard_load(bool again)
 {
 	const char *key_file = nc_feed_auth_public_key_file;
-	char		err[512];
+	char		err[NC_GUARD_REASON_BYTES];
 
 	if (key_file[0] == '\0' && guard.asks && !nc_feed_listens_on_loopback())
 	{
@@ -71,7 +72,7 @@ nc_feed_guard_load(bool again)
 									   sizeof(err)))
 			ereport(LOG, (errmsg("WAL feed: %s: what was loaded before stays in use", err)));
 	}
-	else if (!load(&guard, key_file, err, sizeof(err)))
+	else if (!load(&guard, key_file, err))
 		ereport(LOG, (errmsg("WAL feed: %s%s", err,
 							 again ? ": what was loaded before stays in use" : "")));
 }
@@ -234,16 +235,11 @@ nc_feed_login_startup(NcFeedConn *conn, const NcFeedTurn *turn)
 static void
 judge(NcFeedConn *conn, const NcFeedTurn *turn, const NcFrame *frame)
 {
-	const char *token = (const char *) frame->body;
-	const char *wrong;
 	char		text[160];
 	NcJwt		jwt;
+	const char *wrong = nc_guard_judge(&guard, frame->body, frame->body_bytes, NC_SCOPE_SAFEKEEPER,
+									   nc_guc_tenant_id, (uint64_t) time(NULL), &jwt);
 
-	if (frame->body_bytes == 0 || token[frame->body_bytes - 1] != '\0')
-		wrong = "it is not terminated";
-	else
-		wrong = nc_auth_judge(guard.keys, token, frame->body_bytes - 1, NC_SCOPE_SAFEKEEPER,
-							  nc_guc_tenant_id, (uint64_t) time(NULL), &jwt);
 	if (wrong == NULL)
 	{
 		welcome(conn);

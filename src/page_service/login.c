@@ -24,28 +24,28 @@ NcGuard		nc_svc_guard;
 
 /* ---- certificate and keys ---- */
 
-/* Both parts of the guard; false with a reason, which is the first one's. */
+/* What of it could be loaded is in use; false with the first reason why not all, others are logged. */
 static bool
-load(NcGuard *guard, const char *auth_key_file, char *err, size_t err_bytes)
+load(NcGuard *into, const char *auth_key_file, char why[NC_GUARD_REASON_BYTES])
 {
-	char		second[512];
-	bool		ok = nc_guard_take_certificate(guard, nc_svc_ssl_cert_file, nc_svc_ssl_key_file, err,
-											   err_bytes);
+	char		reasons[NC_GUARD_REASONS][NC_GUARD_REASON_BYTES];
+	int			n = nc_guard_take(into, nc_svc_ssl_cert_file, nc_svc_ssl_key_file, auth_key_file,
+								  reasons);
 
-	if (nc_guard_take_keys(guard, auth_key_file, ok ? err : second, ok ? err_bytes : sizeof(second)))
-		return ok;
-	if (!ok)
-		ereport(LOG, (errmsg("page service: %s", second)));
-	return false;
+	for (int i = 1; i < n; i++)
+		ereport(LOG, (errmsg("page service: %s", reasons[i])));
+	if (n > 0)
+		strlcpy(why, reasons[0], NC_GUARD_REASON_BYTES);
+	return n == 0;
 }
 
 void
 nc_svc_guard_check_files(void)
 {
 	NcGuard		guard = {0};
-	char		err[512];
+	char		err[NC_GUARD_REASON_BYTES];
 
-	if (!load(&guard, nc_svc_auth_public_key_file, err, sizeof(err)))
+	if (!load(&guard, nc_svc_auth_public_key_file, err))
 		ereport(FATAL,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("the page service cannot start: %s", err),
@@ -58,7 +58,7 @@ void
 nc_svc_guard_load(bool again)
 {
 	const char *key_file = nc_svc_auth_public_key_file;
-	char		err[512];
+	char		err[NC_GUARD_REASON_BYTES];
 
 	if (key_file[0] == '\0' && nc_svc_guard.asks && !nc_svc_allow_unauthenticated &&
 		!nc_svc_listener_is_loopback(nc_svc_listen_addresses))
@@ -69,7 +69,7 @@ nc_svc_guard_load(bool again)
 									   sizeof(err)))
 			ereport(LOG, (errmsg("page service: %s: what was loaded before stays in use", err)));
 	}
-	else if (!load(&nc_svc_guard, key_file, err, sizeof(err)))
+	else if (!load(&nc_svc_guard, key_file, err))
 		ereport(LOG, (errmsg("page service: %s%s", err,
 							 again ? ": what was loaded before stays in use" : "")));
 }
@@ -202,16 +202,11 @@ nc_svc_login_startup(NcSvcSession *s, TimestampTz now)
 static void
 judge(NcSvcSession *s, TimestampTz now, const NcFrame *frame)
 {
-	const char *token = (const char *) frame->body;
-	const char *wrong;
 	char		text[160];
 	NcJwt		jwt;
+	const char *wrong = nc_guard_judge(&nc_svc_guard, frame->body, frame->body_bytes, NC_SCOPE_PAGE_SERVER,
+									   nc_svc_tenant_id, (uint64_t) time(NULL), &jwt);
 
-	if (frame->body_bytes == 0 || token[frame->body_bytes - 1] != '\0')
-		wrong = "it is not terminated";
-	else
-		wrong = nc_auth_judge(nc_svc_guard.keys, token, frame->body_bytes - 1, NC_SCOPE_PAGE_SERVER,
-							  nc_svc_tenant_id, (uint64_t) time(NULL), &jwt);
 	if (wrong != NULL)
 	{
 		snprintf(text, sizeof(text), "the token is refused: %s", wrong);

@@ -2,11 +2,11 @@
  * ops.c
  *	  The storage-manager operations of neon_comm.
  *
- * Each block goes to one of four places:
+ * Each block comes from one of four places, looked at in this order:
  *
  *	plain		temporary and unlogged relations, INIT, FSM and VM forks: md does it
  *	local		a block named by the index: its content is in the skeleton file
- *	cache		a page of the local file cache, between local and remote
+ *	cache		a page of the local file cache, read by the backend itself
  *	remote		everything else: the skeleton holds length, page servers hold content
  *
  * Runs in every process of the compute.  Rules about which page stays local

@@ -11,6 +11,7 @@ use lib "$FindBin::RealBin/../perl";
 
 use IPC::Run ();
 use NeonComm::Pagestream qw(lsn_number);
+use NeonComm::Node qw(conf until_true refuses_to_start);
 use NeonComm::Security;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -45,13 +46,6 @@ authentication_timeout = 60s
 
 my @tokens;						# whatever was ever sent, to be looked for in the logs
 
-sub conf
-{
-	my (%set) = @_;
-	$standby->append_conf('postgresql.conf', "$_ = '$set{$_}'") foreach sort keys %set;
-	return;
-}
-
 sub log_text { return slurp_file($standby->logfile) }
 
 sub wait_for_log
@@ -70,7 +64,7 @@ sub reload
 {
 	my ($regex, %set) = @_;
 	my $from = length log_text();
-	conf(%set);
+	conf($standby, %set);
 	$standby->reload;
 	ok(wait_for_log($regex, $from), "the log says $regex") if defined $regex;
 	return;
@@ -106,55 +100,29 @@ sub refuses
 	return;
 }
 
-# Until the condition holds; a deadlock guard, not a measure.
-sub until_true
-{
-	my ($sub) = @_;
-	foreach (1 .. 1200)
-	{
-		return 1 if eval { $sub->() };
-		usleep(100_000);
-	}
-	return 0;
-}
-
 my $plain = 'host=127.0.0.1 sslmode=disable';
 my $authority = $security->authority('authority');
 my $full = "sslmode=verify-full sslrootcert=$authority";
 
 # ---- who may be reached from elsewhere
 
-sub refuses_to_start
-{
-	my ($regex, $name, %set) = @_;
-	my $before = slurp_file($standby->data_dir . '/postgresql.conf');
-	my $from = -f $standby->logfile ? length log_text() : 0;
-	conf(%set);
-	ok(!$standby->start(fail_ok => 1), "$name: no start");
-	like(substr(log_text(), $from), $regex, $name);
-	open my $fh, '>', $standby->data_dir . '/postgresql.conf' or die $!;
-	print $fh $before;
-	close $fh;
-	return;
-}
-
 my $keys = $security->public_keys('keys.pem', 'issuer');
 $security->certificate('server');
 $security->install('server', 'service');
 my ($cert, $key) = ($security->path('service.crt'), $security->path('service.key'));
 
-refuses_to_start(qr/would serve every page to everybody who reaches "0\.0\.0\.0"/,
+refuses_to_start($standby, qr/would serve every page to everybody who reaches "0\.0\.0\.0"/,
 	'open to the network without keys', 'neon_page_service.listen_addresses' => '0.0.0.0');
-refuses_to_start(qr/would serve every page to everybody who reaches "127\.evil\.example"/,
+refuses_to_start($standby, qr/would serve every page to everybody who reaches "127\.evil\.example"/,
 	'a name that looks like loopback', 'neon_page_service.listen_addresses' => '127.evil.example');
-refuses_to_start(qr/cannot start: cannot read "\/nowhere\/keys"/, 'keys that are not there',
+refuses_to_start($standby, qr/cannot start: cannot read "\/nowhere\/keys"/, 'keys that are not there',
 	'neon_page_service.auth_public_key_file' => '/nowhere/keys');
-refuses_to_start(qr/cannot start: .*holds a private key/, 'a private key instead of a public one',
+refuses_to_start($standby, qr/cannot start: .*holds a private key/, 'a private key instead of a public one',
 	'neon_page_service.auth_public_key_file' => $security->key('issuer'));
-refuses_to_start(qr/cannot start: .*only one of the two files is set/, 'a certificate without key',
+refuses_to_start($standby, qr/cannot start: .*only one of the two files is set/, 'a certificate without key',
 	'neon_page_service.ssl_cert_file' => $cert);
 chmod 0644, $key;
-refuses_to_start(qr/cannot start: .*can be read by others/, 'a key that others can read',
+refuses_to_start($standby, qr/cannot start: .*can be read by others/, 'a key that others can read',
 	'neon_page_service.ssl_cert_file' => $cert, 'neon_page_service.ssl_key_file' => $key);
 chmod 0600, $key;
 
@@ -410,7 +378,7 @@ unlike($log, qr/PANIC|TRAP:|terminated by signal|could not read block/, 'no cras
 # ---- open to the network, with keys: allowed
 
 $standby->stop;
-conf('neon_page_service.listen_addresses' => '0.0.0.0', 'neon_page_service.require_ssl' => 'on');
+conf($standby, 'neon_page_service.listen_addresses' => '0.0.0.0', 'neon_page_service.require_ssl' => 'on');
 $standby->start;
 ok(until_true(sub { (ask("host=127.0.0.1 $full", $good))[1] =~ /consistent/ }), 'open to the network with keys');
 reload(qr/auth_public_key_file was emptied, but other hosts can connect: the keys loaded before stay/,

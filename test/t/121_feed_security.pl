@@ -11,6 +11,7 @@ use lib "$FindBin::RealBin/../perl";
 
 use IPC::Run ();
 use NeonComm::Pagestream;
+use NeonComm::Node qw(conf until_true refuses_to_start);
 use NeonComm::Security;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -33,32 +34,13 @@ max_replication_slots = 4
 autovacuum = off
 });
 
-sub conf
-{
-	my (%set) = @_;
-	$primary->append_conf('postgresql.conf', "$_ = '$set{$_}'") foreach sort keys %set;
-	return;
-}
-
 sub log_text { my ($node) = @_; return slurp_file(($node // $primary)->logfile) }
-
-# Until the condition holds; a deadlock guard, not a measure.
-sub until_true
-{
-	my ($sub) = @_;
-	foreach (1 .. 1200)
-	{
-		return 1 if eval { $sub->() };
-		usleep(100_000);
-	}
-	return 0;
-}
 
 sub reload
 {
 	my ($regex, %set) = @_;
 	my $from = length log_text();
-	conf(%set);
+	conf($primary, %set);
 	$primary->reload;
 	ok(until_true(sub { substr(log_text(), $from) =~ $regex }), "the log says $regex");
 	return;
@@ -97,20 +79,6 @@ sub refuses
 	return;
 }
 
-sub refuses_to_start
-{
-	my ($regex, $name, %set) = @_;
-	my $before = slurp_file($primary->data_dir . '/postgresql.conf');
-	my $from = -f $primary->logfile ? length log_text() : 0;
-	conf(%set);
-	ok(!$primary->start(fail_ok => 1), "$name: no start");
-	like(substr(log_text(), $from), $regex, $name);
-	open my $fh, '>', $primary->data_dir . '/postgresql.conf' or die $!;
-	print $fh $before;
-	close $fh;
-	return;
-}
-
 # ---- the start
 
 my $keys = $security->public_keys('keys.pem', 'issuer');
@@ -119,16 +87,16 @@ $security->certificate('compute');
 $security->install('compute', 'feed');
 my ($cert, $key) = ($security->path('feed.crt'), $security->path('feed.key'));
 
-refuses_to_start(qr/would send all WAL to everybody who reaches "0\.0\.0\.0"/, 'open without keys',
+refuses_to_start($primary, qr/would send all WAL to everybody who reaches "0\.0\.0\.0"/, 'open without keys',
 	'neon_comm.wal_feed_listen_addresses' => '127.0.0.1,0.0.0.0');
-refuses_to_start(qr/wal_feed_auth_public_key_file needs neon_comm\.tenant_id/, 'keys without a tenant',
+refuses_to_start($primary, qr/wal_feed_auth_public_key_file needs neon_comm\.tenant_id/, 'keys without a tenant',
 	'neon_comm.wal_feed_auth_public_key_file' => $keys);
-refuses_to_start(qr/the WAL feed cannot start: cannot read "\/nowhere\/keys"/, 'keys that are not there',
+refuses_to_start($primary, qr/the WAL feed cannot start: cannot read "\/nowhere\/keys"/, 'keys that are not there',
 	'neon_comm.tenant_id' => $tenant, 'neon_comm.wal_feed_auth_public_key_file' => '/nowhere/keys');
-refuses_to_start(qr/the WAL feed cannot start: .*only one of the two/, 'a certificate without key',
+refuses_to_start($primary, qr/the WAL feed cannot start: .*only one of the two/, 'a certificate without key',
 	'neon_comm.wal_feed_ssl_cert_file' => $cert);
 
-conf('neon_comm.tenant_id' => $tenant, 'neon_comm.wal_feed_auth_public_key_file' => $keys,
+conf($primary, 'neon_comm.tenant_id' => $tenant, 'neon_comm.wal_feed_auth_public_key_file' => $keys,
 	'neon_comm.wal_feed_ssl_cert_file' => $cert, 'neon_comm.wal_feed_ssl_key_file' => $key,
 	'neon_comm.wal_feed_listen_addresses' => '0.0.0.0');
 $primary->start;

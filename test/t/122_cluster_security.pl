@@ -9,6 +9,7 @@ use lib "$FindBin::RealBin/../perl";
 
 use IPC::Run ();
 use NeonComm::Cluster;
+use NeonComm::Node qw(until_true);
 use NeonComm::Security;
 use Test::More;
 use Time::HiRes qw(usleep);
@@ -40,17 +41,6 @@ sub write_file
 	chmod $mode // 0600, "$path.new";
 	rename "$path.new", $path or die $!;
 	return;
-}
-
-sub until_true
-{
-	my ($sub) = @_;
-	foreach (1 .. 1200)
-	{
-		return 1 if eval { $sub->() };
-		usleep(100_000);
-	}
-	return 0;
 }
 
 my $postgresql_conf = "$cluster->{dir}/compute/postgresql.conf";

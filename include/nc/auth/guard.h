@@ -32,6 +32,25 @@ NC_MUST_USE extern bool nc_guard_take_certificate(NcGuard *guard, const char *ce
 NC_MUST_USE extern bool nc_guard_take_keys(NcGuard *guard, const char *key_file, char *err,
 										   size_t err_bytes);
 
+/*
+ * Takes certificate and keys.  The number of reasons why not all of it could be
+ * taken, each in `why`: 0, 1 or NC_GUARD_REASONS.
+ */
+#define NC_GUARD_REASONS 2
+#define NC_GUARD_REASON_BYTES 512
+NC_MUST_USE extern int nc_guard_take(NcGuard *guard, const char *cert_file, const char *key_file,
+									 const char *auth_key_file,
+									 char why[NC_GUARD_REASONS][NC_GUARD_REASON_BYTES]);
+
+/*
+ * Judges what a client sent as its password: `bytes` bytes that have to end with
+ * NUL.  NULL when it is a token that may come in, else why not; the rest as
+ * nc_auth_judge().
+ */
+NC_MUST_USE extern const char *nc_guard_judge(const NcGuard *guard, const uint8_t *password,
+											  size_t bytes, NcJwtScope wide, const char *tenant_id,
+											  uint64_t now, NcJwt *jwt);
+
 extern void nc_guard_clear(NcGuard *guard);
 
 #endif							/* NC_AUTH_GUARD_H */
