@@ -30,8 +30,9 @@ my $forbidden = qr/PANIC|TRAP:|AddressSanitizer|runtime error:|could not read bl
 
 sub neon_dev_path { return $neon_dev }
 
-# Without its rule a test has to fail, and one failure says it all.
-if (($ENV{NEON_TEST_RULES_OFF} // '') ne '')
+# Without what it tests, a test has to fail, and one failure says it all.
+my $must_fail = ($ENV{NEON_TEST_RULES_OFF} // '') ne '' || $ENV{NEON_TEST_FIRST_FAILURE};
+if ($must_fail)
 {
 	no warnings 'redefine';
 	my $ok = \&Test::Builder::ok;
@@ -52,9 +53,9 @@ sub new
 	my @conf = ('shared_buffers=' . ($o{buffers} // '1MB'),
 		'autovacuum=' . ($o{autovacuum} // 'off'), 'max_wal_size=256MB',
 		'allow_in_place_tablespaces=on', @{ $o{conf} // [] });
-	# without its rule a statement may never end: then it shall fail
-	push @conf, "neon_comm.test_rules_off='$ENV{NEON_TEST_RULES_OFF}'", 'statement_timeout=40s'
-	  if ($ENV{NEON_TEST_RULES_OFF} // '') ne '';
+	# a statement may never end then: it shall fail
+	push @conf, 'statement_timeout=40s' if $must_fail;
+	push @conf, "neon_comm.test_rules_off='$ENV{NEON_TEST_RULES_OFF}'" if ($ENV{NEON_TEST_RULES_OFF} // '') ne '';
 	push @args, '--conf', $_ foreach @conf;
 	push @args, '--ps-conf', $_ foreach ('allow_in_place_tablespaces=on', @{ $o{ps_conf} // [] });
 	$self->dev(@args);
