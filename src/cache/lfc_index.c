@@ -15,6 +15,9 @@
 /* Fewer staging pages would be full before a wake reaches the writer. */
 #define STAGE_MIN 64
 
+/* One staging page for so many blocks: a tenth of a percent. */
+#define STAGE_SHARE 1024
+
 /* ---- sizes ---- */
 
 uint32_t
@@ -28,7 +31,7 @@ nc_lfc_sets(uint64_t blocks)
 uint32_t
 nc_lfc_stage_pages(uint64_t blocks)
 {
-	uint64_t	n = blocks / 2048;
+	uint64_t	n = blocks / STAGE_SHARE;
 
 	return n < STAGE_MIN ? STAGE_MIN : n > NC_LFC_STAGE_MAX ? NC_LFC_STAGE_MAX : (uint32_t) n;
 }

@@ -185,7 +185,8 @@ nc_local_recovery_ended(void)
 static NcRelInfo
 info_of(const RelState *state)
 {
-	return (NcRelInfo) {.unlogged = state->unlogged, .born = state->born};
+	return (NcRelInfo) {.unlogged = state->unlogged, .born = state->born,
+		.has_local = state->nchunks > 0};
 }
 
 NcRelInfo

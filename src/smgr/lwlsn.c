@@ -120,6 +120,37 @@ get(const NcPageKey *key, XLogRecPtr *nms, XLogRecPtr *exact)
 	return found;
 }
 
+/* The map of a new start knows nothing: everything may have changed up to now. */
+static void
+make_ready(void)
+{
+	if (RecoveryInProgress() || atomic_load(&nc_shared->lwlsn_ready) != 0)
+		return;
+	nc_lwlsn_raise_all(nc_lsn_now());
+	if (atomic_exchange(&nc_shared->lwlsn_ready, 1) == 0)
+		nc_local_recovery_ended();
+}
+
+XLogRecPtr
+nc_lwlsn_exact(const NcRelKey *rel, BlockNumber block)
+{
+	NcPageKey	page = page_key(rel, block);
+	NcPageKey	relation = page_key(rel, NC_LW_RELATION);
+	XLogRecPtr	nms,
+				exact = InvalidXLogRecPtr,
+				rel_nms = InvalidXLogRecPtr,
+				unused;
+	bool		rel_found;
+
+	make_ready();
+	/* most pages of a large database are not in the map: then the rest need not be asked */
+	if (RecoveryInProgress() || !get(&page, &nms, &exact) || exact == InvalidXLogRecPtr)
+		return InvalidXLogRecPtr;
+	rel_found = get(&relation, &rel_nms, &unused);
+	nc_lw_combine(map, true, nms, exact, rel_found, rel_nms, &nms, &exact);
+	return exact;
+}
+
 void
 nc_lwlsn_query(const NcRelKey *rel, BlockNumber block, XLogRecPtr *nms, XLogRecPtr *exact)
 {
@@ -132,13 +163,7 @@ nc_lwlsn_query(const NcRelKey *rel, BlockNumber block, XLogRecPtr *nms, XLogRecP
 	bool		page_found,
 				rel_found;
 
-	/* The map of a new start knows nothing: everything may have changed up to now. */
-	if (!RecoveryInProgress() && atomic_load(&nc_shared->lwlsn_ready) == 0)
-	{
-		nc_lwlsn_raise_all(nc_lsn_now());
-		if (atomic_exchange(&nc_shared->lwlsn_ready, 1) == 0)
-			nc_local_recovery_ended();
-	}
+	make_ready();
 	page_found = get(&page, &page_nms, &page_exact);
 	rel_found = get(&relation, &rel_nms, &unused);
 	nc_lw_combine(map, page_found, page_nms, page_exact, rel_found, rel_nms, nms, exact);

@@ -44,12 +44,22 @@ is_temp(SMgrRelation reln)
 	return NC_RELN_BACKEND(reln) != InvalidBackendId;
 }
 
-/* Local by nature: md serves the fork. */
+/* Local by nature: md serves the fork. If not, *info says what is known of the relation. */
+static bool
+is_plain_or(SMgrRelation reln, ForkNumber fork, NcRelInfo *info)
+{
+	if (fork != MAIN_FORKNUM || is_temp(reln))
+		return true;
+	*info = nc_local_relation(reln);
+	return NC_RULE_ON(UNLOGGED) && info->unlogged;
+}
+
 static bool
 is_plain(SMgrRelation reln, ForkNumber fork)
 {
-	return fork != MAIN_FORKNUM || is_temp(reln) ||
-		(NC_RULE_ON(UNLOGGED) && nc_local_relation(reln).unlogged);
+	NcRelInfo	info;
+
+	return is_plain_or(reln, fork, &info);
 }
 
 /* ---- existence ---- */
@@ -453,38 +463,32 @@ read_local(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, char *page
 static bool
 read_cached(const NcRelKey *rel, BlockNumber block, char *page)
 {
-	XLogRecPtr	nms,
-				exact;
-
 	if (!nc_filecache_read(rel, block, page))
 		return false;
-	nc_lwlsn_query(rel, block, &nms, &exact);
-	if (nc_answer_verdict(PageIsNew(page) ? 0 : PageGetLSN(page), exact, InvalidXLogRecPtr) ==
-		NC_ANSWER_OK)
+	if (nc_answer_verdict(PageIsNew(page) ? 0 : PageGetLSN(page), nc_lwlsn_exact(rel, block),
+						  InvalidXLogRecPtr) == NC_ANSWER_OK)
 		return true;
 	nc_stat(NC_COUNTER_LFC_STALE, 1);
 	nc_filecache_forget(rel, block, block + 1);
 	return false;
 }
 
-/* Reads the block without a page server, if that is where it is. */
+/*
+ * Reads the block without a page server, if that is where it is.  Neither the
+ * index of local blocks nor the cache knows blocks past the end: truncation
+ * forgets them.  So the file is not asked for its length first.  Nobody else
+ * makes a block local while we read it: that needs the buffer that we fill.
+ */
 static bool
-read_here(SMgrRelation reln, ForkNumber fork, const NcRelKey *rel, BlockNumber length,
-		  BlockNumber block, char *page)
+read_here(SMgrRelation reln, const NcRelKey *rel, const NcRelInfo *info, BlockNumber block,
+		  char *page)
 {
-	if (block < length)
-	{
-		if (read_local(reln, rel, block, page))
-			return true;
-		if (!read_cached(rel, block, page))
-			return false;
-		if (nc_shadow_on())
-			nc_shadow_check(reln, block, page);
+	if (info->has_local && read_local(reln, rel, block, page))
 		return true;
-	}
-
-	/* past the end md's errors and recovery's zeroes stay what they are */
-	nc_md_read(reln, fork, block, page);
+	if (!read_cached(rel, block, page))
+		return false;
+	if (nc_shadow_on())
+		nc_shadow_check(reln, block, page);
 	return true;
 }
 
@@ -515,14 +519,23 @@ void
 nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **pages, int nblocks)
 {
 	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
-	BlockNumber length = is_plain(reln, fork) ? 0 : mdnblocks(reln, fork);
+	NcRelInfo	info;
+	bool		plain = is_plain_or(reln, fork, &info);
+	BlockNumber length;
 	int			run;
 
 	for (int i = 0; i < nblocks; i += run)
 	{
 		run = 1;
-		if (read_here(reln, fork, &rel, length, first + i, pages[i]))
+		if (!plain && read_here(reln, &rel, &info, first + i, pages[i]))
 			continue;
+		length = plain ? 0 : mdnblocks(reln, fork);
+		if (first + i >= length)
+		{
+			/* past the end md's errors and recovery's zeroes stay what they are */
+			nc_md_read(reln, fork, first + i, pages[i]);
+			continue;
+		}
 		nc_readahead_read(&rel, first + i, length);
 		if (!read_staged(&rel, first + i, pages[i]))
 		{

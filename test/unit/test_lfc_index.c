@@ -212,6 +212,42 @@ test_foreign_and_torn_blocks_do_not_pass(void **state)
 	free(c);
 }
 
+/* Words that changed places, and any bit, change the sum, also of pages full of one byte. */
+static void
+test_sum_sees_bits_and_order(void **state)
+{
+	NcPageKey	k = key(7, 3);
+	Page		page;
+
+	for (int fill = 0; fill < 3; fill++)
+	{
+		uint32_t	sum;
+		Page		swapped;
+
+		memset(page.bytes, fill == 0 ? 0 : 0xff, sizeof(page));
+		if (fill == 2)
+			paint(&page, 3, 1);
+		sum = nc_lfc_sum(&k, page.bytes);
+		for (int bit = 0; bit < NC_PAGE_BYTES * 8; bit += 3)
+		{
+			page.bytes[bit / 8] ^= 1 << bit % 8;
+			assert_int_not_equal(nc_lfc_sum(&k, page.bytes), sum);
+			page.bytes[bit / 8] ^= 1 << bit % 8;
+		}
+		/* two words that differ, at distances of a word, a lane's step and half a page */
+		memset(page.bytes, 0x5a, 8);
+		memset(page.bytes + NC_PAGE_BYTES / 2, 0xa5, 8);
+		sum = nc_lfc_sum(&k, page.bytes);
+		for (size_t distance = 8; distance <= NC_PAGE_BYTES / 2; distance *= 2)
+		{
+			swapped = page;
+			memcpy(swapped.bytes, page.bytes + distance, 8);
+			memcpy(swapped.bytes + distance, page.bytes, 8);
+			assert_int_not_equal(nc_lfc_sum(&k, swapped.bytes), sum);
+		}
+	}
+}
+
 static void
 test_reservation_ends_when_the_page_changes(void **state)
 {
@@ -724,6 +760,7 @@ main(void)
 		cmocka_unit_test(test_change_between_lookup_and_read_is_a_miss),
 		cmocka_unit_test(test_write_overtaken_by_a_newer_version_is_not_published),
 		cmocka_unit_test(test_foreign_and_torn_blocks_do_not_pass),
+		cmocka_unit_test(test_sum_sees_bits_and_order),
 		cmocka_unit_test(test_reservation_ends_when_the_page_changes),
 		cmocka_unit_test(test_without_staging_page_the_old_version_is_gone),
 		cmocka_unit_test(test_limit_and_switch),

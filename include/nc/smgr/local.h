@@ -86,6 +86,9 @@ typedef struct NcRelInfo
 	 * it may belong to an unlogged relation whose INIT fork is still to come.
 	 */
 	XLogRecPtr	born;
+
+	/* false: no block of it is local, except some that another process is writing just now */
+	bool		has_local;
 } NcRelInfo;
 
 /* Any process; may look at the directory. */

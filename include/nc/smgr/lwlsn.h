@@ -29,6 +29,12 @@ extern void nc_lwlsn_set_relation(const NcRelKey *rel, XLogRecPtr nms);
 /* Whole databases changed: every later request asks for at least this. */
 extern void nc_lwlsn_raise_all(XLogRecPtr nms);
 
+/*
+ * The LSN that a copy of this block made here must have reached, 0 if unknown: a
+ * page of the file cache is compared with it.  Any process.
+ */
+extern XLogRecPtr nc_lwlsn_exact(const NcRelKey *rel, BlockNumber block);
+
 /* What to ask with for this block, and the LSN its answer must reach (0 unknown). */
 extern void nc_lwlsn_query(const NcRelKey *rel, BlockNumber block, XLogRecPtr *nms,
 						   XLogRecPtr *exact);
