@@ -4,6 +4,7 @@
  */
 #include "nc/cache/lfc_list.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "nc/base/bytes.h"
@@ -114,18 +115,56 @@ compare_u32(uint32_t a, uint32_t b)
 	return a < b ? -1 : a > b;
 }
 
-int
-nc_lfc_list_compare(const void *a, const void *b)
+static int
+compare_place(const NcLfcItem *x, const NcLfcItem *y)
 {
-	const NcLfcItem *x = a;
-	const NcLfcItem *y = b;
-	int			c = compare_u32(y->heat, x->heat);
+	int			c = compare_u32(x->spc, y->spc);
 
-	if (c == 0)
-		c = compare_u32(x->spc, y->spc);
 	if (c == 0)
 		c = compare_u32(x->db, y->db);
 	if (c == 0)
 		c = compare_u32(x->rel, y->rel);
 	return c != 0 ? c : compare_u32(x->block, y->block);
+}
+
+static int
+by_place(const void *a, const void *b)
+{
+	return compare_place(a, b);
+}
+
+static int
+by_heat(const void *a, const void *b)
+{
+	const NcLfcItem *x = a;
+	const NcLfcItem *y = b;
+	int			c = compare_u32(y->heat, x->heat);
+
+	return c != 0 ? c : compare_place(x, y);
+}
+
+/* Are two items of one relation, and of one group of its blocks? */
+static bool
+same_group(const NcLfcItem *x, const NcLfcItem *y)
+{
+	return x->rel == y->rel && x->db == y->db && x->spc == y->spc &&
+		x->block / NC_LFC_LIST_GROUP == y->block / NC_LFC_LIST_GROUP;
+}
+
+void
+nc_lfc_list_sort(NcLfcItem *items, uint64_t n)
+{
+	uint64_t	end;
+
+	qsort(items, n, sizeof(items[0]), by_place);
+	for (uint64_t at = 0; at < n; at = end)
+	{
+		uint32_t	heat = items[at].heat;
+
+		for (end = at + 1; end < n && same_group(&items[at], &items[end]); end++)
+			heat = items[end].heat > heat ? items[end].heat : heat;
+		for (uint64_t i = at; i < end; i++)
+			items[i].heat = heat;
+	}
+	qsort(items, n, sizeof(items[0]), by_heat);
 }

@@ -229,7 +229,7 @@ nc_filecache_load(uint64 *n, char *err, size_t err_bytes)
 	if (items == NULL)
 		return NULL;
 	*n = head.items;
-	qsort(items, head.items, sizeof(NcLfcItem), nc_lfc_list_compare);
+	nc_lfc_list_sort(items, head.items);
 	return items;
 }
 

@@ -16,6 +16,7 @@
 
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -27,6 +28,7 @@
 #include "utils/resowner.h"
 
 #include "nc/base/clock.h"
+#include "nc/cache/lfc_list.h"
 #include "nc/client/client.h"
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
@@ -38,22 +40,31 @@
 #include "nc/smgr/skeleton.h"
 
 /* Pages of one request: private memory goes through bounce pages, which others need too. */
-#define RUN_MAX 16
+#define RUN_MAX NC_LFC_LIST_GROUP
 
 /* Errors without a success between them that end a prewarm. */
 #define ERRORS_MAX 5
 
+/* The writer empties all staging pages in about this time. */
+#define WRITER_PAUSE_US 200
+
 /* The longest rest between two runs while others wait. */
 #define REST_MAX_US 100000
 
-/* Blocks that are reserved and will be read together. */
+/*
+ * Blocks that will be read together.  Some between the first and the last may not
+ * be wanted: a page too many costs less than a round trip.
+ */
 typedef struct Batch
 {
 	NcRelKey	rel;
 	BlockNumber first;
 	int			n;
+	uint32		reserved;		/* bit i: block first + i is wanted, refs[i] its place */
 	NcLfcRef	refs[RUN_MAX];
 } Batch;
+
+StaticAssertDecl(RUN_MAX <= 32, "a bit for each block of a batch");
 
 static Batch batch;
 static char *pages_memory;
@@ -74,20 +85,28 @@ key_of(int i)
 	return (NcPageKey) {batch.rel, batch.first + i};
 }
 
+static bool
+is_reserved(int i)
+{
+	return (batch.reserved >> i & 1) != 0;
+}
+
 /* Nothing stays reserved, whatever happens to this process. */
 static void
 give_up_batch(void)
 {
 	for (int i = 0; i < batch.n; i++)
-		nc_lfc_discard(nc_filecache_index, &batch.refs[i]);
+		if (is_reserved(i))
+			nc_lfc_discard(nc_filecache_index, &batch.refs[i]);
 	batch.n = 0;
+	batch.reserved = 0;
 }
 
 /* Asks for the reserved blocks; raises an error as any read does. */
 static void
 read_batch(char **pages)
 {
-	XLogRecPtr	exact[RUN_MAX];
+	XLogRecPtr	exact[RUN_MAX] = {0};
 	NcRead		read = {.rel = batch.rel, .block = batch.first, .nblocks = batch.n,
 		.pages = pages, .exact = exact, .request_lsn = NC_LSN_MAX};
 
@@ -95,6 +114,9 @@ read_batch(char **pages)
 	{
 		XLogRecPtr	nms;
 
+		/* whatever comes for a block that is not wanted is right */
+		if (!is_reserved(i))
+			continue;
 		nc_lwlsn_query(&batch.rel, batch.first + i, &nms, &exact[i]);
 		read.not_modified_since = Max(read.not_modified_since, nms);
 	}
@@ -110,12 +132,14 @@ fill_batch(char **pages)
 	{
 		NcPageKey	key = key_of(i);
 
+		if (!is_reserved(i))
+			continue;
 		/* the writer is behind: wait for it, others are not to lose staging pages to us */
 		while (nc_lfc_urgent(nc_filecache_index) && nc_lfc_is_on(nc_filecache_index))
 		{
 			nc_filecache_wake(true);
 			CHECK_FOR_INTERRUPTS();
-			pg_usleep(1000);
+			pg_usleep(WRITER_PAUSE_US);
 		}
 		if (nc_lfc_fill(nc_filecache_index, &key, &batch.refs[i], (const uint8_t *) pages[i]))
 			atomic_fetch_add(&progress()->loaded, 1);
@@ -123,6 +147,7 @@ fill_batch(char **pages)
 			atomic_fetch_add(&progress()->skipped, 1);
 	}
 	batch.n = 0;
+	batch.reserved = 0;
 	nc_filecache_wake(false);
 }
 
@@ -133,7 +158,7 @@ swallow_error(MemoryContext context)
 	MemoryContextSwitchTo(context);
 	HOLD_INTERRUPTS();
 	LWLockReleaseAll();
-	atomic_fetch_add(&progress()->failed, batch.n);
+	atomic_fetch_add(&progress()->failed, pg_popcount32(batch.reserved));
 	give_up_batch();
 	if (atomic_load(&progress()->stop) == 0)
 	{
@@ -185,7 +210,7 @@ is_wanted(const NcRelKey *rel, BlockNumber block, BlockNumber length, bool plain
 	return false;
 }
 
-/* Brings the pages of one run, in batches that the pages already there break up. */
+/* Brings the pages of one run that are not there, with one request. */
 static void
 bring_run(const NcLfcItem *items, int n)
 {
@@ -194,6 +219,7 @@ bring_run(const NcLfcItem *items, int n)
 
 	batch.rel = rel;
 	batch.n = 0;
+	batch.reserved = 0;
 	for (int i = 0; i < n; i++)
 	{
 		NcPageKey	key = {rel, items[i].block};
@@ -210,18 +236,19 @@ bring_run(const NcLfcItem *items, int n)
 		if (!reserved)
 		{
 			atomic_fetch_add(&progress()->skipped, 1);
-			bring_batch();
 			continue;
 		}
 		if (batch.n == 0)
 			batch.first = key.block;
-		batch.refs[batch.n++] = ref;
+		batch.n = (int) (key.block - batch.first) + 1;
+		batch.refs[batch.n - 1] = ref;
+		batch.reserved |= UINT32_C(1) << (batch.n - 1);
 	}
 	bring_batch();
 	smgrclose(reln);
 }
 
-/* How many items from here on are neighbours of one heat. */
+/* How many items from here on are neighbours; of one heat, since that is how they are sorted. */
 static int
 run_length(const NcLfcItem *items, uint64 left)
 {
@@ -417,19 +444,23 @@ nc_prewarm_start(int workers, char *err, size_t err_bytes)
 	return started > 0;
 }
 
-void
+bool
 nc_prewarm_at_start(void)
 {
 	char		err[NC_FILECACHE_ERROR_BYTES + MAXPGPATH];
 
-	if (nc_filecache == NULL || nc_guc_lfc_prewarm_workers == 0 || !nc_filecache_usable() ||
-		atomic_exchange(&progress()->at_start, 1) != 0)
-		return;
+	if (nc_filecache == NULL || atomic_load(&progress()->at_start) != 0)
+		return true;
+	if (nc_guc_lfc_prewarm_workers == 0 || !nc_filecache_usable())
+		return false;
+	if (atomic_exchange(&progress()->at_start, 1) != 0)
+		return true;
 	/* the file itself came back, or there has never been a list */
 	if (atomic_load(&nc_filecache->adopted) != 0 || access(nc_filecache_list_path(), F_OK) != 0)
-		return;
+		return true;
 	if (!nc_prewarm_start(nc_guc_lfc_prewarm_workers, err, sizeof(err)))
 		ereport(LOG, (errmsg("neon_comm: no prewarm at start: %s", err)));
+	return true;
 }
 
 bool

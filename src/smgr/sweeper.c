@@ -47,6 +47,10 @@
 /* How often a process that finds the index full sweeps by itself. */
 #define SWEEP_FOR_ROOM_MS 200
 
+/* After a start the sweeper looks so often, so many times, whether the file cache is there to be filled. */
+#define EARLY_LOOK_MS 50
+#define EARLY_LOOKS 200
+
 typedef struct Horizon
 {
 	FullTransactionId oldest;
@@ -191,6 +195,7 @@ void
 nc_sweeper_main(Datum arg)
 {
 	MemoryContext context;
+	int			early_looks = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -202,8 +207,12 @@ nc_sweeper_main(Datum arg)
 
 	for (;;)
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 nc_guc_sweep_interval, PG_WAIT_EXTENSION);
+		/* the file cache is about to come up, and queries want its pages: that does not wait for a round */
+		bool		early = !nc_prewarm_at_start() && early_looks++ < EARLY_LOOKS;
+		int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+									   early ? Min(EARLY_LOOK_MS, nc_guc_sweep_interval) :
+									   nc_guc_sweep_interval, PG_WAIT_EXTENSION);
+
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
@@ -211,8 +220,8 @@ nc_sweeper_main(Datum arg)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		(void) nc_sweep();
-		nc_prewarm_at_start();
+		if (!early || (events & WL_LATCH_SET) != 0)
+			(void) nc_sweep();
 		MemoryContextReset(context);
 	}
 }

@@ -89,15 +89,45 @@ test_items_round_trip_and_hash(void **state)
 static void
 test_order(void **state)
 {
+	/* blocks 2, 3 and 4 of relation 20 are one group, 40 is of another one */
 	NcLfcItem	items[] = {
-		{1663, 5, 20, 4, 0, 0, 0}, {1663, 5, 20, 3, 0, 0, 7}, {1663, 5, 10, 9, 0, 0, 7},
-		{1663, 5, 20, 2, 0, 0, 7}, {1663, 4, 30, 1, 0, 0, 4}
+		{1663, 5, 20, 4, 0, 0, 0}, {1663, 5, 20, 40, 0, 0, 6}, {1663, 5, 20, 3, 0, 0, 7},
+		{1663, 5, 10, 9, 0, 0, 7}, {1663, 5, 20, 2, 0, 0, 1}, {1663, 4, 30, 1, 0, 0, 4},
+		{1663, 5, 20, 16, 0, 0, 5}
 	};
-	uint32_t	blocks[] = {9, 2, 3, 1, 4};
+	uint32_t	blocks[] = {9, 2, 3, 4, 40, 16, 1};
+	uint32_t	heats[] = {7, 7, 7, 7, 6, 5, 4};
 
-	qsort(items, 5, sizeof(items[0]), nc_lfc_list_compare);
-	for (int i = 0; i < 5; i++)
+	nc_lfc_list_sort(items, 7);
+	for (int i = 0; i < 7; i++)
+	{
 		assert_int_equal(items[i].block, blocks[i]);
+		assert_int_equal(items[i].heat, heats[i]);
+	}
+	nc_lfc_list_sort(items, 0);
+}
+
+/* Pages of random heat do not tear neighbours apart. */
+static void
+test_order_keeps_neighbours(void **state)
+{
+	enum
+	{
+		N = 4096
+	};
+	NcLfcItem  *items = calloc(N, sizeof(*items));
+	int			runs = 1;
+
+	for (uint32_t i = 0; i < N; i++)
+		items[i] = (NcLfcItem) {1663, 5, 20, i * 1103 % N, 0, 0, i * 7919 % 104729 % 8};
+	nc_lfc_list_sort(items, N);
+	for (int i = 1; i < N; i++)
+	{
+		assert_true(items[i].heat <= items[i - 1].heat);
+		runs += items[i].block != items[i - 1].block + 1;
+	}
+	assert_true(runs <= N / NC_LFC_LIST_GROUP);
+	free(items);
 }
 
 int
@@ -108,6 +138,7 @@ main(void)
 		cmocka_unit_test(test_any_damage_of_the_head_is_noticed),
 		cmocka_unit_test(test_items_round_trip_and_hash),
 		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_order_keeps_neighbours),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -47,7 +47,15 @@ extern void nc_lfc_list_decode_item(const uint8_t *bytes, NcLfcItem *item);
 /* The hash of all items so far and these bytes. */
 extern uint64_t nc_lfc_list_hash(uint64_t hash, const uint8_t *bytes, size_t n);
 
-/* For qsort: hottest first, then neighbours together. */
-extern int	nc_lfc_list_compare(const void *a, const void *b);
+/* Neighbours that are brought in together. */
+#define NC_LFC_LIST_GROUP 16
+
+/*
+ * Puts the hottest first, but keeps neighbours together: each group of
+ * NC_LFC_LIST_GROUP blocks is as hot as its hottest page, which becomes the heat
+ * of all its items.  Heat alone would tear a table that is read at random into
+ * single pages, each a round trip.
+ */
+extern void nc_lfc_list_sort(NcLfcItem *items, uint64_t n);
 
 #endif							/* NC_CACHE_LFC_LIST_H */

@@ -14,8 +14,11 @@
  */
 extern bool nc_prewarm_start(int workers, char *err, size_t err_bytes);
 
-/* Once after each start of the server, as soon as the cache is on. By the sweeper. */
-extern void nc_prewarm_at_start(void);
+/*
+ * Once after each start of the server, as soon as the cache is on.  False: it is
+ * not on yet, ask again.  By the sweeper.
+ */
+extern bool nc_prewarm_at_start(void);
 
 /* Asks the workers to end; true when some were running. */
 extern bool nc_prewarm_stop(void);
