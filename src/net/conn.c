@@ -244,6 +244,7 @@ nc_conn_send(NcConn *c, NcFlight *flight)
 	flight->was_sent = true;
 	flight->sent_us = net->now_us;
 	nc_flight_append(&c->in_flight, flight);
+	c->pool->background_sent += flight->background ? 1 : 0;
 	c->requests++;
 	if (c->in_flight.count == 1)
 		nc_net_arm(net, net->now_us + net->settings.silence_timeout_us);
@@ -257,6 +258,19 @@ prove(NcConn *c)
 		return;
 	c->proved = true;
 	nc_pool_proved(c->pool);
+}
+
+/* What a request took that somebody waits for, and did so from the beginning. */
+static void
+note_time(NcPool *pool, const NcFlight *flight)
+{
+	NcNet	   *net = pool->net;
+
+	if (flight->background)
+		pool->background_sent--;
+	else if (!flight->promoted &&
+			 nc_yield_note(&pool->yield, net->now_us, net->now_us - flight->sent_us))
+		nc_count(net->counters, NC_COUNTER_YIELDS, 1);
 }
 
 /* One CopyData: the answer to the oldest request, or the end of this connection. */
@@ -291,6 +305,7 @@ handle_answer(NcConn *c, const NcFrame *frame)
 		return;
 	}
 	nc_flight_pop(&c->in_flight);
+	note_time(c->pool, flight);
 	c->progress_us = net->now_us;
 	c->answered = true;
 	c->pool->backoff_us = 0;

@@ -125,6 +125,7 @@ take_queues(NcPool *pool, NcFlightList *displaced)
 {
 	nc_flight_append_list(displaced, &pool->again);
 	nc_flight_append_list(displaced, &pool->foreground);
+	nc_flight_append_list(displaced, &pool->promoted);
 	nc_flight_append_list(displaced, &pool->background);
 }
 
@@ -213,7 +214,8 @@ nc_net_submit(NcNet *net, uint32_t shard, NcFlight *flight)
 
 	NC_ASSERT(shard < net->npools);
 	pool = net->pools[shard];
-	nc_flight_append(flight->background ? &pool->background : &pool->foreground, flight);
+	nc_flight_append(!flight->background ? &pool->foreground :
+					 flight->promoted ? &pool->promoted : &pool->background, flight);
 }
 
 uint32_t
@@ -231,9 +233,9 @@ nc_net_promote(NcNet *net, uint64_t group)
 			continue;
 		while ((flight = nc_flight_pop(&pool->background)) != NULL)
 		{
-			flight->background = flight->background && flight->group != group;
-			n += flight->background ? 0 : 1;
-			nc_flight_append(flight->background ? &rest : &pool->foreground, flight);
+			flight->promoted = flight->group == group;
+			n += flight->promoted ? 1 : 0;
+			nc_flight_append(flight->promoted ? &pool->promoted : &rest, flight);
 		}
 		pool->background = rest;
 	}

@@ -8,6 +8,7 @@
 #include "nc/base/mutant.h"
 #include "nc/net/net.h"
 #include "nc/net/resolve.h"
+#include "nc/net/yield.h"
 
 /* Why a connection ends: chooses the counter, the back-off and the wording. */
 typedef enum NcConnEnd
@@ -28,7 +29,10 @@ struct NcPool
 	NcConninfoParts parts;
 
 	NcFlightList foreground;	/* somebody waits */
-	NcFlightList background;	/* nobody does */
+	NcFlightList promoted;		/* somebody came to wait for what was read ahead */
+	NcFlightList background;	/* nobody waits */
+	uint32_t	background_sent;	/* of these, in flight on its connections */
+	NcYield		yield;			/* how many that may be */
 	NcFlightList again;			/* answered "not now": asked again from again_at_us on */
 	uint64_t	again_at_us;
 	uint64_t	again_pause_us; /* the last pause; 0 after a good answer */

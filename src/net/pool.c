@@ -6,9 +6,10 @@
  * Runs in the communicator.  A shard has connections for requests that somebody
  * waits for and, once there are others, some for these: a page server answers the
  * requests of a connection one after the other, so whoever waits must not queue
- * behind a scan's readahead.  Queues are served foreground first.  Requests of one
- * range stay together on one connection while it has room, because page servers
- * answer consecutive reads as a batch.
+ * behind a scan's readahead; nor behind what of it the scan itself has come to wait
+ * for, which goes first among its like.  Requests of one range stay together on one
+ * connection while it has room, because page servers answer consecutive reads as a
+ * batch.
  */
 #include "net_int.h"
 
@@ -27,7 +28,7 @@
 static uint32_t
 pool_queued(const NcPool *pool)
 {
-	return pool->foreground.count + pool->background.count;
+	return pool->foreground.count + pool->promoted.count + pool->background.count;
 }
 
 static void
@@ -186,6 +187,7 @@ take_back(NcPool *pool, NcFlightList *from, NcConnEnd why, const char *reason)
 
 	while ((flight = nc_flight_pop(from)) != NULL)
 	{
+		pool->background_sent -= flight->background ? 1 : 0;
 		if (NC_MUTANT(LOST_RESEND) || (NC_MUTANT(DROPPED_FORGOTTEN) && flight->background))
 			continue;
 		if (!flight->background)
@@ -303,6 +305,14 @@ flush(NcPool *pool)
 		nc_stream_flush(pool->conns[i]);
 }
 
+/* Has readahead as much on its way as those who wait allow? Its answers end that. */
+static bool
+held_back(const NcPool *pool)
+{
+	return pool->background_sent > 0 &&
+		pool->background_sent >= nc_yield_limit(&pool->yield, pool->net->now_us);
+}
+
 static void
 serve(NcPool *pool, NcFlightList *queue)
 {
@@ -320,12 +330,27 @@ serve(NcPool *pool, NcFlightList *queue)
 			host->unwanted(host->ctx, flight);
 			continue;
 		}
+		if (flight->background && held_back(pool))
+			break;
 		c = choose(pool, flight, c, group);
 		if (c == NULL)
 			break;
 		group = flight->group;
 		nc_flight_pop(queue);
 		nc_conn_send(c, flight);
+	}
+}
+
+/* Without a connection of their own kind, promoted flights would be served when nobody else waits. */
+static void
+treat_as_foreground(NcPool *pool)
+{
+	NcFlight   *flight;
+
+	while ((flight = nc_flight_pop(&pool->promoted)) != NULL)
+	{
+		flight->background = false;
+		nc_flight_append(&pool->foreground, flight);
 	}
 }
 
@@ -350,6 +375,7 @@ void
 nc_pool_sweep(NcPool *pool)
 {
 	sweep_queue(pool, &pool->foreground);
+	sweep_queue(pool, &pool->promoted);
 	sweep_queue(pool, &pool->background);
 	sweep_queue(pool, &pool->again);
 }
@@ -528,7 +554,7 @@ count_kind(const NcPool *pool, bool bulk, uint32_t *coming_room)
 static void
 grow_kind(NcPool *pool, bool bulk, uint32_t most)
 {
-	uint32_t	queued = bulk ? pool->background.count : pool->foreground.count;
+	uint32_t	queued = bulk ? pool->promoted.count + pool->background.count : pool->foreground.count;
 	uint32_t	coming;
 	uint32_t	n = count_kind(pool, bulk, &coming);
 
@@ -551,7 +577,8 @@ grow(NcPool *pool)
 		return;
 	grow_kind(pool, false, pool->net->settings.conns_max - bulk);
 	/* a cap of one connection: it serves both */
-	grow_kind(pool, true, bulk);
+	if (!held_back(pool))
+		grow_kind(pool, true, bulk);
 }
 
 void
@@ -561,8 +588,11 @@ nc_pool_turn(NcPool *pool)
 		nc_flight_prepend_list(&pool->foreground, &pool->again);
 	if (pool_queued(pool) > 0)
 	{
+		if (pool->promoted.head != NULL && count_ready(pool, true) == 0)
+			treat_as_foreground(pool);
 		serve(pool, &pool->foreground);
-		if (pool->foreground.head == NULL)
+		serve(pool, &pool->promoted);
+		if (pool->foreground.head == NULL && pool->promoted.head == NULL)
 			serve(pool, &pool->background);
 		flush(pool);
 	}

@@ -194,7 +194,7 @@ pools_empty(const NcNet *net)
 	{
 		const NcPool *pool = net->pools[i];
 
-		if (pool->foreground.count + pool->background.count + pool->again.count > 0)
+		if (pool->foreground.count + pool->promoted.count + pool->background.count + pool->again.count > 0)
 			return false;
 		for (uint32_t c = 0; c < pool->nconns; c++)
 			if (pool->conns[c]->in_flight.count > 0)

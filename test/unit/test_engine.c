@@ -19,6 +19,7 @@
 
 #include "engine_world.h"
 #include "nc/net/net.h"
+#include "nc/net/yield.h"
 
 static NcIoMethod method;
 
@@ -978,6 +979,68 @@ test_bulk_apart(void **state)
 	world_close(w);
 }
 
+/* Three ranges of 32 blocks are asked for ahead; then they are there. */
+static void
+three_ahead(World *w, bool expect)
+{
+	for (uint32_t i = 0; i < 3; i++)
+	{
+		WorldRead	p = {.ring = 1, .slot = 40 + i, .class = NC_SLOT_CLASS_PREFETCH, .rel = 100,
+			.block = 32 * i, .nblocks = 32, .dest = 32 * i};
+
+		if (expect)
+			expect_pages(w, &p);
+		else
+			world_submit(w, &p);
+	}
+}
+
+static void
+turn_until_held(World *w, uint32_t n)
+{
+	while (mock_ps_held(w->servers[0]) < n)
+		world_turn(w);
+}
+
+/* While pages that somebody waits for come late, less is read ahead at a time. */
+static void
+test_readahead_yields(void **state)
+{
+	World	   *w = open_world(2, 1);
+	WorldRead	r = {.slot = 0, .rel = 101, .block = 8, .dest = 4000};
+
+	w->config.connections_per_shard_max = 2;
+	world_start(w);
+	/* both connections, and the least time of a read */
+	three_ahead(w, false);
+	three_ahead(w, true);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+
+	for (int i = 0; i < 30; i++)
+	{
+		mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+		world_submit(w, &r);
+		turn_until_held(w, 1);
+		w->now_us += 10000;
+		mock_ps_release(w->servers[0]);
+		expect_pages(w, &r);
+	}
+	assert_in_range(world_counter(w, NC_COUNTER_YIELDS), 5, 20);
+
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	three_ahead(w, false);
+	turn_until_held(w, NC_YIELD_MIN);
+	world_turns(w, 50);
+	assert_int_equal(mock_ps_held(w->servers[0]), NC_YIELD_MIN);
+	/* nobody has waited for a while: no limit but that of the connection */
+	w->now_us += NC_YIELD_FRESH_US;
+	turn_until_held(w, NC_CONN_BULK_DEPTH);
+	mock_ps_release(w->servers[0]);
+	three_ahead(w, true);
+	world_close(w);
+}
+
 /* A read ahead that somebody comes to wait for leaves the queue behind which it was. */
 static void
 test_promoted(void **state)
@@ -1014,6 +1077,36 @@ test_promoted(void **state)
 }
 
 /* The client goes between two pages of a range: nothing is written to its memory any more. */
+/* What a scan has come to wait for stays among its like: a point read does not queue behind it. */
+static void
+test_promoted_apart(void **state)
+{
+	World	   *w = open_world(2, 1);
+	WorldRead	r = {.slot = 0, .rel = 101, .block = 8, .dest = 4000};
+	uint32_t	sent;
+
+	w->config.connections_per_shard_max = 2;
+	world_start(w);
+	three_ahead(w, false);
+	three_ahead(w, true);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	three_ahead(w, false);
+	turn_until_held(w, NC_CONN_BULK_DEPTH);
+	sent = mock_ps_requests(w->servers[0]);
+	atomic_fetch_or(&w->area.rings[1].promoted, UINT64_C(1) << 42);
+	(void) nc_ring_notify(&w->area, 1);
+	world_wait_counter(w, NC_COUNTER_PREFETCH_PROMOTED, 1);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_int_equal(mock_ps_requests(w->servers[0]), sent + 1);
+	mock_ps_release(w->servers[0]);
+	three_ahead(w, true);
+	world_close(w);
+}
+
 static void
 test_prefetch_withdrawn(void **state)
 {
@@ -1436,7 +1529,9 @@ main(void)
 		BOTH(test_connect_timeout),
 		BOTH(test_pool_cap),
 		BOTH(test_bulk_apart),
+		BOTH(test_readahead_yields),
 		BOTH(test_promoted),
+		BOTH(test_promoted_apart),
 		BOTH(test_prefetch_withdrawn),
 		BOTH(test_wake_for_slot),
 		BOTH(test_pool_lazy),

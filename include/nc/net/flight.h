@@ -21,6 +21,7 @@ typedef struct NcFlight
 	uint64_t	sent_us;		/* when it was last sent */
 	uint32_t	refusals;		/* error answers after which it is asked again */
 	bool		background;		/* nobody waits: served last, dropped with its connection */
+	bool		promoted;		/* background, and then somebody came to wait */
 	bool		was_sent;		/* a later sending is a repetition */
 } NcFlight;
 

@@ -111,7 +111,7 @@ extern void nc_net_submit(NcNet *net, uint32_t shard, NcFlight *flight);
 
 /*
  * Somebody waits for the background flights of this group: those that are queued
- * go to the end of the foreground queues.  Returns how many did.
+ * go before those that nobody waits for.  Returns how many did.
  */
 extern uint32_t nc_net_promote(NcNet *net, uint64_t group);
 
