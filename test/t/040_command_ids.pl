@@ -33,6 +33,7 @@ is( $c->sql(q{
 	FETCH k;
 	COMMIT;}),
 	'0|10000', 'a cursor does not see later changes of its own transaction');
+cmp_ok($c->counter('reads_local'), '>', 0, 'its pages came back from local blocks');
 is($c->sql('SELECT sum(v), count(*) FROM cur'), '20000|12000', 'and they are there afterwards');
 
 # INSERT .. SELECT from the same table ends.

@@ -94,5 +94,6 @@ foreach my $strategy ('file_copy', 'wal_log')
 	$c->evict(db => 'copy_wal_log');
 }
 is($c->counter('stale_answers'), 0, 'no answer was old');
+cmp_ok($c->counter('feed_rings'), '>', 0, 'who waited for WAL woke the feed');
 $c->check_logs;
 done_testing();
