@@ -24,7 +24,7 @@ my $watch = $c->session;
 $watch->query(q{SET plan_cache_mode = force_generic_plan;
 	PREPARE counters AS SELECT name, value FROM neon_comm.counters;
 	PREPARE lent AS SELECT lent FROM neon_comm.staging();
-	PREPARE slots(int) AS SELECT count(*) FROM neon_comm.slots WHERE pid = $1 AND slot >= 32;
+	PREPARE slots(int) AS SELECT count(*) FROM neon_comm.slots WHERE pid = $1;
 	PREPARE status(bigint) AS SELECT epoch > $1 FROM neon_comm.status();
 	PREPARE restart AS SELECT neon_comm.restart_communicator();
 	PREPARE stop(int) AS SELECT pg_terminate_backend($1, 30000);});
@@ -50,9 +50,10 @@ sub reader
 	my $s = $c->session;
 	$s->query(q{SET enable_seqscan = off; SET effective_io_concurrency = 16; SET max_parallel_workers_per_gather = 0;
 		PREPARE ahead(int, int) AS SELECT pg_prewarm('self', 'prefetch', 'main', $1, $2);
+		PREPARE scattered(int, int) AS SELECT count(pg_prewarm('self', 'prefetch', 'main', b, b)) FROM generate_series($1, $2, 2) b;
 		PREPARE one(int) AS SELECT id FROM self WHERE ctid = ('(' || $1 || ',1)')::tid;
 		PREPARE wrong AS SELECT count(*) FROM self WHERE id BETWEEN 0 AND 999 AND (ctid::text::point)[0]::int <> id;
-		EXECUTE ahead(0, 0); EXECUTE one(0);});
+		EXECUTE ahead(0, 0); EXECUTE scattered(0, 0); EXECUTE one(0);});
 	$s->pid;
 	return $s;
 }
@@ -163,6 +164,18 @@ sub go_on { kill 'CONT', @stopped; return }
 	$s->query('ROLLBACK');
 	go_on();
 	is($s->query('EXECUTE one(505)'), 505, 'and the page can be read');
+
+	# as much as a process may have on its way leaves room for what it waits for itself
+	$c->evict;
+	$s->query('EXECUTE ahead(0, 0)');
+	$b = counters();
+	stop_servers();
+	$s->query('BEGIN; EXECUTE scattered(0, 200)');
+	is(moved($b)->{prefetch_issued}, 32, 'all its slots for pages ahead are in use');
+	$s->send('EXECUTE one(951)');
+	go_on();
+	is($s->wait, 951, 'and a read finds one') or diag($s->{last_error});
+	$s->query('COMMIT');
 
 	# lost with its connection
 	$c->evict;

@@ -18,7 +18,7 @@
 #include "nc/wire/session.h"
 
 #define IN_BYTES (256 * 1024)
-#define OUT_BYTES (4 * 1024 * 1024)
+#define OUT_BYTES (16 * 1024 * 1024)
 #define ANSWER_BYTES (16 * 1024)
 #define HELD_MAX 1024
 #define RULES_MAX 8
@@ -37,6 +37,7 @@ typedef struct MockConn
 {
 	int			fd;				/* -1 = free */
 	MockPhase	phase;
+	bool		deaf;			/* reads nothing */
 	NcTls	   *tls;
 	uint32_t	tls_writes;
 	int			version;
@@ -71,6 +72,7 @@ struct MockPs
 	char		password[64];
 	NcTlsContext *tls;
 	size_t		tls_record_bytes;
+	uint32_t	tls_new_keys;	/* after so many records, 0 = never */
 	char		last_command[128];
 	char		last_params[NC_STARTUP_PARAMS_MAX][2][128];
 	int			nlast_params;
@@ -245,6 +247,26 @@ mock_ps_tls(MockPs *m, NcTlsContext *context, size_t record_bytes)
 {
 	m->tls = context;
 	m->tls_record_bytes = record_bytes;
+	m->tls_new_keys = 5;
+}
+
+void
+mock_ps_same_keys(MockPs *m)
+{
+	m->tls_new_keys = 0;
+}
+
+void
+mock_ps_small_buffer(MockPs *m, int bytes)
+{
+	setsockopt(m->listen_fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
+}
+
+void
+mock_ps_deaf(MockPs *m, bool deaf)
+{
+	for (int i = 0; i < MOCK_CONNS_MAX; i++)
+		m->conns[i].deaf = deaf;
 }
 
 uint32_t
@@ -534,6 +556,16 @@ mock_ps_release(MockPs *m)
 	}
 }
 
+void
+mock_ps_say_page(MockPs *m)
+{
+	NcPsRequest req = {.tag = NC_REQ_GETPAGE};
+
+	for (int i = 0; i < MOCK_CONNS_MAX; i++)
+		if (m->conns[i].fd >= 0 && m->conns[i].phase == PHASE_STREAM)
+			answer(m, &m->conns[i], &req);
+}
+
 /* ---- session ---- */
 
 static void
@@ -745,7 +777,7 @@ send_record(MockPs *m, MockConn *c)
 	size_t		bytes = c->out_bytes < m->tls_record_bytes ? c->out_bytes : m->tls_record_bytes;
 	ssize_t		n;
 
-	if (++c->tls_writes % 5 == 0)
+	if (m->tls_new_keys > 0 && ++c->tls_writes % m->tls_new_keys == 0)
 		(void) SSL_key_update(c->tls, SSL_KEY_UPDATE_REQUESTED);
 	n = nc_tls_write(c->tls, c->out, bytes, &fault);
 	errno = n == 0 ? EAGAIN : EPIPE;
@@ -759,6 +791,8 @@ read_some(MockPs *m, MockConn *c)
 	ssize_t		n;
 	NcTlsFault	fault;
 
+	if (c->deaf)
+		return true;
 	if (c->phase == PHASE_TLS)
 	{
 		n = nc_tls_handshake(c->tls, &fault);

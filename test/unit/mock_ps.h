@@ -68,6 +68,15 @@ extern void mock_ps_door(MockPs *m, MockDoor door);
 extern void mock_ps_down(MockPs *m);
 extern void mock_ps_up(MockPs *m);
 
+/* New connections have a receive buffer of so many bytes. */
+extern void mock_ps_small_buffer(MockPs *m, int bytes);
+
+/* The present connections are not read any more, or again. */
+extern void mock_ps_deaf(MockPs *m, bool deaf);
+
+/* Says a page on each connection, asked or not: in v2 it may be the answer to any request. */
+extern void mock_ps_say_page(MockPs *m);
+
 /* Closes all connections. */
 extern void mock_ps_drop_all(MockPs *m);
 
@@ -81,6 +90,9 @@ extern void mock_ps_password(MockPs *m, const char *password);
  * keys that the peer must follow.  The context stays the caller's.
  */
 extern void mock_ps_tls(MockPs *m, NcTlsContext *context, size_t record_bytes);
+
+/* TLS without new keys. */
+extern void mock_ps_same_keys(MockPs *m);
 
 /* What happened so far. */
 extern uint32_t mock_ps_accepted(const MockPs *m);

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -134,6 +135,25 @@ test_kick(void **state)
 	nc_ring_kick(&a.area);
 	assert_true(bell_rang(&a.area));
 	assert_false(bell_rang(&a.area));
+	drop_area(&a);
+}
+
+/* A counter that is full blocks nobody, and nobody learns of it. */
+static void
+test_saturated(void **state)
+{
+	Area		a = make_area(1, 0);
+	uint64_t	full = UINT64_MAX - 1;
+
+	assert_int_equal(write(a.area.eventfd, &full, sizeof(full)), sizeof(full));
+	assert_true(nc_doorbell_sleep(&a.area));
+	errno = ERANGE;
+	for (int i = 0; i < 1000; i++)
+		assert_true(nc_ring_notify(&a.area, 0));
+	assert_int_equal(errno, ERANGE);
+	assert_true(bell_rang(&a.area));
+	assert_false(bell_rang(&a.area));
+	assert_true(nc_doorbell_take(&a.area, 0) == 1);
 	drop_area(&a);
 }
 
@@ -298,6 +318,7 @@ main(void)
 		cmocka_unit_test(test_bits),
 		cmocka_unit_test(test_sleep),
 		cmocka_unit_test(test_kick),
+		cmocka_unit_test(test_saturated),
 		cmocka_unit_test(test_completion),
 		cmocka_unit_test(test_threads)
 	};
