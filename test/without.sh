@@ -107,7 +107,7 @@ run_tap() {
 }
 
 first_failure() {				# LOG
-	grep -m1 -aE '^\[  ERROR|^not ok|Failed test|Assertion|Sanitizer|[Dd]ied|ERROR|FATAL|PANIC| at .* line ' "$1" |
+	grep -m1 -aE '^\[  ERROR|^not ok|Failed test|[Aa]ssertion|Sanitizer|[Dd]ied|ERROR|FATAL|PANIC| at .* line ' "$1" |
 		tr -s ' #' ' ' | sed "s|$copy/||g" | cut -c1-110
 }
 

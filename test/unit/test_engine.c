@@ -51,6 +51,17 @@ expect_pages(World *w, const WorldRead *r)
 	assert_true(world_pages_right(w, r));
 }
 
+/* Turns until a server holds so many requests back. */
+static void
+wait_held(World *w, const MockPs *server, uint32_t n)
+{
+	for (int i = 0; i < WORLD_TURNS_MAX && mock_ps_held(server) < n; i++)
+		world_turn(w);
+	if (mock_ps_held(server) < n)
+		fail_msg("%u requests are held after %d turns; log:\n%s", mock_ps_held(server), WORLD_TURNS_MAX,
+				 w->log);
+}
+
 /* ---- it works ---- */
 
 static void
@@ -183,8 +194,7 @@ test_wakes(void **state)
 	world_submit(w, &a);
 	world_submit(w, &b);
 	world_submit(w, &c);
-	while (mock_ps_held(w->servers[0]) < 3)
-		world_turn(w);
+	wait_held(w, w->servers[0], 3);
 	mock_ps_release(w->servers[0]);
 	expect_pages(w, &a);
 	expect_pages(w, &b);
@@ -322,13 +332,11 @@ test_cancel_in_flight(void **state)
 	world_start(w);
 	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
 	world_submit(w, &r);
-	while (mock_ps_held(w->servers[0]) == 0)
-		world_turn(w);
+	wait_held(w, w->servers[0], 1);
 	assert_true(world_cancel(w, 0, 0));
 	memset(w->dest, 0x5a, NC_PAGE_BYTES);
 	world_submit(w, &again);
-	while (mock_ps_held(w->servers[0]) < 2)
-		world_turn(w);
+	wait_held(w, w->servers[0], 2);
 	mock_ps_release(w->servers[0]);
 	expect_pages(w, &again);
 	assert_int_equal(world_counter(w, NC_COUNTER_LATE_ANSWERS), 1);
@@ -439,8 +447,7 @@ test_resend_order(void **state)
 	world_start(w);
 	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
 	world_submit(w, &r);
-	while (mock_ps_held(w->servers[0]) < 6)
-		world_turn(w);
+	wait_held(w, w->servers[0], 6);
 	before = mock_ps_requests(w->servers[0]);
 	mock_ps_drop_all(w->servers[0]);
 	expect_pages(w, &r);
@@ -570,8 +577,7 @@ test_prefetch_dropped(void **state)
 	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
 	world_submit(w, &p);
 	world_submit(w, &r);
-	while (mock_ps_held(w->servers[0]) < 2)
-		world_turn(w);
+	wait_held(w, w->servers[0], 2);
 	mock_ps_drop_all(w->servers[0]);
 	world_wait(w, 0, 40);
 	assert_int_equal(world_collect(w, 0, 40), NC_SLOT_RESULT_UNREACHABLE);
@@ -967,8 +973,7 @@ test_bulk_apart(void **state)
 		p.block = p.dest = 32 * i;
 		world_submit(w, &p);
 	}
-	while (mock_ps_held(w->servers[0]) < 64)
-		world_turn(w);
+	wait_held(w, w->servers[0], 64);
 	world_submit(w, &r);
 	expect_pages(w, &r);
 	assert_int_equal(world_state(w, 1, 40), NC_SLOT_TAKEN);
@@ -1058,8 +1063,7 @@ test_promoted(void **state)
 		p.block = p.dest = 32 * i;
 		world_submit(w, &p);
 	}
-	while (mock_ps_held(w->servers[0]) < 4)
-		world_turn(w);
+	wait_held(w, w->servers[0], 4);
 	atomic_fetch_or(&w->area.rings[0].promoted, UINT64_C(1) << 43 | UINT64_C(1) << 5);
 	(void) nc_ring_notify(&w->area, 0);
 	world_wait_counter(w, NC_COUNTER_PREFETCH_PROMOTED, 1);
@@ -1249,8 +1253,8 @@ test_map_change(void **state)
 		r[i] = (WorldRead) {.ring = i, .slot = i, .rel = 100 + i, .nblocks = 16, .dest = 16 * i};
 		world_submit(w, &r[i]);
 	}
-	while (mock_ps_held(w->servers[0]) == 0 || mock_ps_held(w->servers[1]) == 0)
-		world_turn(w);
+	wait_held(w, w->servers[0], 1);
+	wait_held(w, w->servers[1], 1);
 
 	/* server 0 stays shard 0, server 1 goes, server 2 comes, stripe changes */
 	snprintf(w->map.conninfo[1], sizeof(w->map.conninfo[1]), "%s",
@@ -1305,8 +1309,7 @@ test_map_removed(void **state)
 	world_start(w);
 	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
 	world_submit(w, &r);
-	while (mock_ps_held(w->servers[0]) == 0)
-		world_turn(w);
+	wait_held(w, w->servers[0], 1);
 	w->map.shard_count = 0;
 	nc_engine_set_shard_map(w->engine, &w->map);
 	world_wait(w, 0, 0);
@@ -1325,8 +1328,7 @@ test_configure(void **state)
 	world_start(w);
 	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
 	world_submit(w, &r);
-	while (mock_ps_held(w->servers[0]) == 0)
-		world_turn(w);
+	wait_held(w, w->servers[0], 1);
 	w->config.protocol_version = 2;
 	nc_engine_configure(w->engine, &w->config);
 	expect_pages(w, &r);
@@ -1348,8 +1350,7 @@ test_takeover(void **state)
 	world_start(w);
 	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
 	world_submit(w, &a);
-	while (mock_ps_held(w->servers[0]) == 0)
-		world_turn(w);
+	wait_held(w, w->servers[0], 1);
 	assert_int_equal(world_state(w, 0, 0), NC_SLOT_TAKEN);
 	world_stop(w);
 	assert_int_equal(world_state(w, 0, 0), NC_SLOT_TAKEN);
