@@ -37,6 +37,7 @@ nc_feed_conn_create(int fd, const char *address, TimestampTz now)
 	conn->slot = -1;
 	conn->segment.fd = -1;
 	conn->connected_at = now;
+	conn->connected_since = GetCurrentTimestamp();
 	conn->heard_at = now;
 	strlcpy(conn->address, address, sizeof(conn->address));
 	return conn;

@@ -241,7 +241,7 @@ publish_row(int slot, const NcFeedTurn *turn)
 		row.flush = conn->flush;
 		row.apply = conn->apply;
 		row.reply_time = conn->reply_time;
-		row.connected_since = conn->connected_at;
+		row.connected_since = conn->connected_since;
 	}
 	nc_feed_row_write(slot, &row);
 }
@@ -290,6 +290,13 @@ choose_sleep(const NcFeedTurn *turn)
 	return stop_requested ? Min(poll_ms, POLL_STOPPING_MS) : poll_ms;
 }
 
+static void
+read_clocks(NcFeedTurn *turn)
+{
+	turn->now = nc_feed_clock();
+	turn->wall = GetCurrentTimestamp();
+}
+
 /*
  * Waits for events, but not when somebody has rung since the turn began and
  * there is WAL for him.  Other WAL waits for the poll, which makes messages of
@@ -307,7 +314,7 @@ wait_for_events(NcFeedTurn *turn, int timeout_ms)
 	n = epoll_wait(epoll_fd, events, EVENTS_PER_TURN, timeout_ms);
 	pgstat_report_wait_end();
 	nc_feed_sleep_end();
-	turn->now = GetCurrentTimestamp();
+	read_clocks(turn);
 	for (int i = 0; i < n; i++)
 		take_event(&events[i], turn);
 }
@@ -318,7 +325,7 @@ one_turn(NcFeedTurn *turn)
 	bool		more;
 
 	NC_TEST_POINT("feed-turn");
-	turn->now = GetCurrentTimestamp();
+	read_clocks(turn);
 	turn->limit = nc_feed_wal_limit();
 	nc_feed_retain_tick(turn);
 	more = pump_connections(turn);

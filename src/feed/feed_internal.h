@@ -26,6 +26,7 @@
 #include "datatype/timestamp.h"
 
 #include "nc/auth/guard.h"
+#include "nc/base/clock.h"
 #include "nc/feed/feed.h"
 #include "nc/wire/session.h"
 
@@ -165,9 +166,10 @@ typedef struct NcFeedConn
 	bool		tls_wants_write;	/* its last read or handshake needs room in the socket */
 	uint32		interest;		/* what epoll watches now */
 	char		address[NC_FEED_ADDRESS_BYTES];
-	TimestampTz connected_at;
+	TimestampTz connected_at;	/* these by nc_feed_clock() */
 	TimestampTz heard_at;
 	TimestampTz close_by;		/* CLOSING: when patience ends */
+	TimestampTz connected_since;	/* by the wall clock, for the view */
 
 	/* Streaming. */
 	int			slot;			/* index of its name, -1 = none yet */
@@ -180,7 +182,8 @@ typedef struct NcFeedConn
 	XLogRecPtr	write;
 	XLogRecPtr	flush;
 	XLogRecPtr	apply;
-	TimestampTz reply_time;
+	TimestampTz replied_at;		/* by nc_feed_clock() */
+	TimestampTz reply_time;		/* by the wall clock, for the view */
 	NcFeedSegment segment;
 
 	size_t		in_bytes;
@@ -190,10 +193,21 @@ typedef struct NcFeedConn
 	uint8_t		out[NC_FEED_OUT_BYTES];
 } NcFeedConn;
 
+/*
+ * What timers go by: it never jumps, and 0 is long ago.  In the server's type, for
+ * its arithmetic.
+ */
+static inline TimestampTz
+nc_feed_clock(void)
+{
+	return (TimestampTz) nc_clock_us() + USECS_PER_DAY;
+}
+
 /* What one turn of the loop works with. */
 typedef struct NcFeedTurn
 {
-	TimestampTz now;
+	TimestampTz now;			/* by nc_feed_clock() */
+	TimestampTz wall;			/* by the wall clock: to be sent and shown, nothing else */
 	NcFeedLimit limit;
 } NcFeedTurn;
 

@@ -122,7 +122,7 @@ nc_feed_stream_fill(NcFeedConn *conn, const NcFeedTurn *turn)
 	nc_write_u8(&w, 'w');
 	nc_write_u64(&w, conn->sent);
 	nc_write_u64(&w, turn->limit.lsn);
-	nc_write_u64(&w, (uint64) turn->now);
+	nc_write_u64(&w, (uint64) turn->wall);
 	wal = nc_write_space(&w, end - conn->sent);
 	if (wal != NULL &&
 		!nc_feed_wal_read(&conn->segment, turn->limit.timeline, conn->sent,
@@ -148,7 +148,7 @@ static bool
 writers_wait_for_news(const NcFeedConn *conn, const NcFeedTurn *turn)
 {
 	return nc_feed_lag_exceeded(conn->slot) &&
-		TimestampDifferenceExceeds(conn->reply_time, turn->now, NEWS_PERIOD_MS);
+		TimestampDifferenceExceeds(conn->replied_at, turn->now, NEWS_PERIOD_MS);
 }
 
 /* Answers a request; asks for positions at first, when they are needed, and when it is quiet. */
@@ -168,7 +168,7 @@ nc_feed_stream_keepalive(NcFeedConn *conn, const NcFeedTurn *turn)
 	length_at = nc_frame_begin(&w, 'd');
 	nc_write_u8(&w, 'k');
 	nc_write_u64(&w, conn->sent);
-	nc_write_u64(&w, (uint64) turn->now);
+	nc_write_u64(&w, (uint64) turn->wall);
 	nc_write_u8(&w, ping ? 1 : 0);
 	nc_frame_end(&w, length_at);
 
@@ -223,7 +223,8 @@ take_status(NcFeedConn *conn, const NcFeedTurn *turn, NcReader *r)
 	conn->write = write;
 	conn->flush = flush;
 	conn->apply = apply;
-	conn->reply_time = turn->now;
+	conn->replied_at = turn->now;
+	conn->reply_time = turn->wall;
 	conn->greeted = true;
 	conn->keepalive_owed |= reply;
 	if (turn->limit.in_recovery)

@@ -21,6 +21,7 @@
 #include "storage/lwlock.h"
 
 #include "nc/auth/guard.h"
+#include "nc/base/clock.h"
 #include "nc/wire/pagestream.h"
 #include "nc/wire/session.h"
 
@@ -32,6 +33,13 @@
 
 /* Client addresses that one worker counts. */
 #define NC_SVC_CLIENTS 256
+
+/* What timers go by: it never jumps. In the server's type, for its arithmetic. */
+static inline TimestampTz
+nc_svc_clock(void)
+{
+	return (TimestampTz) nc_clock_us();
+}
 
 /* ---- settings (page_service.c) ---- */
 

@@ -112,7 +112,7 @@ nc_svc_source_consistent(void)
 
 	if (pg_atomic_read_u32(&nc_svc_shared->consistent) != 0)
 		return true;
-	now = GetCurrentTimestamp();
+	now = nc_svc_clock();
 	if (now < next_check)
 		return false;
 	next_check = TimestampTzPlusMilliseconds(now, CONTROL_FILE_INTERVAL_MS);

@@ -61,7 +61,7 @@ typedef struct Worker
 	dlist_head	waiting;
 	dlist_head	throttled;
 	dlist_head	idle;
-	TimestampTz now;			/* of this turn */
+	TimestampTz now;			/* of this turn; this and all timers by nc_svc_clock() */
 	TimestampTz next_sweep;
 	TimestampTz next_listen;	/* try to open the sockets, or to accept again */
 	TimestampTz waiting_since;	/* the waiting list is not empty since */
@@ -557,7 +557,7 @@ loop_turn(Worker *worker)
 		ProcessConfigFile(PGC_SIGHUP);
 		nc_svc_guard_load(true);
 	}
-	worker->now = GetCurrentTimestamp();
+	worker->now = nc_svc_clock();
 	for (int i = 0; i < n; i++)
 		dispatch(worker, &events[i]);
 	release_waiting(worker);
@@ -614,7 +614,7 @@ worker_init(Worker *worker)
 	dlist_init(&worker->waiting);
 	dlist_init(&worker->throttled);
 	dlist_init(&worker->idle);
-	worker->now = GetCurrentTimestamp();
+	worker->now = nc_svc_clock();
 	if (worker->epoll_fd < 0 || wake_fd < 0)
 		ereport(ERROR, (errmsg("page service: could not create the event loop: %m")));
 	watch(worker, EPOLL_CTL_ADD, wake_fd, EPOLLIN, &wake_fd);

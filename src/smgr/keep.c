@@ -16,8 +16,8 @@
 #include "storage/procarray.h"
 #include "storage/bufpage.h"
 #include "storage/proc.h"
-#include "utils/timestamp.h"
 
+#include "nc/base/clock.h"
 #include "nc/smgr/keep.h"
 #include "nc/smgr/rules.h"
 
@@ -68,12 +68,12 @@ FullTransactionId
 nc_keep_horizon(void)
 {
 	static FullTransactionId cached;
-	static TimestampTz cached_at = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	static uint64 cached_at = 0;
+	uint64		now = nc_clock_us();
 	FullTransactionId next;
 	TransactionId oldest;
 
-	if (cached_at != 0 && now >= cached_at && now - cached_at < HORIZON_REUSE_US)
+	if (cached_at != 0 && now - cached_at < HORIZON_REUSE_US)
 		return cached;
 
 	/*

@@ -30,8 +30,8 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
-#include "utils/timestamp.h"
 
+#include "nc/base/clock.h"
 #include "nc/ext/guc.h"
 #include "nc/ext/shmem.h"
 #include "nc/ext/test_point.h"
@@ -164,10 +164,10 @@ nc_sweep(void)
 void
 nc_sweep_for_room(void)
 {
-	static TimestampTz last = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	static uint64 last = 0;
+	uint64		now = nc_clock_us();
 
-	if (CritSectionCount > 0 || (last != 0 && !TimestampDifferenceExceeds(last, now, SWEEP_FOR_ROOM_MS)))
+	if (CritSectionCount > 0 || (last != 0 && now - last < SWEEP_FOR_ROOM_MS * 1000))
 		return;
 	last = now;
 	(void) nc_sweep();

@@ -1,7 +1,8 @@
 /*
  * test_latency.c
  *	  Buckets of the latency histograms: every duration has one, in order, and its
- *	  borders are those that the view shows.
+ *	  borders are those that the view shows.  And the clock behind them, which
+ *	  must be the one that never jumps.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,7 +11,9 @@
 
 #include <stdbool.h>
 #include <string.h>
+#include <time.h>
 
+#include "nc/base/clock.h"
 #include "nc/obs/latency.h"
 
 static void
@@ -51,13 +54,34 @@ test_note(void **state)
 	assert_int_equal(l.of[NC_STAGE_SERVER][NC_LATENCY_DEMAND].sum_us, 250);
 }
 
+static uint64_t
+monotonic_us(void)
+{
+	struct timespec ts;
+
+	assert_int_equal(clock_gettime(CLOCK_MONOTONIC, &ts), 0);
+	return (uint64_t) ts.tv_sec * 1000000 + (uint64_t) ts.tv_nsec / 1000;
+}
+
+/* The wall clock is decades away from it, and a jump of it is not seen. */
+static void
+test_clock(void **state)
+{
+	uint64_t	before = monotonic_us();
+	uint64_t	now = nc_clock_us();
+
+	assert_true(before <= now);
+	assert_true(now <= monotonic_us());
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_borders),
 		cmocka_unit_test(test_width),
-		cmocka_unit_test(test_note)
+		cmocka_unit_test(test_note),
+		cmocka_unit_test(test_clock)
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
