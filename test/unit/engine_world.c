@@ -81,11 +81,17 @@ world_open(NcIoMethod io, uint32_t nrings, uint32_t nservers)
 	return w;
 }
 
+NcHost
+world_host(World *w)
+{
+	return (NcHost) {.ctx = w, .now_us = host_now, .wake = host_wake, .dest_page = host_dest,
+		.log = host_log, .latency = &w->latency};
+}
+
 void
 world_start(World *w)
 {
-	NcHost		host = {.ctx = w, .now_us = host_now, .wake = host_wake, .dest_page = host_dest,
-	.log = host_log, .latency = &w->latency};
+	NcHost		host = world_host(w);
 	char		err[256] = "";
 
 	w->engine = nc_engine_create(&w->config, w->io, &w->area, &w->counters, w->rows, &host,

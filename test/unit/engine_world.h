@@ -54,6 +54,9 @@ typedef struct WorldRead
 extern World *world_open(NcIoMethod io, uint32_t nrings, uint32_t nservers);
 extern void world_close(World *w);
 
+/* What the engine needs of its host: the test's clock, its pages, its log. */
+extern NcHost world_host(World *w);
+
 /* (Re)starts the engine with w->config and w->map. */
 extern void world_start(World *w);
 extern void world_stop(World *w);

@@ -12,9 +12,15 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "engine_world.h"
@@ -85,6 +91,70 @@ test_single_page(void **state)
 	assert_string_equal(mock_ps_last_param(w->servers[0], "database"), "neon_comm");
 	assert_string_equal(mock_ps_last_param(w->servers[0], "options"),
 						"-c neon.compute_mode=primary");
+	world_close(w);
+}
+
+typedef struct Forbidden
+{
+	World	   *w;
+	bool		forbidden;
+	NcEngine   *by_itself;
+	NcEngine   *demanded;
+	char		err[256];
+} Forbidden;
+
+/* A thread that may not set up an io_uring; only it, and for as long as it lives. */
+static void *
+create_forbidden(void *arg)
+{
+	Forbidden  *f = arg;
+	World	   *w = f->w;
+	NcHost		host = world_host(w);
+	char		unused[256];
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+	};
+	struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+
+	f->forbidden = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+		prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+	if (!f->forbidden)
+		return NULL;
+	f->demanded = nc_engine_create(&w->config, NC_IO_URING, &w->area, &w->counters, w->rows,
+								   &host, NULL, 0, f->err, sizeof(f->err));
+	f->by_itself = nc_engine_create(&w->config, NC_IO_AUTO, &w->area, &w->counters, w->rows,
+									&host, NULL, 0, unused, sizeof(unused));
+	return NULL;
+}
+
+/* Where io_uring is not allowed, as in many containers, epoll is used unless that was forbidden. */
+static void
+test_uring_forbidden(void **state)
+{
+	World	   *w = world_open(NC_IO_AUTO, 1, 1);
+	WorldRead	r = {.rel = 100, .block = 7};
+	Forbidden	f = {.w = w};
+	pthread_t	thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, create_forbidden, &f), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	if (!f.forbidden)
+	{
+		world_close(w);
+		skip();
+	}
+	assert_null(f.demanded);
+	assert_non_null(strstr(f.err, "io_uring cannot be set up"));
+	assert_non_null(f.by_itself);
+	assert_non_null(strstr(w->log, "using epoll: io_uring cannot be set up"));
+	w->engine = f.by_itself;
+	assert_string_equal(nc_engine_io_method(w->engine), "epoll");
+	nc_engine_set_shard_map(w->engine, &w->map);
+	world_submit(w, &r);
+	expect_pages(w, &r);
 	world_close(w);
 }
 
@@ -1164,7 +1234,6 @@ test_wake_for_slot(void **state)
 	world_close(w);
 }
 
-/* Work for one connection opens one. */
 /* Few descriptors: each shard has one connection before any has two, and nobody is stuck. */
 static void
 test_few_descriptors(void **state)
@@ -1197,6 +1266,7 @@ test_few_descriptors(void **state)
 	world_close(w);
 }
 
+/* Work for one connection opens one. */
 static void
 test_pool_lazy(void **state)
 {
@@ -1487,6 +1557,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BOTH(test_single_page),
+		cmocka_unit_test(test_uring_forbidden),
 		BOTH(test_spinning),
 		BOTH(test_version_2),
 		BOTH(test_range_over_shards),
