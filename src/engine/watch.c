@@ -1,7 +1,8 @@
 /*
  * watch.c
  *	  Once a second: requests that nobody waits for any more leave the queues,
- *	  and slots that no doorbell announced are found.
+ *	  slots that no doorbell announced are found, and those for which there was
+ *	  no memory are tried again.
  *
  * Runs in the communicator.  A slot counts as found late only when it was
  * submitted with the same word a second ago: a client may be between its store
@@ -43,6 +44,9 @@ void
 nc_watch(NcEngine *e)
 {
 	nc_net_sweep(e->net);
+	/* what the system refused it may give now, and nobody tells */
+	if (e->any_deferred)
+		e->freed = true;
 	for (uint32_t r = 0; r < e->area.nrings; r++)
 	{
 		/* known, and waiting for memory */

@@ -29,6 +29,18 @@
 
 static NcIoMethod method;
 
+/* The system's memory is used up. */
+static bool no_memory;
+
+/* Instead of the library's; what the engine's stores grow by. */
+void *
+aligned_alloc(size_t alignment, size_t bytes)
+{
+	void	   *p;
+
+	return !no_memory && posix_memalign(&p, alignment, bytes) == 0 ? p : NULL;
+}
+
 static int
 use_uring(void **state)
 {
@@ -1521,6 +1533,28 @@ test_staging_bound(void **state)
 	world_close(w);
 }
 
+/* Memory that the system refused is there again: who waits is served although nobody else asks. */
+static void
+test_memory_refused(void **state)
+{
+	World	   *w = open_world(2, 1);
+	WorldRead	r = {.ring = 1, .rel = 100, .block = 7, .nblocks = 5};
+
+	world_start(w);
+	world_wait_counter(w, NC_COUNTER_CONNECTS, 1);
+	no_memory = true;
+	world_submit(w, &r);
+	world_turns(w, 10);
+	w->now_us += 5000000;
+	world_turns(w, 10);
+	no_memory = false;
+	assert_int_equal(world_state(w, 1, 0), NC_SLOT_SUBMITTED);
+	w->now_us += 1100000;
+	expect_pages(w, &r);
+	assert_int_equal(world_counter(w, NC_COUNTER_FOUND_LATE), 0);
+	world_close(w);
+}
+
 /* ---- the table of connection states, written down a second time ---- */
 
 static void
@@ -1618,6 +1652,7 @@ main(void)
 		BOTH(test_two_engines),
 		BOTH(test_extra_fds),
 		BOTH(test_staging_bound),
+		BOTH(test_memory_refused),
 		cmocka_unit_test(test_conn_states)
 	};
 
