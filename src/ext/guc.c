@@ -7,7 +7,6 @@
 
 #include <limits.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include "utils/guc.h"
 
@@ -305,6 +304,7 @@ processors(void)
 	return n;
 }
 
+/* With one processor, what is looked for cannot come meanwhile. */
 int
 nc_spin_us(int setting, int by_itself)
 {
@@ -322,8 +322,7 @@ nc_guc_engine_config(NcEngineConfig *config)
 	strlcpy(config->timeline_id, nc_guc_timeline_id, sizeof(config->timeline_id));
 	config->connections_per_shard_max = nc_guc_connections_per_shard;
 	config->depth_max = nc_guc_connection_depth;
-	/* with one processor, what is looked for cannot come meanwhile */
-	config->spin_us = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? nc_guc_spin_time : 0;
+	config->spin_us = nc_spin_us(nc_guc_spin_time, 0);
 	config->connect_timeout_ms = nc_guc_connect_timeout;
 	config->silence_timeout_ms = nc_guc_silence_timeout;
 	config->idle_timeout_ms = nc_guc_idle_timeout;

@@ -1,7 +1,8 @@
 # Many at once with little to spare: 120 backends that all read at their first
 # breath meet the cap on connections, counted on the page servers' side of the
 # proxy; and a compute that has few descriptors opens what it can, goes on with
-# what it has, and says so. Rows name their own block.
+# what it has, and says so. It also has one processor there, and nobody looks for
+# what cannot come meanwhile. Rows name their own block.
 use strict;
 use warnings;
 
@@ -42,12 +43,14 @@ is($c->counter('connections_poisoned'), 0, 'no answer was mixed up');
 $p->clear;
 $p->cmd('delay * 0');
 
-# Few descriptors, and a cap that asks for more.
-$c->configure({ 'neon_comm.connections_per_shard' => 64, 'neon_comm.connection_depth' => 1 });
+# Few descriptors, and a cap that asks for more; one processor, and settings that ask to spin.
+$c->configure({ 'neon_comm.connections_per_shard' => 64, 'neon_comm.connection_depth' => 1,
+	'neon_comm.spin_time' => 100, 'neon_comm.client_spin_us' => 1000 });
 $c->stop('compute');
 my $limited = "$c->{dir}/limited.sh";
 open $fh, '>', $limited or die $!;
-print $fh qq{ulimit -Sn 88\nulimit -Hn 88\nexec "\$@"\n};
+my ($processor) = `taskset -cp $$` =~ /: (\d+)/;
+print $fh qq{ulimit -Sn 88\nulimit -Hn 88\nexec taskset -c $processor "\$@"\n};
 close $fh;
 {
 	my $dev = NeonComm::Cluster::neon_dev_path();
@@ -58,6 +61,7 @@ $p->cmd('delay * 1000');
 ($rc, $out, $err) = $c->pgbench('-n', '-c', 40, '-j', 1, '-t', 40, '-f', $script);
 is($rc, 0, 'clients got right rows') or diag("$out$err");
 my $pid = $c->sql('SELECT communicator_pid FROM neon_comm.status()');
+is($c->counter($_), 0, "one processor: nothing moves $_") foreach qw(spins_won spins_lost client_spins client_spins_in_vain);
 my $fds = () = glob "/proc/$pid/fd/*";
 cmp_ok($fds, '<', 88, "the communicator keeps some descriptors free ($fds)");
 cmp_ok($p->stat($_, 'most'), '>=', 1, "shard $_ is connected") foreach 0 .. 2;
