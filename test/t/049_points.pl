@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use Test::More;
+use Time::HiRes qw(usleep);
 use NeonComm::TestPoint;
 use NeonComm::Cluster;
 
@@ -45,6 +46,23 @@ is($p->hits('client-submitted'), 1, 'it was acted on once');
 is($s->query($count), 12000, 'and then it is over');
 $p->disarm_all;
 
+# the pages that reads into private memory borrow are 64 for all: each error gives its own back
+$c->sql(q{CREATE TABLESPACE ts LOCATION ''});
+$s->query('SET neon_comm.readahead_blocks = 0; SET neon_comm.client_spin_us = 0');
+$p->error('client-submitted', pid => $s->pid, rel => $c->sql(q{SELECT relfilenode FROM pg_class WHERE relname = 'u'}));
+my $failed = 0;
+foreach (1 .. 65)
+{
+	(undef, $err) = $s->try('ALTER TABLE u SET TABLESPACE ts');
+	$failed++ if $err =~ /test point "client-submitted" fails/;
+}
+is($failed, 65, 'more reads into private memory fail than there are pages for them');
+$p->disarm_all;
+my $bounced = $c->counter('reads_to_bounce');
+$s->query('ALTER TABLE u SET TABLESPACE ts');
+cmp_ok($c->counter('reads_to_bounce') - $bounced, '>', 64, 'and then they work');
+is($c->sql('SELECT count(*) FROM u'), 12000, 'with the right pages');
+
 # what this session asks while pages cannot be read is asked before, so that it is in its caches
 my $ctl = $p->{session};
 my $copying = q{SELECT count(*) FROM neon_comm.slots WHERE state = 'copying' AND waits_for = 'communicator'};
@@ -63,6 +81,34 @@ $p->disarm('communicator-dest');
 $s->wait;
 like($s->{last_error}, qr/^$|canceling statement/, 'communicator: the reader ends');
 is($s->query($count), 12000, 'communicator: and reads on');
+
+# communicator: stopped before it wakes somebody; it holds nothing that others need to go on,
+# to end a transaction that has a number, or to be cancelled
+my $number = 'SELECT pg_current_xact_id() IS NOT NULL';
+my $other = $c->session;
+$_->query($number) foreach $other, $ctl;
+$ctl->query('SELECT count(*) FROM u');
+$p->pause('communicator-wake', times => 1);
+$s->send($count);
+$p->wait('communicator-wake');
+$other->send("$number; BEGIN; $number; ROLLBACK");
+$ctl->query(sprintf($cancel, $s->pid));
+foreach my $who ([ $other, 'another process' ], [ $s, 'one that is cancelled' ])
+{
+	my $ended = 0;
+	foreach (1 .. 1200)
+	{
+		last if $ended = $who->[0]->ready;
+		usleep(20_000);
+	}
+	ok($ended, "communicator: $who->[1] does not wait for it");
+}
+is($other->wait, "t\nt", 'communicator: transactions end');
+$p->disarm('communicator-wake');
+$s->wait;
+like($s->{last_error}, qr/canceling statement/, 'communicator: a cancel works');
+is($s->query($count), 12000, 'communicator: and all goes on');
+$other->close;
 
 # feed: it stops; it withholds WAL, and a reader that needs it waits
 $p->pause('feed-turn', times => 1);

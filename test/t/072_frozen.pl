@@ -66,6 +66,8 @@ foreach (1 .. 600)
 $watch->query("SELECT pg_terminate_backend($pid)");
 $s->wait;
 like($s->{last_error}, qr/terminating connection due to administrator command/, 'terminate ends the wait');
+# asked by a process that was there before: a new one would take the place of the one that is gone
+is($watch->query("SELECT count(*) FROM neon_comm.slots WHERE pid = $pid"), 0, 'and gives its slot back');
 
 # It goes on where it stood.
 thaw();

@@ -1,6 +1,7 @@
 # One process of the compute is killed and the postmaster starts over in place:
-# shared memory is made anew, recovery asks for its workers, which the
-# postmaster would otherwise not start before recovery ends.
+# shared memory is made anew, the doorbells are not, everybody leaves when told,
+# and recovery asks for its workers, which the postmaster would otherwise not start
+# before recovery ends.
 use strict;
 use warnings;
 
@@ -22,6 +23,20 @@ sub pid_of
 	return undef;
 }
 
+# The numbers of the eventfds that a process has (none on a kernel that does not tell).
+sub doorbells
+{
+	my ($pid) = @_;
+	my %id;
+	foreach my $file (glob "/proc/$pid/fdinfo/*")
+	{
+		open my $fh, '<', $file or next;
+		/^eventfd-id:\s*(\d+)/ and $id{$1} = 1 while <$fh>;
+	}
+	return join ',', sort { $a <=> $b } keys %id;
+}
+
+my $doorbells = doorbells($c->postmaster_pid('compute'));
 my $agree = 'SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT coalesce(sum(delta), 0) FROM pgbench_history)';
 foreach my $victim ('client', 'neon_comm communicator', 'neon_comm WAL feed', 'neon_comm sweeper',
 	'checkpointer', 'client')
@@ -34,12 +49,16 @@ foreach my $victim ('client', 'neon_comm communicator', 'neon_comm WAL feed', 'n
 	  : pid_of($victim);
 	ok($pid, "$victim found");
 	my $start = $c->sql('SELECT pg_postmaster_start_time()');
+	my $from = length $c->log_text('compute');
 	kill 'KILL', $pid;
 	eval { $h->finish };
 	ok($c->wait_for('SELECT true'), "$victim killed: the server is back");
 	is($c->sql('SELECT pg_postmaster_start_time()'), $start, 'under the same postmaster');
 	is($c->sql($agree), 't', 'sums agree');
 	is($c->sql('SELECT communicator_pid > 0 FROM neon_comm.status()'), 't', 'the communicator runs');
+	unlike(substr($c->log_text('compute'), $from), qr/recalcitrant/, 'everybody had left when he was told to');
+	is(doorbells($_), $doorbells, 'with the doorbells of the first start')
+	  foreach $c->postmaster_pid('compute'), pid_of('neon_comm communicator');
 	ok($c->wait_for(q{SELECT bool_and(state = 'streaming') FROM neon_comm.page_servers}), 'page servers stream again');
 }
 # each of them also ends and starts by itself

@@ -62,6 +62,7 @@ foreach my $round (1 .. 2)
 }
 
 # Down for a while, and nobody is spared.
+my ($communicator) = $c->pids_of('compute', qr/neon_comm communicator/);
 my $log = length $c->log_text('compute');
 my $began = time;
 $p->cmd('down 1');
@@ -75,6 +76,7 @@ my $row = $watch->query($trouble);
 like($row, qr/refused/, 'the view shows what is wrong') or diag($row);
 $p->cmd('up 1');
 is($_->wait, $right, 'rows once it is back') foreach @s;
+is(join(',', $c->pids_of('compute', qr/neon_comm communicator/)), $communicator, 'the communicator was not troubled by it');
 my $seconds = time - $began;
 my $text = substr($c->log_text('compute'), $log);
 my $warnings = () = $text =~ /communicator: warning: shard 1/g;
