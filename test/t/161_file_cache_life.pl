@@ -176,7 +176,23 @@ my $hits = $c->counter('lfc_hits');
 is($c->sql($rows), '20000|60000', 'rows');
 cmp_ok($c->counter('lfc_hits'), '>', $hits + 100, 'from the cache');
 
+# Reads the table until it comes from the cache, however often that takes.
+sub is_found
+{
+	my ($c) = @_;
+	foreach (1 .. 200)
+	{
+		my $before = $c->counter('lfc_hits');
+		$c->sql($rows);
+		return 1 if $c->counter('lfc_hits') > $before + 100;
+		usleep(100_000);
+	}
+	return 0;
+}
+
 # Only its file is gone, and another one has its name.
+$s->query($rows);
+my $mismatches = $c->counter('lfc_mismatches');
 unlink "$dir/pages";
 open $fh, '>', "$dir/pages" or die $!;
 print $fh 'not a cache' x 100000;
@@ -184,6 +200,18 @@ close $fh;
 is($c->sql($rows), '20000|60000', 'another file under the name');
 $c->sql('UPDATE t SET n = n + 1');
 is($c->sql($rows), '20000|80000', 'is not believed');
+ok(is_found($c), 'a new file is made under the name, and used');
+is($s->query($rows), '20000|80000', 'by a session that had the old one open, too');
+is($c->counter('lfc_mismatches'), $mismatches, 'which does not look for pages in the old one');
+
+# The file is cut.
+ok($c->wait_for('SELECT staged_pages = 0 FROM neon_comm.lfc'), 'the writer keeps up');
+truncate "$dir/pages", 0 or die $!;
+is($c->sql($rows), '20000|80000', 'the file is cut: rows are right');
+ok($c->wait_for(q{SELECT state = 'failed' FROM neon_comm.lfc}), 'the file is cut: the cache is off');
+like($c->sql('SELECT last_error FROM neon_comm.lfc'), qr/could not read .*Input\/output error/, 'and says why');
+$c->sql('SELECT pg_reload_conf()');
+ok(is_found($c), 'and on again after a reload');
 is($c->counter('lfc_stale'), 0, 'nothing old was found');
 $c->check_logs;
 undef $c;

@@ -46,6 +46,7 @@ foreach my $point ('lfc-found', 'lfc-was-read')
 	is($s->wait, '10000|0', "$point: its rows are right");
 	$p->disarm($point);
 }
+is($c->counter('lfc_mismatches'), 0, 'a place that has changed meanwhile is not taken for damage');
 
 # The writer stops with a page in its hands; a newer version of it is evicted.
 $c->sql($rows);
@@ -120,6 +121,14 @@ foreach my $fault ([ 'lfc-write', 'ENOSPC' ], [ 'lfc-write', 'EIO' ], [ 'lfc-rea
 	is($c->sql($rows), '10000|8000', 'rows');
 	cmp_ok($c->counter('lfc_hits'), '>', $hits + 100, 'from the cache');
 }
+# It is tried again without a reload too; here not after half a minute, but soon.
+my $from = length $c->log_text('compute');
+$p->true('lfc-retry-soon');
+$p->fail('lfc-write', 'ENOSPC', times => 1);
+$c->sql('UPDATE u SET n = n + 1');
+ok($c->wait_log('compute', qr/the local file cache is on again/, $from), 'on again by itself');
+is($c->sql($rows), '10000|8000', 'rows');
+
 # A process that has no descriptor left goes without, and others do not mind.
 $p->fail('lfc-open', 'EMFILE');
 is($c->sql($rows), '10000|8000', 'no descriptor: rows are right');

@@ -544,15 +544,23 @@ take_request(MockPs *m, MockConn *c, const NcFrame *f)
 void
 mock_ps_release(MockPs *m)
 {
+	mock_ps_release_some(m, UINT32_MAX);
+}
+
+void
+mock_ps_release_some(MockPs *m, uint32_t n)
+{
 	for (int i = 0; i < MOCK_CONNS_MAX; i++)
 	{
 		MockConn   *c = &m->conns[i];
+		uint32_t	some = n < c->nheld ? n : c->nheld;
 
 		if (c->fd < 0)
 			continue;
-		for (uint32_t h = 0; h < c->nheld; h++)
+		for (uint32_t h = 0; h < some; h++)
 			answer(m, c, &c->held[h]);
-		c->nheld = 0;
+		c->nheld -= some;
+		memmove(c->held, c->held + some, c->nheld * sizeof(c->held[0]));
 	}
 }
 

@@ -58,8 +58,9 @@ extern void mock_ps_step(MockPs *m);
 /* The next `times` requests after `skip` good ones get the fault. */
 extern void mock_ps_fault(MockPs *m, MockFault fault, uint32_t skip, uint32_t times);
 
-/* Answers what was held. */
+/* Answers what was held; the first n of each connection. */
 extern void mock_ps_release(MockPs *m);
+extern void mock_ps_release_some(MockPs *m, uint32_t n);
 
 /* How new connections are treated. */
 extern void mock_ps_door(MockPs *m, MockDoor door);

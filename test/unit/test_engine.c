@@ -705,6 +705,36 @@ test_silent(void **state)
 	world_close(w);
 }
 
+/*
+ * A server that throttles answers in the end: each answer gives it time for the
+ * next, and no other connection is opened because it takes long.
+ */
+static void
+test_throttled(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7, .nblocks = 8};
+
+	w->config.silence_timeout_ms = 2000;
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_submit(w, &r);
+	while (mock_ps_held(w->servers[0]) < 8)
+		world_turn(w);
+	for (uint32_t i = 0; i < 8; i++)
+	{
+		w->now_us += 1500000;
+		world_turns(w, 5);
+		mock_ps_release_some(w->servers[0], 1);
+		world_wait_counter(w, NC_COUNTER_PAGES_RECEIVED, i + 1);
+	}
+	expect_pages(w, &r);
+	assert_int_equal(world_counter(w, NC_COUNTER_SILENT), 0);
+	assert_int_equal(world_counter(w, NC_COUNTER_RESENT), 0);
+	assert_int_equal(mock_ps_accepted(w->servers[0]), 1);
+	world_close(w);
+}
+
 static void
 test_error_text(void **state)
 {
@@ -1622,6 +1652,7 @@ main(void)
 		BOTH(test_prefetch_dropped),
 		BOTH(test_prefetch_answered),
 		BOTH(test_silent),
+		BOTH(test_throttled),
 		BOTH(test_error_text),
 		BOTH(test_error_in_range),
 		BOTH(test_transient_error),

@@ -41,6 +41,9 @@ if ($must_fail)
 	*Test::Builder::ok = sub { my $good = $ok->(@_); exit 1 unless $good; return $good };
 }
 
+# Looks at a condition, a tenth of a second apart, before it will never come.
+my $tries = $must_fail ? 600 : 1800;
+
 # new(shards => 2, stripe => 8, checksums => 0, init => ['--auth'], conf => [...], ps_conf => [...], buffers => '1MB')
 sub new
 {
