@@ -102,14 +102,18 @@ is($w->query($behind), 't', 'far behind: page servers are');
 $c->kill9('compute');
 buffers('1MB');
 
-# ... and unreachable: each way to stop works
+# ... and unreachable: it has no deadline, and each way to stop works
+$c->append_conf('compute', "neon_comm.request_timeout = '1s'");
 foreach my $mode ('fast', 'immediate', 'smart')
 {
 	my ($h, $from) = start_waiting("unreachable, $mode");
+	ok($c->wait_log('compute', qr/Waited [3-9] s for not_modified_since/, $from), 'unreachable: it waits on after request_timeout')
+	  if $mode eq 'fast';
 	my ($ok, $out) = $c->try_dev('stop', '-D', $c->{dir}, 'compute', '--mode', $mode, '-t', 60);
 	ok($ok, "unreachable: $mode stop ends a recovery that waits") or diag($out);
 	eval { $h->finish };
 }
+$c->append_conf('compute', "neon_comm.request_timeout = '2min'");
 
 # ... the process crashes: recovery begins again, under the same postmaster or another
 my ($h, $from) = start_waiting('crash');
