@@ -12,9 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "../../src/cache/lfc_int.h"
 #include "nc/cache/lfc_index.h"
 
 typedef union Page
@@ -752,6 +754,94 @@ test_threads_on_a_file(void **state)
 	free(world.c);
 }
 
+/* ---- the limit changes while somebody waits for the lock of a set ---- */
+
+typedef struct Putter
+{
+	NcLfc	   *c;
+	uint32_t	block;
+	_Atomic long thread;
+} Putter;
+
+static void *
+put_one(void *arg)
+{
+	Putter	   *p = arg;
+
+	atomic_store(&p->thread, syscall(SYS_gettid));
+	put(p->c, p->block, 1);
+	return NULL;
+}
+
+/* How often a thread has gone to sleep. */
+static long
+sleeps_of(long thread)
+{
+	char		path[64];
+	char		line[256];
+	long		n = 0;
+	FILE	   *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%ld/status", thread);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f) != NULL)
+		(void) sscanf(line, "voluntary_ctxt_switches: %ld", &n);
+	fclose(f);
+	return n;
+}
+
+/* Until it sleeps again and again, which nobody does but for a lock. */
+static void
+wait_for_waiter(const Putter *p)
+{
+	long		from;
+
+	while (atomic_load(&p->thread) == 0)
+		usleep(100);
+	from = sleeps_of(p->thread);
+	for (int i = 0; i < 100000 && sleeps_of(p->thread) < from + 3; i++)
+		usleep(100);
+}
+
+static void
+test_limit_changes_while_a_put_waits(void **state)
+{
+	NcLfc	   *c = make(4, 16);
+	Putter		p = {.c = c};
+	uint32_t	half = 1 << 8 | NC_LFC_WAYS;
+	uint32_t	full = nc_lfc_shape(c);
+	uint64_t	hash;
+	NcLfcSet   *set;
+	pthread_t	thread;
+
+	make_file(4);
+	do
+	{
+		NcPageKey	k = key(7, ++p.block);
+
+		hash = nc_lfc_hash(&k);
+	} while (nc_lfc_home(c, hash, full) == nc_lfc_home(c, hash, half));
+	set = nc_lfc_home(c, hash, full);
+
+	/* as nc_lfc_set_limit(): the shape first, then a visit; this set has nothing to be removed */
+	nc_lfc_lock(set);
+	pthread_create(&thread, NULL, put_one, &p);
+	wait_for_waiter(&p);
+	atomic_store(&c->shape, half);
+	nc_lfc_unlock(set);
+	pthread_join(thread, NULL);
+
+	assert_true(read_is(c, p.block, 1));
+	/* nor does an old version come to light when the limit is the old one again */
+	put(c, p.block, 2);
+	write_all(c);
+	assert_true(read_is(c, p.block, 2));
+	nc_lfc_set_limit(c, UINT64_MAX);
+	assert_false(read_is(c, p.block, 2));
+	free(c);
+}
+
 int
 main(void)
 {
@@ -770,6 +860,7 @@ main(void)
 		cmocka_unit_test(test_memory_is_small),
 		cmocka_unit_test(test_random_operations),
 		cmocka_unit_test(test_threads_on_a_file),
+		cmocka_unit_test(test_limit_changes_while_a_put_waits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
