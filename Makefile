@@ -48,13 +48,14 @@ include $(PGXS)
 
 all: libnc_core.a
 neon_comm.so: libnc_core.a
-$(OBJS): $(wildcard include/nc/*/*.h include/nc/*/*.def)
+NC_HEADERS := $(wildcard include/nc/*/*.h include/nc/*/*.def src/*/*.h)
+$(OBJS): $(NC_HEADERS)
 
 libnc_core.a: $(CORE_OBJS)
 	rm -f $@
 	$(AR) crs $@ $^
 
-%.core.o: %.c $(wildcard include/nc/*/*.h include/nc/*/*.def)
+%.core.o: %.c $(NC_HEADERS)
 	$(CORE_CC) $(CORE_CFLAGS) -c -o $@ $<
 
 # ---- the page service: a second library with its own small Makefile

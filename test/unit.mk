@@ -16,7 +16,7 @@ TESTS = $(patsubst test/unit/%.c,$(BUILD)/%,$(sort $(wildcard test/unit/test_*.c
 SUPPORT = $(filter-out $(wildcard test/unit/test_*.c),$(wildcard test/unit/*.c))
 SUPPORT_OBJS = $(SUPPORT:%.c=$(BUILD)/%.o)
 FUZZERS = $(patsubst test/fuzz/%.c,$(BUILD)/%,$(sort $(wildcard test/fuzz/fuzz_*.c)))
-HEADERS = $(wildcard include/nc/*/*.h include/nc/*/*.def test/unit/*.h)
+HEADERS = $(wildcard include/nc/*/*.h include/nc/*/*.def src/*/*.h test/unit/*.h)
 
 # RUNNER: a command that runs each test, e.g. valgrind
 RUNNER ?=

@@ -31,7 +31,7 @@ my $forbidden = qr/PANIC|TRAP:|AddressSanitizer|runtime error:|could not read bl
 sub neon_dev_path { return $neon_dev }
 
 # Without what it tests, a test has to fail, and one failure says it all. What is waited for
-# may never come then, so nobody waits for minutes.
+# may never come then, so nobody waits for minutes: looks at a condition, a tenth of a second apart.
 my $must_fail = ($ENV{NEON_TEST_RULES_OFF} // '') ne '' || $ENV{NEON_TEST_FIRST_FAILURE};
 my $tries = $must_fail ? 500 : 1800;
 if ($must_fail)
@@ -40,9 +40,6 @@ if ($must_fail)
 	my $ok = \&Test::Builder::ok;
 	*Test::Builder::ok = sub { my $good = $ok->(@_); exit 1 unless $good; return $good };
 }
-
-# Looks at a condition, a tenth of a second apart, before it will never come.
-my $tries = $must_fail ? 600 : 1800;
 
 # new(shards => 2, stripe => 8, checksums => 0, init => ['--auth'], conf => [...], ps_conf => [...], buffers => '1MB')
 sub new
