@@ -113,6 +113,11 @@ mutants:
 	$(MAKE) --no-print-directory -s -f test/sim.mk CC="$(CORE_CC)" BUILD=build/mutants DEFINES=-DNC_MUTANTS
 	test/sim/mutants.sh build/mutants/sim
 
+# every handling of a fault taken away, one at a time; its test must fail: test/without.sh --help
+.PHONY: without
+without:
+	test/without.sh $(WITHOUT)
+
 # ---- style; format changes files and is run by nobody but you
 lint:
 	PG_CONFIG=$(PG_CONFIG) scripts/lint
