@@ -73,7 +73,8 @@ settings_of(const NcEngineConfig *config)
 		.depth = config->depth_max,
 		.connect_timeout_us = (uint64_t) config->connect_timeout_ms * 1000,
 		.silence_timeout_us = (uint64_t) config->silence_timeout_ms * 1000,
-		.idle_timeout_us = (uint64_t) config->idle_timeout_ms * 1000
+		.idle_timeout_us = (uint64_t) config->idle_timeout_ms * 1000,
+		.yields = config->readahead_yields
 	};
 
 	snprintf(s.tenant_id, sizeof(s.tenant_id), "%s", config->tenant_id);

@@ -41,6 +41,7 @@ int			nc_guc_lfc_prewarm_workers = 2;
 char	   *nc_guc_lfc_path = "";
 int			nc_guc_staging_size = 4096;
 int			nc_guc_staging_quota = 512;
+bool		nc_guc_readahead_yields = true;
 int			nc_guc_readahead = 128;
 int			nc_guc_client_spin = -1;
 bool		nc_guc_allow_unsafe = false;
@@ -265,6 +266,9 @@ nc_guc_init(void)
 			   &nc_guc_protocol_version, 2, 3, PGC_SIGHUP, 0);
 	define_int("neon_comm.readahead_blocks", "Largest number of blocks read ahead of a sequential or strided read; 0 = none.",
 			   &nc_guc_readahead, 0, 1024, PGC_USERSET, GUC_UNIT_BLOCKS);
+	define_bool("neon_comm.readahead_yields",
+				"Reads less ahead at a time while pages that processes wait for come later than usual.",
+				&nc_guc_readahead_yields, PGC_SIGHUP);
 	define_int("neon_comm.request_timeout", "Longest time a process waits for a page.",
 			   &nc_guc_request_timeout, 1000, INT_MAX, PGC_SUSET, GUC_UNIT_MS);
 	define_int("neon_comm.silence_timeout", "Abandons a page-server connection that does not answer for this long.",
@@ -326,5 +330,6 @@ nc_guc_engine_config(NcEngineConfig *config)
 	config->connect_timeout_ms = nc_guc_connect_timeout;
 	config->silence_timeout_ms = nc_guc_silence_timeout;
 	config->idle_timeout_ms = nc_guc_idle_timeout;
+	config->readahead_yields = nc_guc_readahead_yields;
 	strlcpy(config->token_file, nc_guc_token_file, sizeof(config->token_file));
 }

@@ -268,7 +268,7 @@ note_time(NcPool *pool, const NcFlight *flight)
 
 	if (flight->background)
 		pool->background_sent--;
-	else if (!flight->promoted &&
+	else if (net->settings.yields && !flight->promoted &&
 			 nc_yield_note(&pool->yield, net->now_us, net->now_us - flight->sent_us))
 		nc_count(net->counters, NC_COUNTER_YIELDS, 1);
 }

@@ -309,7 +309,7 @@ flush(NcPool *pool)
 static bool
 held_back(const NcPool *pool)
 {
-	return pool->background_sent > 0 &&
+	return pool->net->settings.yields && pool->background_sent > 0 &&
 		pool->background_sent >= nc_yield_limit(&pool->yield, pool->net->now_us);
 }
 

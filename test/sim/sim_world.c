@@ -370,6 +370,7 @@ choose_config(void)
 	c->connections_per_shard_max = 1 + sim_below(5);
 	c->connections_max = sim_below(4) == 0 ? SIM_SERVERS_MAX + sim_below(8) : 0;
 	c->depth_max = depth[sim_below(6)];
+	c->readahead_yields = sim_below(4) != 0;
 	c->spin_us = sim_below(3) == 0 ? 1 + sim_below(8) : 0;
 	c->connect_timeout_ms = 50 + sim_below(500);
 	c->silence_timeout_ms = 50 + sim_below(1000);

@@ -70,6 +70,7 @@ world_open(NcIoMethod io, uint32_t nrings, uint32_t nservers)
 		.timeline_id = "ffeeddccbbaa00998877665544332211",
 		.connections_per_shard_max = 4,
 		.depth_max = 8,
+		.readahead_yields = true,
 		.connect_timeout_ms = 5000,
 		.silence_timeout_ms = 20000,
 		.idle_timeout_ms = 60000

@@ -1121,12 +1121,13 @@ turn_until_held(World *w, uint32_t n)
 
 /* While pages that somebody waits for come late, less is read ahead at a time. */
 static void
-test_readahead_yields(void **state)
+readahead_yields(bool on)
 {
 	World	   *w = open_world(2, 1);
 	WorldRead	r = {.slot = 0, .rel = 101, .block = 8, .dest = 4000};
 
 	w->config.connections_per_shard_max = 2;
+	w->config.readahead_yields = on;
 	world_start(w);
 	/* both connections, and the least time of a read */
 	three_ahead(w, false);
@@ -1143,19 +1144,26 @@ test_readahead_yields(void **state)
 		mock_ps_release(w->servers[0]);
 		expect_pages(w, &r);
 	}
-	assert_in_range(world_counter(w, NC_COUNTER_YIELDS), 5, 20);
+	assert_in_range(world_counter(w, NC_COUNTER_YIELDS), on ? 5 : 0, on ? 20 : 0);
 
 	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
 	three_ahead(w, false);
 	turn_until_held(w, NC_YIELD_MIN);
 	world_turns(w, 50);
-	assert_int_equal(mock_ps_held(w->servers[0]), NC_YIELD_MIN);
+	assert_int_equal(mock_ps_held(w->servers[0]), on ? NC_YIELD_MIN : NC_CONN_BULK_DEPTH);
 	/* nobody has waited for a while: no limit but that of the connection */
 	w->now_us += NC_YIELD_FRESH_US;
 	turn_until_held(w, NC_CONN_BULK_DEPTH);
 	mock_ps_release(w->servers[0]);
 	three_ahead(w, true);
 	world_close(w);
+}
+
+static void
+test_readahead_yields(void **state)
+{
+	readahead_yields(true);
+	readahead_yields(false);
 }
 
 /* A read ahead that somebody comes to wait for leaves the queue behind which it was. */

@@ -67,6 +67,7 @@ typedef struct NcEngineConfig
 	uint32_t	silence_timeout_ms; /* oldest request of a connection unanswered for this long:
 									 * abandon the connection, move its requests */
 	uint32_t	idle_timeout_ms;	/* close an idle connection that is not the last of its shard */
+	bool		readahead_yields;	/* less is read ahead while somebody waits longer than usual */
 	char		token_file[1024];	/* token read at each connect; empty = none */
 } NcEngineConfig;
 

@@ -43,6 +43,7 @@ extern char *nc_guc_lfc_path;
 extern int	nc_guc_staging_size;	/* pages, all processes together */
 extern int	nc_guc_staging_quota;	/* pages of one process */
 extern int	nc_guc_client_spin;		/* µs, processes that wait; 0 = off, -1 = by processors */
+extern bool nc_guc_readahead_yields;	/* less is read ahead while others wait longer than usual */
 extern int	nc_guc_readahead;		/* blocks, the longest window; 0 = off */
 extern bool nc_guc_allow_unsafe;
 extern bool nc_guc_allow_unknown_server;

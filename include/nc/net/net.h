@@ -83,6 +83,7 @@ typedef struct NcNetSettings
 	uint64_t	connect_timeout_us;
 	uint64_t	silence_timeout_us;
 	uint64_t	idle_timeout_us;
+	bool		yields;			/* background requests make room for who waits, see yield.h */
 	char		token_file[1024];
 } NcNetSettings;
 
