@@ -9,7 +9,8 @@ use NeonComm::Cluster;
 
 # Large scans use a small ring of buffers, so catalog pages, once read, stay:
 # what waits is then the table and nothing else.
-my $c = NeonComm::Cluster->new(buffers => '16MB', conf => ['neon_comm.silence_timeout=1h']);
+# A line about waiting would heed interrupts, too.
+my $c = NeonComm::Cluster->new(buffers => '16MB', conf => ['neon_comm.silence_timeout=1h', 'neon_comm.wait_log_period=1h']);
 
 $c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 400) AS f FROM generate_series(1, 20000) g;});
 cmp_ok($c->sql(q{SELECT pg_relation_size('t')}), '>', 8 * 1024 * 1024, 'the table is large');

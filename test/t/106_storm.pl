@@ -57,9 +57,11 @@ close $fh;
 	system("sh $limited $dev start -D $c->{dir} --quiet compute > $c->{dir}/limited.log 2>&1 < /dev/null");
 }
 is($? >> 8, 0, 'the compute starts with 88 descriptors');
-$p->cmd('delay * 1000');
-($rc, $out, $err) = $c->pgbench('-n', '-c', 40, '-j', 1, '-t', 40, '-f', $script);
+# so slow that nearly all of them wait at the same time, which is more than there are descriptors
+$p->cmd('delay * 20000');
+($rc, $out, $err) = $c->pgbench('-n', '-c', 80, '-j', 1, '-t', 20, '-f', $script);
 is($rc, 0, 'clients got right rows') or diag("$out$err");
+$p->cmd('delay * 1000');
 my $pid = $c->sql('SELECT communicator_pid FROM neon_comm.status()');
 is($c->counter($_), 0, "one processor: nothing moves $_") foreach qw(spins_won spins_lost client_spins client_spins_in_vain);
 my $fds = () = glob "/proc/$pid/fd/*";

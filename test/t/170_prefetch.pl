@@ -171,15 +171,17 @@ sub go_on { kill 'CONT', @stopped; return }
 	$b = counters();
 	stop_servers();
 	$s->query('BEGIN; EXECUTE scattered(0, 200)');
-	is(moved($b)->{prefetch_issued}, 32, 'all its slots for pages ahead are in use');
+	cmp_ok(moved($b)->{prefetch_issued}, '>=', 32, 'all its slots for pages ahead are in use');
 	$s->send('EXECUTE one(951)');
 	go_on();
 	is($s->wait, 951, 'and a read finds one') or diag($s->{last_error});
 	$s->query('COMMIT');
 
-	# lost with its connection
+	# lost with its connection; where it was to come lies a page of another block, newer than it
 	$c->evict;
-	$s->query('EXECUTE ahead(0, 0)');
+	$s->query('BEGIN; EXECUTE ahead(900, 903)');
+	is($s->query("EXECUTE one($_)"), $_, "page $_") foreach 900 .. 903;
+	$s->query('COMMIT');
 	$b = counters();
 	stop_servers();
 	$s->query('BEGIN; EXECUTE ahead(600, 603)');
