@@ -25,8 +25,9 @@ my $stuck = NeonComm::Stuck->new($c, q{SELECT count(*) FROM self WHERE ctid = '(
 
 my $watch = $stuck->{watch};
 my $failures = q{SELECT value FROM neon_comm.counters WHERE name = 'connect_failures'};
+my $waiters = q{SELECT count(DISTINCT pid) > 4 FROM neon_comm.slots};
 my $trouble = q{SELECT min(state), count(*), max(last_error) FROM neon_comm.connections WHERE shard = 1};
-$watch->query($_) foreach $failures, $trouble, 'SELECT (' . $failures . ') > 100';
+$watch->query($_) foreach $failures, $trouble, $waiters, 'SELECT (' . $failures . ') > 100';
 
 # Restarts in a loop.
 my @s = map { $c->session } 1 .. 4;
@@ -62,12 +63,18 @@ foreach my $round (1 .. 2)
 }
 
 # Down for a while, and nobody is spared.
+# Who waits for the same page waits for one of them: these wait for pages of their own.
+my @part = map { $c->session } 0 .. 6;
+my $part = sub { my ($i) = @_; return sprintf("SELECT sum(id) FROM self WHERE ctid >= '(%d,0)' AND ctid < '(%d,0)'", 64 * $i, 64 * $i + 64) };
+$_->query("SELECT sum(id) FROM self WHERE ctid >= '(0,0)' AND ctid < '(1,0)'") foreach @part;
 my ($communicator) = $c->pids_of('compute', qr/neon_comm communicator/);
 my $log = length $c->log_text('compute');
 my $began = time;
 $p->cmd('down 1');
 $p->cmd('cut 1');
 $_->send($look) foreach @s;
+$part[$_]->send($part->($_)) foreach 0 .. $#part;
+ok($stuck->sees($waiters), 'several processes wait for pages of their own');
 $stuck->leaves('a page server that is down', 'SELECT sum(id) FROM self');
 # long enough for lines to come again, if they are not held back
 my $refused = $watch->query($failures);
@@ -76,6 +83,7 @@ my $row = $watch->query($trouble);
 like($row, qr/refused/, 'the view shows what is wrong') or diag($row);
 $p->cmd('up 1');
 is($_->wait, $right, 'rows once it is back') foreach @s;
+is($part[$_]->wait, 64 * 64 * $_ + 2016, 'rows of a part once it is back') foreach 0 .. $#part;
 is(join(',', $c->pids_of('compute', qr/neon_comm communicator/)), $communicator, 'the communicator was not troubled by it');
 my $seconds = time - $began;
 my $text = substr($c->log_text('compute'), $log);
@@ -90,7 +98,7 @@ like($c->log_text('compute'), qr/shard 1 \(127\.0\.0\.1:\d+\): works again after
 is($c->sql('SELECT count(*) FROM neon_comm.connections WHERE last_error IS NOT NULL'), 0, 'and shows no trouble any more');
 
 is($c->sql('SELECT count(*) FROM neon_comm.slots WHERE pid <> pg_backend_pid()'), 0, 'no slot is left behind');
-$_->close foreach @s;
+$_->close foreach @s, @part;
 $stuck->close;
 $c->check_logs;
 done_testing();

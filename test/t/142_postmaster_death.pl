@@ -54,6 +54,7 @@ is($c->sql($agree), 't', 'under load: sums agree');
 
 # ---- while reads are stuck, some with interrupts held, and a drop waits for locks
 my @stuck = map { $c->session } 1 .. 6;
+$_->query('SET statement_timeout = 0') foreach @stuck;    # nothing else ends their wait
 $_->query('SELECT count(*) FROM pgbench_accounts WHERE ctid = $$(0,1)$$; SELECT abalance FROM pgbench_accounts WHERE aid = 1')
   foreach @stuck;
 $stuck[5]->query('UPDATE pgbench_accounts SET abalance = abalance WHERE aid = 1');
