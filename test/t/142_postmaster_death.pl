@@ -7,7 +7,9 @@ use Test::More;
 use Time::HiRes qw(usleep);
 use NeonComm::Cluster;
 
-my $c = NeonComm::Cluster->new(buffers => '8MB', conf => [ 'neon_comm.silence_timeout=1h', 'neon_comm.wait_log_period=1s' ]);
+# No other end of a wait comes first.
+my $c = NeonComm::Cluster->new(buffers => '8MB', conf => [ 'neon_comm.silence_timeout=1h', 'neon_comm.request_timeout=1h',
+	'neon_comm.wait_log_period=1s' ]);
 my ($rc, undef, $err) = $c->pgbench('-i', '-q', '-s', 2);
 is($rc, 0, 'tables') or diag($err);
 my $agree = q{SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT coalesce(sum(delta), 0) FROM pgbench_history)};
@@ -34,7 +36,7 @@ sub behead
 	foreach (1 .. 600)
 	{
 		# a zombie has left: whoever started it here does not reap
-		@left = grep { (`ps -o stat= -p $_` || 'Z') !~ /^Z/ } @left;
+		@left = map { /^\s*(\d+)\s+[^Z]/ ? $1 : () } split /\n/, `ps -o pid=,stat= -p @{[ join ',', @left ]}`;
 		last if !@left;
 		usleep(100_000);
 	}
