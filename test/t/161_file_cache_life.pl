@@ -180,7 +180,7 @@ cmp_ok($c->counter('lfc_hits'), '>', $hits + 100, 'from the cache');
 sub is_found
 {
 	my ($c) = @_;
-	foreach (1 .. 200)
+	foreach (1 .. 100)
 	{
 		my $before = $c->counter('lfc_hits');
 		$c->sql($rows);
