@@ -26,7 +26,7 @@ sub kill_and_start
 	$c->kill9('compute');
 	undef $s;
 	undef $p;
-	$c->start('compute');
+	$c->start('compute', '-t', 120);
 	return;
 }
 
