@@ -1577,10 +1577,20 @@ test_memory_refused(void **state)
 {
 	World	   *w = open_world(2, 1);
 	WorldRead	r = {.ring = 1, .rel = 100, .block = 7, .nblocks = 5};
+	void	   *volatile given;
 
 	world_start(w);
 	world_wait_counter(w, NC_COUNTER_CONNECTS, 1);
 	no_memory = true;
+	given = aligned_alloc(NC_CACHE_LINE_BYTES, NC_CACHE_LINE_BYTES);
+	if (given != NULL)
+	{
+		/* valgrind has one of its own */
+		no_memory = false;
+		free(given);
+		world_close(w);
+		skip();
+	}
 	world_submit(w, &r);
 	world_turns(w, 10);
 	w->now_us += 5000000;
