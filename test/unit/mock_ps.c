@@ -779,15 +779,16 @@ receive(MockConn *c)
 
 /* One record, now and then with a change of keys before it. */
 static ssize_t
-send_record(MockPs *m, MockConn *c)
+send_record(MockPs *m, MockConn *c, size_t at)
 {
 	NcTlsFault	fault;
-	size_t		bytes = c->out_bytes < m->tls_record_bytes ? c->out_bytes : m->tls_record_bytes;
+	size_t		left = c->out_bytes - at;
+	size_t		bytes = left < m->tls_record_bytes ? left : m->tls_record_bytes;
 	ssize_t		n;
 
 	if (m->tls_new_keys > 0 && ++c->tls_writes % m->tls_new_keys == 0)
 		(void) SSL_key_update(c->tls, SSL_KEY_UPDATE_REQUESTED);
-	n = nc_tls_write(c->tls, c->out, bytes, &fault);
+	n = nc_tls_write(c->tls, c->out + at, bytes, &fault);
 	errno = n == 0 ? EAGAIN : EPIPE;
 	return n > 0 ? n : -1;
 }
@@ -822,22 +823,23 @@ read_some(MockPs *m, MockConn *c)
 static bool
 write_some(MockPs *m, MockConn *c)
 {
-	ssize_t		n;
+	size_t		done = 0;
+	ssize_t		n = 0;
 
-	do
+	while (done < c->out_bytes && c->phase != PHASE_TLS)
 	{
-		if (c->out_bytes == 0 || c->phase == PHASE_TLS)
-			return true;
 		if (c->tls != NULL)
-			n = send_record(m, c);
+			n = send_record(m, c, done);
 		else
-			n = send(c->fd, c->out, c->out_bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+			n = send(c->fd, c->out + done, c->out_bytes - done, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0)
-			return errno == EAGAIN || errno == EWOULDBLOCK;
-		memmove(c->out, c->out + n, c->out_bytes - (size_t) n);
-		c->out_bytes -= (size_t) n;
-	} while (c->tls != NULL);
-	return true;
+			break;
+		done += (size_t) n;
+	}
+	n = n < 0 ? errno : 0;
+	memmove(c->out, c->out + done, c->out_bytes - done);
+	c->out_bytes -= done;
+	return n == 0 || n == EAGAIN || n == EWOULDBLOCK;
 }
 
 void
