@@ -124,9 +124,15 @@ sub try_sql
 	my $conninfo = $self->conninfo . ' dbname=' . ($o{db} // 'postgres');
 	my ($out, $err) = ('', '');
 
-	IPC::Run::run([ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $conninfo, '-f', '-' ],
-		'<', \$sql, '>', \$out, '2>', \$err);
-	my $rc = $? >> 8;
+	# without a server psql may have gone before it is told what to do
+	local $SIG{PIPE} = 'IGNORE';
+	my $ran = eval {
+		IPC::Run::run([ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $conninfo, '-f', '-' ],
+			'<', \$sql, '>', \$out, '2>', \$err);
+		1;
+	};
+	die $@ unless $ran || $@ =~ /Broken pipe/;
+	my $rc = $ran ? $? >> 8 : 2;
 	chomp $out;
 	return ($rc, $out, $err);
 }
