@@ -107,8 +107,11 @@ run_tap() {
 }
 
 first_failure() {				# LOG
-	grep -m1 -aE '^\[  ERROR|^not ok|Failed test|[Aa]ssertion|Sanitizer|[Dd]ied|ERROR|FATAL|PANIC| at .* line ' "$1" |
-		tr -s ' #' ' ' | sed "s|$copy/||g" | cut -c1-110
+	{
+		grep -m1 -aE '^\[  ERROR|^not ok' "$1" ||
+			grep -m1 -aE 'Failed test|[Aa]ssertion|Sanitizer|[Dd]ied|ERROR|FATAL|PANIC| at .* line ' "$1" ||
+			tail -n 1 "$1"
+	} | tr -s ' #' ' ' | sed "s|$copy/||g" | cut -c1-110
 }
 
 passed=0 failed=0
