@@ -5,8 +5,8 @@
  */
 #include "nc/net/yield.h"
 
-/* Longer than this is slow: a quarter more than the least, and what a busy processor costs. */
-#define SLOW_US(least_us) ((least_us) + (least_us) / 4 + 100)
+/* Longer than this is slow: an eighth more than the least, and what a busy processor costs. */
+#define SLOW_US(least_us) ((least_us) + (least_us) / 8 + 100)
 
 /* What a good round trip adds to the limit. */
 #define RAISE 4
