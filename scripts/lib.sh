@@ -51,6 +51,17 @@ as_server_user() {
 	)
 }
 
+# ---- servers
+
+# Kills the servers whose data directories are below a directory.
+kill_servers() {				# DIRECTORY
+	local p cwd comm
+	while IFS=$'\t' read -r p cwd; do
+		[[ $cwd == "$1"/* ]] && read -r comm 2>/dev/null <"$p/comm" || continue
+		[[ $comm != postgres* ]] || kill -KILL "${p#/proc/}" 2>/dev/null
+	done < <(find /proc/[0-9]*/cwd -maxdepth 0 -printf '%h\t%l\n' 2>/dev/null)
+}
+
 # ---- packages
 
 missing_packages() {

@@ -54,21 +54,18 @@ case ${1:-} in
 		;;
 esac
 wanted=("$@")
+for w in "$@"; do
+	case $w in
+		unit | tap | [0-9] | [0-9][0-9]) ;;
+		*) [ -f "test/without/$w.patch" ] || fatal "there is no patch \"$w\" (see --table)" ;;
+	esac
+done
 mkdir -p "$logs"
 copy=$(mktemp -d "${TMPDIR:-/var/tmp}/nc_without.XXXXXX") || exit 1
 installed=
 
-# Servers that a failed test has left: their data directories are below our copy.
-kill_servers() {
-	local p cwd comm
-	while IFS=$'\t' read -r p cwd; do
-		[[ $cwd == "$copy"/* ]] && read -r comm 2>/dev/null <"$p/comm" || continue
-		[[ $comm != postgres* ]] || kill -KILL "${p#/proc/}" 2>/dev/null
-	done < <(find /proc/[0-9]*/cwd -maxdepth 0 -printf '%h\t%l\n' 2>/dev/null)
-}
-
 leave() {
-	kill_servers
+	kill_servers "$copy"
 	[ -z "$installed" ] || make -C "$tree" install PG_CONFIG="$pg_config" >"$logs/restore.log" 2>&1
 	rm -rf "$copy"
 }
@@ -101,7 +98,7 @@ run_tap() {
 		PERL5LIB="$(realpath "$pgxs_test/perl"):$copy/test/perl" TESTDIR="$dir" TMPDIR="$dir" LC_ALL=C \
 		timeout -k 10 "$seconds" perl "$copy/test/t/$1.pl"
 	rc=$?
-	kill_servers
+	kill_servers "$copy"
 	rm -rf "$dir"
 	return $rc
 }

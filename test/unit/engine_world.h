@@ -38,6 +38,11 @@ typedef struct World
 	int			wait_ms;		/* real waiting in a turn, for tests with a thread */
 } World;
 
+/* A test with each method of the loop; the file has the two set-ups. */
+#define BOTH(test) \
+	cmocka_unit_test_setup(test, use_uring), \
+	cmocka_unit_test_setup(test, use_epoll)
+
 /* One read as a client makes it. */
 typedef struct WorldRead
 {

@@ -1112,13 +1112,6 @@ three_ahead(World *w, bool expect)
 	}
 }
 
-static void
-turn_until_held(World *w, uint32_t n)
-{
-	while (mock_ps_held(w->servers[0]) < n)
-		world_turn(w);
-}
-
 /* While pages that somebody waits for come late, less is read ahead at a time. */
 static void
 readahead_yields(bool on)
@@ -1139,7 +1132,7 @@ readahead_yields(bool on)
 	{
 		mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
 		world_submit(w, &r);
-		turn_until_held(w, 1);
+		wait_held(w, w->servers[0], 1);
 		w->now_us += 10000;
 		mock_ps_release(w->servers[0]);
 		expect_pages(w, &r);
@@ -1148,12 +1141,12 @@ readahead_yields(bool on)
 
 	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
 	three_ahead(w, false);
-	turn_until_held(w, NC_YIELD_MIN);
+	wait_held(w, w->servers[0], NC_YIELD_MIN);
 	world_turns(w, 50);
 	assert_int_equal(mock_ps_held(w->servers[0]), on ? NC_YIELD_MIN : NC_CONN_BULK_DEPTH);
 	/* nobody has waited for a while: no limit but that of the connection */
 	w->now_us += NC_YIELD_FRESH_US;
-	turn_until_held(w, NC_CONN_BULK_DEPTH);
+	wait_held(w, w->servers[0], NC_CONN_BULK_DEPTH);
 	mock_ps_release(w->servers[0]);
 	three_ahead(w, true);
 	world_close(w);
@@ -1218,7 +1211,7 @@ test_promoted_apart(void **state)
 
 	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
 	three_ahead(w, false);
-	turn_until_held(w, NC_CONN_BULK_DEPTH);
+	wait_held(w, w->servers[0], NC_CONN_BULK_DEPTH);
 	sent = mock_ps_requests(w->servers[0]);
 	atomic_fetch_or(&w->area.rings[1].promoted, UINT64_C(1) << 42);
 	(void) nc_ring_notify(&w->area, 1);
@@ -1629,10 +1622,6 @@ test_conn_states(void **state)
 		}
 	}
 }
-
-#define BOTH(test) \
-	cmocka_unit_test_setup(test, use_uring), \
-	cmocka_unit_test_setup(test, use_epoll)
 
 int
 main(void)

@@ -481,10 +481,6 @@ test_name_changes(void **state)
 	world_close(w);
 }
 
-#define BOTH(test) \
-	cmocka_unit_test_setup(test, use_uring), \
-	cmocka_unit_test_setup(test, use_epoll)
-
 int
 main(void)
 {

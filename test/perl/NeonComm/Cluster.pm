@@ -32,7 +32,7 @@ sub neon_dev_path { return $neon_dev }
 
 # Without what it tests, a test has to fail, and one failure says it all. What is waited for
 # may never come then, so nobody waits for minutes: looks at a condition, a tenth of a second apart.
-my $must_fail = ($ENV{NEON_TEST_RULES_OFF} // '') ne '' || $ENV{NEON_TEST_FIRST_FAILURE};
+my $must_fail = $NeonComm::Session::must_fail;
 my $tries = $must_fail ? 300 : 1800;
 if ($must_fail)
 {
