@@ -1,6 +1,6 @@
 # neon_comm: PostgreSQL whose table pages live on page servers.
 #
-# Ordinary targets: all install installcheck unit check bench lint format clean.
+# Ordinary targets: all install installcheck unit check bench lint clean.
 # PG_CONFIG chooses the server; see README.md for the two commands that do everything.
 
 PG_CONFIG ?= pg_config
@@ -13,6 +13,11 @@ else
 
 PG_MAJOR := $(shell $(PG_CONFIG) --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
 
+# What objects are made for: another server, or other flags, make them anew.
+MADE_FOR := $(shell $(PG_CONFIG) --version --includedir-server --pkglibdir | cksum) $(EXTRA_CFLAGS) $(CORE_EXTRA_CFLAGS)
+MADE_FOR_FILE := build/made_for
+$(shell mkdir -p build; printf '%s\n' '$(MADE_FOR)' | cmp -s - $(MADE_FOR_FILE) || printf '%s\n' '$(MADE_FOR)' >$(MADE_FOR_FILE))
+
 EXTENSION = neon_comm
 DATA = sql/neon_comm--1.0.sql
 SCRIPTS = src/bin/neon_dev
@@ -21,7 +26,7 @@ SCRIPTS = src/bin/neon_dev
 REGRESS = basic guc views
 
 # ---- the core: no server header on its include path
-CORE_DIRS = base wire shard lsn ring cache io auth net engine
+CORE_DIRS = base wire shard lsn ring cache io auth serve identity net engine
 CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))
 CORE_OBJS = $(CORE_SRCS:.c=.core.o)
 CORE_CC ?= cc
@@ -30,9 +35,9 @@ CORE_CFLAGS = -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror 
 	-Wno-unused-parameter -D_GNU_SOURCE -Iinclude $(PQ_INCLUDE) $(CORE_EXTRA_CFLAGS)
 
 # ---- the extension
-SERVER_DIRS = obs smgr client direct filecache worker feed ext
-SERVER_SRCS = $(sort $(filter-out src/smgr/abi_%.c,$(foreach d,$(SERVER_DIRS),$(wildcard src/$(d)/*.c)))) \
-	src/smgr/abi_$(PG_MAJOR).c
+SERVER_DIRS = obs shared safety smgr client direct filecache worker feed ext
+SERVER_SRCS = $(sort $(filter-out src/smgr/abi_%.c src/smgr/aio_%.c,$(foreach d,$(SERVER_DIRS),$(wildcard src/$(d)/*.c)))) \
+	src/smgr/abi_$(PG_MAJOR).c $(wildcard src/smgr/aio_$(PG_MAJOR).c)
 MODULE_big = neon_comm
 OBJS = $(SERVER_SRCS:.c=.o)
 PG_CPPFLAGS = -Iinclude -D_GNU_SOURCE -I$(shell $(PG_CONFIG) --includedir)
@@ -49,26 +54,42 @@ include $(PGXS)
 all: libnc_core.a
 neon_comm.so: libnc_core.a
 NC_HEADERS := $(wildcard include/nc/*/*.h include/nc/*/*.def src/*/*.h)
-$(OBJS): $(NC_HEADERS)
+$(OBJS): $(NC_HEADERS) $(MADE_FOR_FILE)
 
 libnc_core.a: $(CORE_OBJS)
 	rm -f $@
 	$(AR) crs $@ $^
 
-%.core.o: %.c $(NC_HEADERS)
+%.core.o: %.c $(NC_HEADERS) $(MADE_FOR_FILE)
 	$(CORE_CC) $(CORE_CFLAGS) -c -o $@ $<
 
 # ---- the page service: a second library with its own small Makefile
 PAGE_SERVICE = $(MAKE) -C src/page_service PG_CONFIG=$(PG_CONFIG) EXTRA_CFLAGS="$(EXTRA_CFLAGS)"
 all: page-service
-page-service: libnc_core.a
+# safety is in both libraries; its objects are made here, once
+page-service: libnc_core.a $(patsubst %.c,%.o,$(wildcard src/safety/*.c))
 	$(PAGE_SERVICE) all
 install: install-page-service
 install-page-service: page-service
 	$(PAGE_SERVICE) install
+uninstall: uninstall-page-service
+uninstall-page-service:
+	$(PAGE_SERVICE) uninstall
 clean: clean-page-service
 clean-page-service:
 	$(PAGE_SERVICE) clean
+
+# ---- neon_dev: PGXS installs the program, and forgets where it put it; its modules go beside the libraries
+NEON_DEV_LIB = $(DESTDIR)$(pkglibdir)/neon_dev
+install: install-neon-dev
+install-neon-dev:
+	rm -rf '$(NEON_DEV_LIB)'
+	$(MKDIR_P) '$(NEON_DEV_LIB)/NeonDev'
+	$(INSTALL_DATA) $(wildcard src/bin/NeonDev/*.pm) '$(NEON_DEV_LIB)/NeonDev/'
+uninstall: uninstall-neon-dev
+uninstall-neon-dev:
+	rm -f '$(DESTDIR)$(bindir)/neon_dev'
+	rm -rf '$(NEON_DEV_LIB)'
 
 # ---- tests that need no server
 UNIT_SRCS = $(sort $(wildcard test/unit/test_*.c))
@@ -85,7 +106,7 @@ unit-tsan:
 		SANITIZE="-fsanitize=thread -Wno-tsan -fno-omit-frame-pointer" run
 unit-valgrind:
 	NC_THREAD_ROUNDS=60 $(MAKE) -f test/unit.mk CC="$(CORE_CC)" BUILD=build/unit \
-		RUNNER="valgrind -q --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite --error-exitcode=9" run
+		RUNNER="valgrind -q --fair-sched=try --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite --error-exitcode=9" run
 fuzz:
 	$(MAKE) -f test/unit.mk BUILD=build/fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz
 # the fault proxy, see test/proxy/nc_proxy --help
@@ -97,6 +118,7 @@ chaos: proxy
 	test/chaos/run.sh --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 model:
 	$(MAKE) --no-print-directory -C test/model run
+	$(MAKE) --no-print-directory -C test/identity run
 
 # ---- the core against a simulated world, see docs/simulation.md
 .PHONY: sim sim-sanitize mutants unit-tsan unit-valgrind
@@ -106,25 +128,26 @@ SIM_ASAN = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fram
 sim:
 	$(MAKE) --no-print-directory -s -f test/sim.mk CC="$(CORE_CC)" BUILD=build/sim
 	build/sim/sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS) --first $(FIRST))
+	$(MAKE) --no-print-directory -s -f test/sim.mk CC="$(CORE_CC)" BUILD=build/sim build/sim/sim_door
+	build/sim/sim_door $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST))
 sim-sanitize:
 	$(MAKE) --no-print-directory -s -f test/sim.mk CC="$(CORE_CC)" BUILD=build/sim-asan OPTIMIZE=-O1 SANITIZE="$(SIM_ASAN)"
 	build/sim-asan/sim --seeds 60
+	$(MAKE) --no-print-directory -s -f test/sim.mk CC="$(CORE_CC)" BUILD=build/sim-asan OPTIMIZE=-O1 SANITIZE="$(SIM_ASAN)" build/sim-asan/sim_door
+	build/sim-asan/sim_door --seeds 60
 mutants:
-	$(MAKE) --no-print-directory -s -f test/sim.mk CC="$(CORE_CC)" BUILD=build/mutants DEFINES=-DNC_MUTANTS
-	test/sim/mutants.sh build/mutants/sim
+	CC="$(CORE_CC)" test/mutants.sh simulation
 
-# every handling of a fault taken away, one at a time; its test must fail: test/without.sh --help
+# whatever a test proves taken away, one at a time; the test must fail: test/without.sh --help
 .PHONY: without
 without:
 	test/without.sh $(WITHOUT)
 
-# ---- style; format changes files and is run by nobody but you
+# ---- style
 lint:
 	PG_CONFIG=$(PG_CONFIG) scripts/lint
-format:
-	find src include test \( -name '*.c' -o -name '*.h' \) -exec clang-format -i {} +
 
-.PHONY: page-service install-page-service clean-page-service unit unit-sanitize chaos fuzz proxy model lint format
+.PHONY: page-service install-page-service uninstall-page-service clean-page-service install-neon-dev uninstall-neon-dev unit unit-sanitize chaos fuzz proxy model lint
 
 # ---- benchmarks of what is installed: make install bench [BENCH="scan bitmap"] [BENCH_OPTS="--rounds 5"]
 bench-programs: libnc_core.a

@@ -51,6 +51,72 @@ as_server_user() {
 	)
 }
 
+# ---- versions
+
+# Which Debian has which PostgreSQL.
+suite_of() {					# MAJOR
+	case $1 in
+		15) echo bookworm ;;
+		17) echo trixie ;;
+		18) echo forky ;;
+		*) return 1 ;;
+	esac
+}
+
+# The versions that this tree has code for.
+versions_known() {
+	local file
+	for file in "$(dirname "${BASH_SOURCE[0]}")"/../src/smgr/abi_[0-9]*.c; do
+		file=${file##*/abi_}
+		echo "${file%.c}"
+	done | sort -n
+}
+
+say_versions() {
+	local v
+	for v in $(versions_known); do
+		printf '%s (Debian %s)\n' "$v" "$(suite_of "$v" || echo -)"
+	done | paste -sd, | sed 's/,/, /g'
+}
+
+codename() {
+	# shellcheck disable=SC1091
+	(. /etc/os-release 2>/dev/null && echo "${VERSION_CODENAME:-}")
+}
+
+# This machine's version: what its Debian has, else what is installed. Fails if that is none of ours.
+native_version() {
+	local v
+	for v in $(versions_known); do
+		[ "$(suite_of "$v")" != "$(codename)" ] || { echo "$v"; return; }
+	done
+	for v in $(versions_known | tac); do
+		[ ! -x "/usr/lib/postgresql/$v/bin/pg_config" ] || { echo "$v"; return; }
+	done
+	return 1
+}
+
+# Sets PG_MAJOR_WANTED: what PG_CONFIG is of, else this machine's version, else the first.
+choose_version() {
+	local v
+	if [ -n "${PG_CONFIG:-}" ]; then
+		v=$("$PG_CONFIG" --version 2>/dev/null | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
+		[ -n "$v" ] || fatal "PG_CONFIG=$PG_CONFIG is no pg_config"
+		versions_known | grep -xF "$v" >/dev/null || fatal "PG_CONFIG=$PG_CONFIG is of PostgreSQL $v; this works with $(say_versions)"
+	else
+		v=$(native_version) || v=$(versions_known | head -n 1)
+	fi
+	PG_MAJOR_WANTED=$v
+}
+
+# What scripts/check needs, one a line.
+check_packages() {				# MAJOR CODENAME
+	local fuzzer=libclang-rt-14-dev
+	case $2 in trixie | forky) fuzzer=libclang-rt-dev ;; esac
+	printf '%s\n' "postgresql-$1" openssl cpio procps "postgresql-server-dev-$1" libpq-dev liburing-dev libssl-dev build-essential \
+		pkg-config libcmocka-dev libipc-run-perl perl clang "$fuzzer" dpkg-dev valgrind
+}
+
 # ---- servers
 
 # Kills the servers whose data directories are below a directory.
@@ -86,21 +152,46 @@ need_packages() {
 	fi
 	step "installing packages: $missing"
 	apt_lists
-	# Debian would make and start a cluster of its own with the server package.
-	local keep_out=
-	if ! dpkg-query -W postgresql-common >/dev/null 2>&1 && [ ! -e /etc/postgresql-common ]; then
-		as_root mkdir -p /etc/postgresql-common
-		as_root sh -c 'echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf'
-		keep_out=1
-	fi
+	check_installable "$missing"
+	keep_out_cluster
 	# shellcheck disable=SC2086
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y \
-		-o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold \
-		install --no-install-recommends $missing </dev/null >"${apt_log:=$(mktemp)}" 2>&1 || {
+	apt_install $missing || {
 		tail -n 15 "$apt_log" >&2
+		[ -z "$keep_out" ] || as_root sh -c "rm -f '$cluster_conf'; rmdir '$(dirname "$cluster_conf")'" 2>/dev/null
 		fatal "apt-get could not install: $missing"
 	}
-	[ -z "$keep_out" ] || info "no cluster of Debian's own was made (see /etc/postgresql-common/createcluster.conf)"
+	[ -z "$keep_out" ] || info "no cluster of Debian's own was made (see $cluster_conf)"
+}
+
+# What this system does not have fails before anything is changed.
+check_installable() {			# PACKAGES
+	# shellcheck disable=SC2086
+	LC_ALL=C apt-get -q -s install --no-install-recommends $1 </dev/null >"$apt_log" 2>&1 && return
+	grep '^E:' "$apt_log" >&2
+	# shellcheck disable=SC1091
+	fatal "$( (. /etc/os-release && echo "$PRETTY_NAME") 2>/dev/null || echo "this system") has not all of these packages: $1" \
+		$'\n'"    This works with PostgreSQL $(say_versions). Elsewhere they come from https://apt.postgresql.org;" \
+		"or install what is needed by other means and set PG_CONFIG"
+}
+
+# Debian would make and start a cluster of its own with the server package.
+keep_out=
+cluster_conf=${CREATECLUSTER_CONF:-/etc/postgresql-common/createcluster.conf}
+keep_out_cluster() {
+	! dpkg-query -W postgresql-common >/dev/null 2>&1 && [ ! -e "$(dirname "$cluster_conf")" ] || return 0
+	as_root mkdir -p "$(dirname "$cluster_conf")"
+	as_root sh -c "echo 'create_main_cluster = false' >'$cluster_conf'"
+	keep_out=1
+}
+
+# It takes minutes, and says how far it is.
+apt_install() {					# PACKAGE...
+	set -o pipefail
+	as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -q -y \
+		-o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold \
+		install --no-install-recommends "$@" </dev/null 2>&1 | tee "$apt_log" |
+		sed -unE 's/^Need to get (.*) of archives.*/    fetching \1/p; s/^Get:[0-9]+ [^ ]+ [^ ]+ [^ ]+ ([^ ]+) .*/    fetched \1/p
+			s/^Setting up ([^ ]+).*/    setting up \1/p'
 }
 
 apt_lists_done=
@@ -108,7 +199,8 @@ apt_lists() {
 	[ -z "$apt_lists_done" ] || return 0
 	apt_lists_done=1
 	info "fetching package lists"
-	as_root apt-get -q update </dev/null >"${apt_log:=$(mktemp)}" 2>&1 ||
+	: "${apt_log:=$(mktemp)}"
+	as_root apt-get -q update </dev/null >"$apt_log" 2>&1 ||
 		info "apt-get update complained; going on with what there is ($apt_log)"
 }
 
@@ -146,7 +238,7 @@ scan_logs() {
 # that is not there.
 EXPECTED_LOG_LINES='FATAL:  (the database system is (starting up|shutting down|in recovery mode|not yet accepting connections)'
 EXPECTED_LOG_LINES+='|terminating (connection|autovacuum process|background worker "[^"]*"|walreceiver process|walsender process|logical replication worker).* due to (administrator command|unexpected postmaster exit|immediate shutdown command|idle-session timeout|idle-in-transaction timeout|crash of another server process|conflict with recovery)'
-EXPECTED_LOG_LINES+='|terminating walreceiver|could not connect to the primary server|could not receive data from WAL stream'
+EXPECTED_LOG_LINES+='|terminating walreceiver|(streaming replication receiver "[^"]*" )?could not connect to the primary server|could not receive data from WAL stream'
 EXPECTED_LOG_LINES+='|could not send (data|end-of-streaming message) to|connection to client lost'
 EXPECTED_LOG_LINES+='|(database|role) ".*" does not exist|role ".*" is not permitted to log in|permission denied for database'
 EXPECTED_LOG_LINES+='|database ".*" is not currently accepting connections|sorry, too many clients already|remaining connection slots are reserved|too many connections for (role|database))'

@@ -2,6 +2,8 @@
 
 \echo Use "CREATE EXTENSION neon_comm" to load this file. \quit
 
+CREATE SCHEMA neon_comm;
+
 -- ---- views; each function behind one reads shared memory and asks nobody ----
 
 CREATE FUNCTION neon_comm.get_counters(OUT name text, OUT value bigint, OUT description text)
@@ -29,11 +31,18 @@ CREATE FUNCTION neon_comm.get_page_servers(OUT name text, OUT address text, OUT 
 	OUT sent_lsn pg_lsn, OUT write_lsn pg_lsn, OUT flush_lsn pg_lsn, OUT apply_lsn pg_lsn,
 	OUT retained_from pg_lsn, OUT write_lag_bytes bigint, OUT flush_lag_bytes bigint,
 	OUT lag_bytes bigint, OUT retained_bytes bigint, OUT throttles bool,
-	OUT reply_time timestamptz, OUT connected_since timestamptz)
+	OUT reply_time timestamptz, OUT connected_since timestamptz, OUT reason text)
 RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_page_servers' LANGUAGE C STRICT VOLATILE;
 
 CREATE VIEW neon_comm.page_servers AS SELECT * FROM neon_comm.get_page_servers();
 COMMENT ON VIEW neon_comm.page_servers IS 'registered page servers as the WAL feed knows them';
+
+CREATE FUNCTION neon_comm.get_identity(OUT birth text, OUT incarnation text, OUT began pg_lsn,
+	OUT lives int, OUT place text)
+RETURNS record AS 'MODULE_PATHNAME', 'nc_get_identity' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.identity AS SELECT * FROM neon_comm.get_identity();
+COMMENT ON VIEW neon_comm.identity IS 'who this compute is: its birth, this start of it and where that began, and the place of its directory';
 
 CREATE FUNCTION neon_comm.get_lfc(OUT state text, OUT path text, OUT size_bytes bigint,
 	OUT limit_bytes bigint, OUT used_pages bigint, OUT staged_pages int, OUT memory_bytes bigint,
@@ -72,7 +81,7 @@ RETURNS record AS 'MODULE_PATHNAME', 'nc_staging_use' LANGUAGE C STRICT VOLATILE
 COMMENT ON FUNCTION neon_comm.staging() IS 'staging memory for pages asked for ahead: size, pages lent to processes, number of these';
 
 CREATE FUNCTION neon_comm.local_bytes(OUT allocated bigint, OUT sequences bigint,
-	OUT apparent bigint, OUT files bigint)
+	OUT apparent bigint, OUT files bigint, OUT empty bigint)
 RETURNS record AS 'MODULE_PATHNAME', 'nc_local_bytes' LANGUAGE C STRICT VOLATILE;
 COMMENT ON FUNCTION neon_comm.local_bytes() IS 'disk space held by permanent main forks on this server, measured by allocated blocks';
 
@@ -108,6 +117,6 @@ REVOKE ALL ON ALL TABLES IN SCHEMA neon_comm FROM PUBLIC;
 GRANT USAGE ON SCHEMA neon_comm TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA neon_comm TO pg_monitor;
 GRANT EXECUTE ON FUNCTION neon_comm.get_counters(), neon_comm.get_connections(),
-	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.get_lfc(), neon_comm.get_prewarm_progress(),
+	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.get_identity(), neon_comm.get_lfc(), neon_comm.get_prewarm_progress(),
 	neon_comm.status(), neon_comm.staging(), neon_comm.get_latency(),
 	neon_comm.local_bytes(), neon_comm.local_blocks() TO pg_monitor;

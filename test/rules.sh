@@ -4,9 +4,11 @@
 # installs it, and in the end installs the tree it was called in again.
 #
 # 1. Tests that use test points (NeonComm::TestPoint) must pass.
-# 2. Rules of the storage layer are switched off, one at a time, and the test
+# 2. Rules of the storage layer are taken away, one at a time, and the test
 #    named for each must then fail: a test that passes without its rule proves
-#    nothing.
+#    nothing. They are the entries of the catalogue with "test: rule"
+#    (test/without/catalogue.pl). Each is a library of its own beside the
+#    installed one; its test's servers load that.
 #
 #   test/rules.sh [RULE|TEST...]   needs the right to install; as root the tests run as postgres
 #
@@ -19,45 +21,40 @@ bindir=$("$pg_config" --bindir)
 logs=$tree/build/rules
 mkdir -p "$logs"
 
-# RULE TEST: what must fail.  Growing every segment on the way to the target has
-# no switch: without it md, which makes the last segment, makes those before it.
-cases='
-command_id       040_command_ids
-own_horizon      043_evictors
-own_horizon      063_bgwriter
-low_lsn          042_indexes
-sequence         041_sequences
-cycle_id         045_vacuum_cycle
-unlogged         046_unlogged
-all_visible      044_lagging
-database         044_lagging
-page_lsn         044_lagging
-relation_lsn     061_reuse
-local_reserve    065_no_room
-lfc_write        160_file_cache
-lfc_forget       160_file_cache
-lfc_database     160_file_cache
-staged_lsn       172_prefetch_stale
-'
-
-restore() { make -C "$tree" install PG_CONFIG="$pg_config" >"$logs/restore.log" 2>&1; rm -rf "$copy"; }
+restore() { make -C "$tree" install PG_CONFIG="$pg_config" >"$logs/restore.log" 2>&1; rm -rf "$copy" "$copy.1"; }
 
 copy=$(mktemp -d "${TMPDIR:-/var/tmp}/nc_rules.XXXXXX") || exit 1
 trap restore EXIT
 trap 'exit 130' INT TERM
 git -C "$tree" ls-files -co --exclude-standard -z | (cd "$tree" && cpio -0pdm --quiet "$copy")
-if ! make -C "$copy" PG_CONFIG="$pg_config" EXTRA_CFLAGS=-DNC_TEST_RULES install >"$logs/build.log" 2>&1; then
+# functions, too, come from the library that the server has loaded
+sed -i 's|\$libdir/||' "$copy/neon_comm.control"
+# what only a rule has called is not called without it
+make=(make PG_CONFIG="$pg_config" EXTRA_CFLAGS="-DNC_TEST_RULES -Wno-error" CORE_EXTRA_CFLAGS=-Wno-error)
+if ! "${make[@]}" -C "$copy" -j "$(nproc)" all >"$logs/build.log" 2>&1 || ! "${make[@]}" -C "$copy" install >>"$logs/build.log" 2>&1; then
 	tail -n 5 "$logs/build.log"
 	echo "0 passed, 1 failed"
 	exit 1
 fi
 chmod -R a+rX "$copy"
 
+# A worker builds in a tree of its own.
+build_without() {				# RULE, or "none"; the libraries are in $tree_of_mine/without then
+	local lib=$tree_of_mine/without
+	rm -rf "$lib" # of servers that run it may be one
+	mkdir -p "$lib"
+	{ [ "$1" = none ] || "$copy/test/without/catalogue.pl" apply "$1" "$tree_of_mine"; } &&
+		"${make[@]}" -C "$tree_of_mine" all && cp "$tree_of_mine"/neon_comm.so "$tree_of_mine"/src/page_service/*.so "$lib/" &&
+		"$copy/test/without/catalogue.pl" restore "$tree_of_mine" && chmod -R a+rX "$lib"
+}
+
 run_test() {					# RULE TEST; status of the test. RULE "" for none
 	local perl5=-I$copy/test/perl
 	local log=$logs/${1:+$1-}$2.log
-	local cmd=(timeout -k 10 "${NEON_RULE_SECONDS:-240}" prove "$perl5" "$copy/test/t/$2.pl")
-	local env=(env PATH="$PATH:$bindir" PG_CONFIG="$pg_config" NEON_TEST_RULES_OFF="$1" NEON_DEV_PORTS="$ports")
+	local cmd=(timeout -k 10 "${NEON_RULE_SECONDS:-1800}" prove "$perl5" "$copy/test/t/$2.pl")
+	local env=(env PATH="$PATH:$bindir" PG_CONFIG="$pg_config" NEON_DEV_PORTS="$ports")
+
+	[ -z "$1" ] || env+=(NEON_TEST_LIBRARIES="$tree_of_mine/without" NEON_TEST_FIRST_FAILURE=1)
 
 	if [ "$(id -u)" = 0 ]; then
 		(cd / && runuser -u postgres -- "${env[@]}" HOME=/tmp "${cmd[@]}")
@@ -76,12 +73,19 @@ with_points() {					# TEST
 	fi
 }
 
-# A test must fail without its rule; it ends at its first failure (NeonComm::Cluster).
+# A test must fail without its rule; it ends at its first failure (NeonComm::Cluster).  With
+# a library made in the same way of the whole, it passes.
 without_rule() {				# RULE TEST
 	local rc
+	if ! build_without "$1" >"$logs/$1-build.log" 2>&1; then
+		echo "not ok  rules/$1-$2 # cannot be built: build/rules/$1-build.log"
+		return
+	fi
 	run_test "$1" "$2"
 	rc=$?
-	if [ $rc = 0 ]; then
+	if [ "$1" = none ]; then
+		[ $rc = 0 ] && echo "ok      rules/none-$2" || echo "not ok  rules/none-$2 # fails with all rules: build/rules/none-$2.log"
+	elif [ $rc = 0 ]; then
 		echo "not ok  rules/$1-$2 # passes without it"
 	elif [ $rc = 124 ] || [ $rc = 137 ]; then
 		echo "not ok  rules/$1-$2 # did not end, which proves nothing"
@@ -96,8 +100,9 @@ asked_for() {					# NAME
 
 # Every second line of the work, with ports of its own.
 work_off() {					# WHICH
-	local n=0 rule test
-	ports=$((20000 + $1 * 6000))-$((25999 + $1 * 6000))
+	local n=0 rule test tree_of_mine=$copy
+	[ "$1" = 0 ] || tree_of_mine=$copy.1
+	ports=$((ports_low + $1 * span))-$((ports_low + ($1 + 1) * span - 1))
 	while read -r rule test; do
 		n=$((n + 1))
 		[ $((n % 2)) = "$1" ] || continue
@@ -106,14 +111,18 @@ work_off() {					# WHICH
 }
 
 wanted=$*
+IFS=- read -r ports_low ports_high <<<"${NEON_DEV_PORTS:-20000-31999}"
+span=$(((ports_high - ports_low + 1) / 2))
 todo=$(
 	for test in $(grep -l '^use NeonComm::TestPoint;' "$copy"/test/t/*.pl | xargs -r -n 1 basename -s .pl | sort); do
 		! asked_for "$test" || echo "- $test"
 	done
-	while read -r rule test; do
-		[ -n "$rule" ] && asked_for "$rule" && echo "$rule $test"
-	done <<<"$cases"
+	! asked_for none || echo 'none 041_sequences'
+	while IFS=$'\t' read -r rule test _; do
+		! asked_for "$rule" || echo "$rule ${test#rule }"
+	done < <("$copy/test/without/catalogue.pl" list rule)
 )
+[ "$(grep -vc '^-' <<<"$todo")" = 0 ] || cp -a "$copy" "$copy.1"
 work_off 0 >"$logs/worker0.out" &
 work_off 1 >"$logs/worker1.out" &
 wait

@@ -69,7 +69,7 @@ chmod a+x "$bin/postgres" "$bin/pg_config"
 perl5=$(dirname "$("$pg_config" --pgxs)")/../test/perl
 
 run_test() {					# TEST; status of the test
-	local cmd=(timeout -k 10 "${NEON_SANITIZE_SECONDS:-600}" perl -I "$copy/test/perl" "$copy/test/t/$1.pl")
+	local cmd=(timeout -k 10 "${NEON_SANITIZE_SECONDS:-1800}" perl -I "$copy/test/perl" "$copy/test/t/$1.pl")
 
 	local env=(env PATH="$bin:$PATH" PG_CONFIG="$bin/pg_config" HOME=/tmp PERL5LIB="$perl5")
 

@@ -7,7 +7,6 @@
 CC ?= cc
 BUILD ?= build/sim
 SANITIZE ?=
-DEFINES ?=
 OPTIMIZE ?= -O2
 
 CORE_DIRS = base wire shard lsn ring cache io net engine
@@ -16,16 +15,36 @@ CORE_SRCS = $(filter-out src/io/loop_uring.c src/io/loop_epoll.c src/net/resolve
 SIM_SRCS = $(sort $(wildcard test/sim/*.c))
 PQ_INCLUDE := $(shell pkg-config --cflags-only-I libpq 2>/dev/null || echo -I/usr/include/postgresql)
 CFLAGS = -std=gnu11 $(OPTIMIZE) -g -Wall -Wextra -Werror -Wno-unused-parameter -D_GNU_SOURCE \
-	-DNC_ASSERTIONS $(DEFINES) -Iinclude -Isrc/io -Isrc/net -Isrc/engine $(PQ_INCLUDE) $(SANITIZE)
+	-DNC_ASSERTIONS -Iinclude -Isrc/io -Isrc/net -Isrc/engine -Itest/unit $(PQ_INCLUDE) $(SANITIZE)
 OBJS = $(CORE_SRCS:%.c=$(BUILD)/%.o) $(SIM_SRCS:%.c=$(BUILD)/%.o)
 HEADERS = $(wildcard include/nc/*/*.h include/nc/*/*.def src/io/*.h src/net/*.h src/engine/*.h \
-	test/sim/*.h)
-WRAP = -Wl,--wrap=nc_slot_move,--wrap=nc_conn_send,--wrap=nc_doorbell_sleep \
+	src/serve/*.h test/sim/*.h test/unit/*.h)
+WRAP = -Wl,--wrap=nc_slot_move,--wrap=nc_conn_send,--wrap=nc_doorbell_sleep,--wrap=nc_net_turn,--wrap=nc_deliver_wakes \
 	-Wl,--wrap=write,--wrap=send,--wrap=shutdown,--wrap=getpid
 
 $(BUILD)/sim: $(OBJS)
 	$(CC) $(CFLAGS) $(WRAP) -o $@ $^ -lpq -lssl -lcrypto -lpthread
 
+# The door has a simulation of its own, over the loop and TLS as they are.
+DOOR_DIRS = base wire io auth serve
+DOOR_SRCS = $(sort $(foreach d,$(DOOR_DIRS),$(wildcard src/$(d)/*.c))) \
+	test/sim/door/sim_door.c test/unit/tls_files.c test/unit/tokens.c
+DOOR_OBJS = $(DOOR_SRCS:%.c=$(BUILD)/%.o)
+
+$(BUILD)/sim_door: $(DOOR_OBJS)
+	$(CC) $(CFLAGS) -o $@ $^ -luring -lssl -lcrypto
+
 $(BUILD)/%.o: %.c $(HEADERS)
 	@mkdir -p $(dir $@)
 	$(CC) $(CFLAGS) -c -o $@ $<
+
+# With something taken away (test/mutants.sh): below $(VARIANT) lie the sources of $(TOUCHED) as they are then.
+ifdef VARIANT
+VARIANT_OBJS = $(filter-out $(TOUCHED:%.c=$(BUILD)/%.o),$(OBJS)) $(TOUCHED:%.c=$(VARIANT)/%.o)
+.PHONY: variant
+variant: $(VARIANT)/sim
+$(VARIANT)/sim: $(VARIANT_OBJS)
+	$(CC) $(CFLAGS) $(WRAP) -o $@ $^ -lpq -lssl -lcrypto -lpthread
+$(VARIANT)/%.o: $(VARIANT)/%.c
+	$(CC) $(CFLAGS) -w -iquote $(dir $*) -c -o $@ $<
+endif

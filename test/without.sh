@@ -1,23 +1,18 @@
 #!/usr/bin/env bash
 #
-# Takes the handling of faults away, one at a time, and runs the test that
-# docs/faults.md names for it: that test must fail. A test that passes without
-# what it tests proves nothing.
+# Takes away what tests prove, one entry of the catalogue after the other, and runs
+# the test that the entry names: that test must fail. A test that passes without what
+# it tests proves nothing. test/without/catalogue.pl says what an entry is.
 #
-# Each test/without/*.patch is one handling taken away: three lines of words
-#
-#   rows: 39 44                       rows of docs/faults.md, "By number"
-#   test: tap 163_file_cache_races    or: unit test_engine
-#   without: what is missing then
-#
-# and a patch against the tree, which must apply. Rules of the storage layer and
-# faults of the core have switches instead: test/rules.sh, test/sim/mutants.sh.
-#
-#   test/without.sh [NAME|ROW|unit|tap...]   needs the right to install; as root the tests run as postgres
+#   test/without.sh [NAME|ROW|KIND...]       needs the right to install; as root the tests run as postgres
 #   test/without.sh --table                  rows, tests, and what is taken away
 #
+# ROW is one of docs/faults.md, "By number"; KIND is unit, tap, rule, simulation or identity.
+#
 # Works on a copy of the tree, which it builds and installs, and installs the tree
-# it was called in again. One line a patch, then: N passed, N failed.
+# it was called in again. Can be interrupted: called again for all or for a kind it goes
+# on where it stopped, as long as the tree is the same. What is asked for by name or
+# row is run again. One line an entry, then how long they took, and: N passed, N failed.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 tree=$PWD
@@ -28,39 +23,30 @@ bindir=$("$pg_config" --bindir)
 pgxs_test=$(dirname "$("$pg_config" --pgxs)")/../test
 logs=$tree/build/without
 seconds=${NEON_WITHOUT_SECONDS:-300}
-
-word() { sed -n "s/^$2: *//p;/^---/q" "$1"; }	# PATCH WORD
-
-asked_for() {					# PATCH
-	local w
-	[ ${#wanted[@]} -gt 0 ] || return 0
-	for w in "${wanted[@]}"; do
-		case $w in
-			unit | tap) [[ $(word "$1" test) == "$w "* ]] && return 0 ;;
-			[0-9] | [0-9][0-9]) [[ " $(word "$1" rows) " == *" $w "* ]] && return 0 ;;
-			*) [ "$(basename "$1" .patch)" = "$w" ] && return 0 ;;
-		esac
-	done
-	return 1
-}
+catalogue=test/without/catalogue.pl
 
 case ${1:-} in
-	-h | --help) sed -n '3,20s/^# \{0,1\}//p' "$0"; exit 0 ;;
+	-h | --help) sed -n '3,18s/^# \{0,1\}//p' "$0"; exit 0 ;;
 	--table)
-		for p in test/without/*.patch; do
-			printf '%-10s %-30s %s\n' "$(word "$p" rows)" "$(word "$p" test)" "$(word "$p" without)"
-		done | sort -n
+		"$catalogue" list | awk -F '\t' '{ printf "%-10s %-30s %-24s %s\n", $3, $2, $1, $4 }' | sort -n
 		exit 0
 		;;
 esac
-wanted=("$@")
+todo=$("$catalogue" list "$@") || exit 2
+again=
 for w in "$@"; do
 	case $w in
-		unit | tap | [0-9] | [0-9][0-9]) ;;
-		*) [ -f "test/without/$w.patch" ] || fatal "there is no patch \"$w\" (see --table)" ;;
+		unit | tap | rule | simulation | identity) ;;
+		*) again=1 ;;
 	esac
 done
 mkdir -p "$logs"
+
+# "ok|not ok", name, test, seconds, words; the first line is the tree it was seen with.
+progress=$logs/progress
+this_tree=$(git ls-files -co --exclude-standard -z | sort -z | xargs -0 sha1sum 2>/dev/null | sha1sum)
+[ "$(head -n 1 "$progress" 2>/dev/null)" = "$this_tree" ] || printf '%s\n' "$this_tree" >"$progress"
+
 copy=$(mktemp -d "${TMPDIR:-/var/tmp}/nc_without.XXXXXX") || exit 1
 installed=
 
@@ -73,19 +59,22 @@ trap leave EXIT
 trap 'exit 130' INT TERM
 
 git ls-files -co --exclude-standard -z | cpio -0pdm --quiet "$copy" 2>/dev/null
+catalogue=$copy/test/without/catalogue.pl
 mkdir "$copy/tmp"
 chmod -R a+rX "$copy"
 [ "$(id -u)" != 0 ] || chown "$(server_user)" "$copy/tmp"
 # the fault proxy is not what is tested
 make -s -C "$copy" proxy >"$logs/proxy.log" 2>&1 || { tail -n 5 "$logs/proxy.log"; exit 1; }
 
+# What is only called by what was taken away is no error.
 build_unit() {					# TEST
-	make -C "$copy" -f test/unit.mk BUILD=build/unit "build/unit/$1"
+	make -C "$copy" -f test/unit.mk BUILD=build/unit SANITIZE=-Wno-error "build/unit/$1"
 }
 
 build_tap() {
 	installed=1
-	make -C "$copy" PG_CONFIG="$pg_config" EXTRA_CFLAGS=-DNC_TEST_RULES install
+	make -C "$copy" PG_CONFIG="$pg_config" EXTRA_CFLAGS="-DNC_TEST_RULES -Wno-error" \
+		CORE_EXTRA_CFLAGS=-Wno-error install
 }
 
 run_unit() { (cd "$copy" && timeout -k 10 "$seconds" "build/unit/$1"); }
@@ -111,43 +100,73 @@ first_failure() {				# LOG
 	} | tr -s ' #' ' ' | sed "s|$copy/||g" | cut -c1-110
 }
 
-passed=0 failed=0
-result() {						# WORD TEXT
-	if [ "$1" = ok ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
-	printf '%-7s %s\n' "$1" "$2"
-}
-
-without() {						# PATCH
-	local name kind test log rc
-	name=$(basename "$1" .patch)
-	read -r kind test <<<"$(word "$1" test)"
-	log=$logs/$name.log
-	if [[ $kind != unit && $kind != tap ]] || [ -z "$(word "$1" without)" ]; then
-		result 'not ok' "$name # its first lines are not as test/without.sh wants them"
+# The copy is changed, the test of it built and run; prints "ok|not ok" and why.
+judge() {						# NAME KIND TEST WHAT LOG
+	local rc
+	if ! "build_$2" "$3" >"$5" 2>&1; then
+		printf 'not ok\t%s' "does not build: build/without/$1.log"
 		return
 	fi
-	if ! patch -d "$copy" -p1 -s --no-backup-if-mismatch -F0 <"$1" >"$log" 2>&1; then
-		result 'not ok' "$name # does not apply: build/without/$name.log"
-		exit 1
-	fi
-	if ! "build_$kind" "$test" >"$log" 2>&1; then
-		result 'not ok' "$name # does not build: build/without/$name.log"
+	"run_$2" "$3" >"$5" 2>&1 </dev/null
+	rc=$?
+	if [ $rc = 0 ]; then
+		printf 'not ok\t%s' "$3 passes without it: $4"
+	elif [ $rc = 124 ] || [ $rc = 137 ]; then
+		printf 'not ok\t%s' "$3 did not end, which proves nothing"
 	else
-		"run_$kind" "$test" >"$log" 2>&1 </dev/null
-		rc=$?
-		if [ $rc = 0 ]; then
-			result 'not ok' "$name # $test passes without it: $(word "$1" without)"
-		elif [ $rc = 124 ] || [ $rc = 137 ]; then
-			result 'not ok' "$name # $test did not end, which proves nothing"
-		else
-			result ok "$name # $test: $(first_failure "$log")"
-		fi
+		printf 'ok\t%s' "$3: $(first_failure "$5")"
 	fi
-	patch -d "$copy" -p1 -s -R --no-backup-if-mismatch -F0 <"$1" >/dev/null || exit 1
 }
 
-for p in test/without/*.patch; do
-	! asked_for "$p" || without "$p"
-done
-printf '%d passed, %d failed\n' "$passed" "$failed"
-[ "$failed" = 0 ]
+# These build what they need themselves.
+judge_model() {					# NAME KIND LOG
+	if (cd "$copy" && test/mutants.sh "$2" "$1") >"$3" 2>&1; then
+		printf 'ok\t%s' "$(sed -n 's/^ok .* # //p' "$3")"
+	else
+		printf 'not ok\t%s' "$(tail -n 2 "$3" | head -n 1)"
+	fi
+}
+
+without() {						# NAME KIND TEST WHAT
+	local name=$1 kind=$2 began=$SECONDS log=$logs/$1.log result
+	[ "$kind" != rule ] || kind=tap
+	case $kind in
+		simulation | identity) result=$(judge_model "$name" "$kind" "$log") ;;
+		*)
+			"$catalogue" apply "$name" "$copy" >"$log" 2>&1 || { cat "$log"; exit 1; }
+			[ "$kind" != tap ] || installed=1
+			result=$(judge "$name" "$kind" "$3" "$4" "$log")
+			"$catalogue" restore "$copy" || exit 1
+			;;
+	esac
+	sed -i "\\|	$name	$2 $3	|d" "$progress"
+	printf '%s\t%s\t%s\t%d\t%s\n' "${result%%$'\t'*}" "$name" "$2 $3" $((SECONDS - began)) "${result#*$'\t'}" >>"$progress"
+	printf '%-7s %s\n' "${result%%$'\t'*}" "$name # ${result#*$'\t'}"
+}
+
+all() {
+	local before=0 name test what kind file
+
+	while IFS=$'\t' read -r name test _ what; do
+		read -r kind file <<<"$test"
+		if [ -z "$again" ] && grep -q "^ok	$name	$kind $file	" "$progress"; then
+			before=$((before + 1))
+		else
+			[ $before = 0 ] || echo "$before were seen before"
+			before=0
+			without "$name" "$kind" "$file" "$what" </dev/null
+		fi
+	done <<<"$todo"
+	[ $before = 0 ] || echo "$before were seen before"
+}
+
+# What was asked for, of this run and those before.
+sum_up() {
+	awk -F '\t' 'FNR == 1 { file++ } file == 1 { k = $2; wanted[$1, k ~ / / ? k : k " "] = 1; next }
+		($2, $3) in wanted { if ($1 == "ok") passed++; else failed++; took += $4 }
+		END { printf "they took %d h %d min %d s\n%d passed, %d failed\n", took / 3600, took % 3600 / 60, took % 60, passed, failed
+			exit failed != 0 }' <(printf '%s\n' "$todo") "$progress"
+}
+
+# in one line: who edits this script meanwhile does not change what runs
+all; sum_up; exit

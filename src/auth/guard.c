@@ -7,6 +7,7 @@
 #include "nc/auth/guard.h"
 
 #include <stdio.h>
+#include <string.h>
 
 bool
 nc_guard_take_certificate(NcGuard *guard, const char *cert_file, const char *key_file, char *err,
@@ -49,15 +50,62 @@ nc_guard_take_keys(NcGuard *guard, const char *key_file, char *err, size_t err_b
 	return true;
 }
 
+static void
+add_what_stays(char *why, bool loaded)
+{
+	size_t		n = strlen(why);
+
+	if (loaded)
+		snprintf(why + n, NC_GUARD_REASON_BYTES - n, ": what was loaded before stays in use");
+}
+
+static bool
+certificate(NcGuard *guard, const NcGuardSettings *settings, char *why)
+{
+	bool		emptied = settings->cert_file[0] == '\0' && settings->key_file[0] == '\0';
+
+	guard->certified = guard->certified || settings->had_certificate ||
+		settings->cert_file[0] != '\0';
+	if (emptied && guard->certified)
+		snprintf(why, NC_GUARD_REASON_BYTES, "%sssl_cert_file was emptied while the server runs: %s "
+				 "(%srequire_ssl = off lets clients in without TLS)", settings->prefix,
+				 guard->tls != NULL ? "the certificate loaded before stays in use" :
+				 "this process has no certificate, and nobody gets in", settings->prefix);
+	else if (nc_guard_take_certificate(guard, settings->cert_file, settings->key_file, why,
+									   NC_GUARD_REASON_BYTES))
+		return true;
+	else
+		add_what_stays(why, guard->tls != NULL);
+	return false;
+}
+
+static bool
+keys(NcGuard *guard, const NcGuardSettings *settings, char *why)
+{
+	if (settings->auth_key_file[0] == '\0' && settings->others_connect)
+	{
+		guard->asks = true;
+		snprintf(why, NC_GUARD_REASON_BYTES, "%sauth_public_key_file was emptied, but other hosts "
+				 "can connect: %s", settings->prefix, guard->keys != NULL ?
+				 "the keys loaded before stay in force" :
+				 "this process has no keys, and nobody gets in");
+	}
+	else if (nc_guard_take_keys(guard, settings->auth_key_file, why, NC_GUARD_REASON_BYTES))
+		return true;
+	else
+		add_what_stays(why, guard->keys != NULL);
+	return false;
+}
+
 int
-nc_guard_take(NcGuard *guard, const char *cert_file, const char *key_file,
-			  const char *auth_key_file, char why[NC_GUARD_REASONS][NC_GUARD_REASON_BYTES])
+nc_guard_take(NcGuard *guard, const NcGuardSettings *settings,
+			  char why[NC_GUARD_REASONS][NC_GUARD_REASON_BYTES])
 {
 	int			n = 0;
 
-	if (!nc_guard_take_certificate(guard, cert_file, key_file, why[n], NC_GUARD_REASON_BYTES))
+	if (!certificate(guard, settings, why[n]))
 		n++;
-	if (!nc_guard_take_keys(guard, auth_key_file, why[n], NC_GUARD_REASON_BYTES))
+	if (!keys(guard, settings, why[n]))
 		n++;
 	return n;
 }
@@ -68,6 +116,8 @@ nc_guard_judge(const NcGuard *guard, const uint8_t *password, size_t bytes, NcJw
 {
 	if (bytes == 0 || password[bytes - 1] != '\0')
 		return "it is not terminated";
+	if (tenant_id[0] == '\0')
+		return "tenant_id is not set here, and the token of every tenant would do";
 	return nc_auth_judge(guard->keys, (const char *) password, bytes - 1, wide, tenant_id, now, jwt);
 }
 

@@ -76,7 +76,7 @@ typedef struct Json
 } Json;
 
 static void
-skip_blanks(Json *j)
+skip_json_blanks(Json *j)
 {
 	while (j->at < j->end && (*j->at == ' ' || *j->at == '\t' || *j->at == '\n' || *j->at == '\r'))
 		j->at++;
@@ -84,9 +84,9 @@ skip_blanks(Json *j)
 
 /* Takes the character, blanks before it aside. */
 static bool
-take(Json *j, char c)
+take_char(Json *j, char c)
 {
-	skip_blanks(j);
+	skip_json_blanks(j);
 	if (j->at == j->end || *j->at != c)
 		return false;
 	j->at++;
@@ -96,12 +96,12 @@ take(Json *j, char c)
 static bool
 peek(Json *j, char c)
 {
-	skip_blanks(j);
+	skip_json_blanks(j);
 	return j->at < j->end && *j->at == c;
 }
 
 static bool
-take_word(Json *j, const char *word)
+take_json_word(Json *j, const char *word)
 {
 	size_t		n = strlen(word);
 
@@ -149,7 +149,7 @@ take_string(Json *j, char out[WORD_BYTES])
 	size_t		n = 0;
 	bool		strange = false;
 
-	if (!take(j, '"'))
+	if (!take_char(j, '"'))
 		return false;
 	while (j->at < j->end && *j->at != '"')
 	{
@@ -166,7 +166,7 @@ take_string(Json *j, char out[WORD_BYTES])
 	out[n] = '\0';
 	if (strange)
 		memcpy(out, "?", 2);
-	return take(j, '"');
+	return take_char(j, '"');
 }
 
 static size_t
@@ -217,16 +217,16 @@ skip_members(Json *j, char close, int depth)
 
 	if (depth >= DEPTH_MAX)
 		return false;
-	if (take(j, close))
+	if (take_char(j, close))
 		return true;
 	do
 	{
-		if (close == '}' && !(take_string(j, name) && take(j, ':')))
+		if (close == '}' && !(take_string(j, name) && take_char(j, ':')))
 			return false;
 		if (!skip_value(j, depth + 1))
 			return false;
-	} while (take(j, ','));
-	return take(j, close);
+	} while (take_char(j, ','));
+	return take_char(j, close);
 }
 
 static bool
@@ -234,7 +234,7 @@ skip_value(Json *j, int depth)
 {
 	char		text[WORD_BYTES];
 
-	skip_blanks(j);
+	skip_json_blanks(j);
 	if (j->at == j->end)
 		return false;
 	switch (*j->at)
@@ -248,11 +248,11 @@ skip_value(Json *j, int depth)
 			j->at++;
 			return skip_members(j, ']', depth);
 		case 't':
-			return take_word(j, "true");
+			return take_json_word(j, "true");
 		case 'f':
-			return take_word(j, "false");
+			return take_json_word(j, "false");
 		case 'n':
-			return take_word(j, "null");
+			return take_json_word(j, "null");
 		default:
 			return skip_number(j);
 	}
@@ -266,7 +266,7 @@ take_time(Json *j, uint64_t *out)
 	const char *end;
 	uint64_t	value = 0;
 
-	skip_blanks(j);
+	skip_json_blanks(j);
 	start = j->at;
 	for (end = start; end < j->end && isdigit((unsigned char) *end); end++)
 		value = end - start < TIME_DIGITS_MAX ? value * 10 + (uint64_t) (*end - '0') : UINT64_MAX;
@@ -331,7 +331,7 @@ take_tenant(Json *j, NcJwt *out)
 {
 	char		text[WORD_BYTES];
 
-	if (peek(j, 'n') && take_word(j, "null"))
+	if (peek(j, 'n') && take_json_word(j, "null"))
 		return NULL;
 	if (!peek(j, '"') || !take_string(j, text) || strlen(text) != NC_JWT_TENANT_DIGITS ||
 		strspn(text, "0123456789abcdefABCDEF") != NC_JWT_TENANT_DIGITS)
@@ -392,14 +392,14 @@ parse_object(const uint8_t *text, size_t bytes, bool header, Member required, Nc
 	unsigned	seen = 0;
 	const char *wrong;
 
-	if (!take(&j, '{'))
+	if (!take_char(&j, '{'))
 		return "it is not a JSON object";
 	do
 	{
 		char		name[WORD_BYTES];
 		Member		member;
 
-		if (!take_string(&j, name) || !take(&j, ':'))
+		if (!take_string(&j, name) || !take_char(&j, ':'))
 			return "it is not valid JSON";
 		member = member_of(name);
 		if (member != MEMBERS && (seen & 1u << member) != 0)
@@ -408,10 +408,10 @@ parse_object(const uint8_t *text, size_t bytes, bool header, Member required, Nc
 		wrong = take_member(&j, member, header, out);
 		if (wrong != NULL)
 			return wrong;
-	} while (take(&j, ','));
-	if (!take(&j, '}'))
+	} while (take_char(&j, ','));
+	if (!take_char(&j, '}'))
 		return "it is not valid JSON";
-	skip_blanks(&j);
+	skip_json_blanks(&j);
 	if (j.at != j.end)
 		return "it is not valid JSON";
 	if ((seen & 1u << required) == 0)

@@ -43,7 +43,7 @@ nc_auth_keys_count(const NcAuthKeys *keys)
 
 /* The bytes of a small regular file; -1 with a reason. */
 static ssize_t
-read_file(const char *path, char *to, size_t bytes, char *err, size_t err_bytes)
+read_key_file(const char *path, char *to, size_t bytes, char *err, size_t err_bytes)
 {
 	struct stat st;
 	ssize_t		n = -1;
@@ -131,7 +131,7 @@ nc_auth_keys_load(const char *path, char *err, size_t err_bytes)
 	ERR_clear_error();
 	snprintf(err, err_bytes, "out of memory");
 	if (keys != NULL && text != NULL)
-		n = read_file(path, text, NC_AUTH_FILE_BYTES_MAX, err, err_bytes);
+		n = read_key_file(path, text, NC_AUTH_FILE_BYTES_MAX, err, err_bytes);
 	if (n >= 0)
 	{
 		text[n] = '\0';

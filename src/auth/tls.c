@@ -57,9 +57,23 @@ key_is_private(const char *path, char *err, size_t err_bytes)
 	return false;
 }
 
+/* OpenSSL would wait for who writes to a fifo. What is not there it tells itself. */
+static bool
+may_be_read(const char *path, char *err, size_t err_bytes)
+{
+	struct stat st;
+
+	if (stat(path, &st) != 0 || S_ISREG(st.st_mode))
+		return true;
+	snprintf(err, err_bytes, "\"%s\" is not a file", path);
+	return false;
+}
+
 static bool
 load_into(SSL_CTX *ctx, const char *cert_file, const char *key_file, char *err, size_t err_bytes)
 {
+	if (!may_be_read(cert_file, err, err_bytes))
+		return false;
 	if (SSL_CTX_use_certificate_chain_file(ctx, cert_file) != 1)
 		snprintf(err, err_bytes, "cannot load the certificate \"%s\": %s", cert_file, last_reason());
 	else if (!key_is_private(key_file, err, err_bytes))
@@ -139,7 +153,7 @@ nc_tls_adopt(NcTls *tls)
 
 /* What a result of OpenSSL means; call at once, with errno of the call. */
 static int
-judge(SSL *ssl, int rc, NcTlsFault *fault)
+judge_ssl(SSL *ssl, int rc, NcTlsFault *fault)
 {
 	int			saved = errno;
 
@@ -178,7 +192,7 @@ nc_tls_handshake(NcTls *tls, NcTlsFault *fault)
 {
 	ERR_clear_error();
 	errno = 0;
-	return judge(tls, SSL_do_handshake(tls), fault);
+	return judge_ssl(tls, SSL_do_handshake(tls), fault);
 }
 
 static int
@@ -192,7 +206,7 @@ nc_tls_read(NcTls *tls, void *to, size_t bytes, NcTlsFault *fault)
 {
 	ERR_clear_error();
 	errno = 0;
-	return judge(tls, SSL_read(tls, to, bounded(bytes)), fault);
+	return judge_ssl(tls, SSL_read(tls, to, bounded(bytes)), fault);
 }
 
 ssize_t
@@ -200,7 +214,7 @@ nc_tls_write(NcTls *tls, const void *from, size_t bytes, NcTlsFault *fault)
 {
 	ERR_clear_error();
 	errno = 0;
-	return judge(tls, SSL_write(tls, from, bounded(bytes)), fault);
+	return judge_ssl(tls, SSL_write(tls, from, bounded(bytes)), fault);
 }
 
 bool

@@ -5,18 +5,19 @@
  *	  docs/lfc.md.
  *
  * Runs in every process of the compute.  Guarantees that a page is found only in
- * the version last put, and that nothing waits for I/O.  Trusts nobody's file:
+ * the version last put, and that nobody waits for I/O, nor for long for a lock:
+ * its holder may have been stopped.  Trusts nobody's file:
  * what is read from it is compared with the checksum kept here.
  */
 #include "lfc_int.h"
 
 #include <string.h>
 
-/* Fewer staging pages would be full before a wake reaches the writer. */
-#define STAGE_MIN 64
+/* Fewer outbox pages would be full before a wake reaches the writer. */
+#define OUTBOX_MIN 64
 
-/* One staging page for so many blocks: a tenth of a percent. */
-#define STAGE_SHARE 1024
+/* One outbox page for so many blocks: a tenth of a percent. */
+#define OUTBOX_SHARE 1024
 
 /* ---- sizes ---- */
 
@@ -29,34 +30,34 @@ nc_lfc_sets(uint64_t blocks)
 }
 
 uint32_t
-nc_lfc_stage_pages(uint64_t blocks)
+nc_lfc_outbox_pages(uint64_t blocks)
 {
-	uint64_t	n = blocks / STAGE_SHARE;
+	uint64_t	n = blocks / OUTBOX_SHARE;
 
-	return n < STAGE_MIN ? STAGE_MIN : n > NC_LFC_STAGE_MAX ? NC_LFC_STAGE_MAX : (uint32_t) n;
+	return n < OUTBOX_MIN ? OUTBOX_MIN : n > NC_LFC_OUTBOX_MAX ? NC_LFC_OUTBOX_MAX : (uint32_t) n;
 }
 
 size_t
-nc_lfc_bytes(uint32_t nsets, uint32_t nstage)
+nc_lfc_bytes(uint32_t nsets, uint32_t noutbox)
 {
-	return sizeof(NcLfc) + (size_t) nsets * sizeof(NcLfcSet) + (size_t) nstage * NC_PAGE_BYTES;
+	return sizeof(NcLfc) + (size_t) nsets * sizeof(NcLfcSet) + (size_t) noutbox * NC_PAGE_BYTES;
 }
 
 void
-nc_lfc_init(NcLfc *c, uint32_t nsets, uint32_t nstage)
+nc_lfc_init(NcLfc *c, uint32_t nsets, uint32_t noutbox)
 {
-	NC_ASSERT(nsets > 0 && nstage > 0 && nstage <= NC_LFC_STAGE_MAX);
+	NC_ASSERT(nsets > 0 && noutbox > 0 && noutbox <= NC_LFC_OUTBOX_MAX);
 	memset(c, 0, sizeof(NcLfc) + (size_t) nsets * sizeof(NcLfcSet));
 	c->nsets = nsets;
-	c->nstage = nstage;
+	c->noutbox = noutbox;
 	atomic_init(&c->shape, NC_LFC_WAYS);
 	for (uint32_t s = 0; s < nsets; s++)
 	{
 		c->sets[s].small = (NcLfcQueue) {NC_LFC_NONE, NC_LFC_NONE, 0};
 		c->sets[s].main = (NcLfcQueue) {NC_LFC_NONE, NC_LFC_NONE, 0};
 	}
-	/* bits beyond the last staging page are never free */
-	for (uint32_t i = nstage; i < NC_LFC_STAGE_MAX; i++)
+	/* bits beyond the last outbox page are never free */
+	for (uint32_t i = noutbox; i < NC_LFC_OUTBOX_MAX; i++)
 		c->taken[i / 64] |= UINT64_C(1) << i % 64;
 }
 
@@ -73,15 +74,21 @@ nc_lfc_used(const NcLfc *c)
 }
 
 uint32_t
-nc_lfc_staged(const NcLfc *c)
+nc_lfc_outbox_used(const NcLfc *c)
 {
-	return atomic_load_explicit(&c->staged, memory_order_relaxed);
+	return atomic_load_explicit(&c->outbox_used, memory_order_relaxed);
+}
+
+uint32_t
+nc_lfc_given_up(const NcLfc *c)
+{
+	return atomic_load_explicit(&c->given_up, memory_order_relaxed);
 }
 
 bool
 nc_lfc_urgent(const NcLfc *c)
 {
-	return nc_lfc_staged(c) * 2 >= c->nstage;
+	return nc_lfc_outbox_used(c) * 2 >= c->noutbox;
 }
 
 uint64_t
@@ -102,6 +109,7 @@ nc_lfc_file_blocks(const NcLfc *c, uint32_t *nsets, uint32_t *ways)
 	return *ways == 0 ? 0 : (uint64_t) *nsets * NC_LFC_WAYS;
 }
 
+/* Acquire pairs with nc_lfc_switch(): who sees it on sees which file it is. */
 bool
 nc_lfc_is_on(const NcLfc *c)
 {
@@ -120,7 +128,9 @@ nc_lfc_find(NcLfc *c, const NcPageKey *key, uint8_t *page, NcLfcRef *ref)
 
 	if (!nc_lfc_is_on(c))
 		return NC_LFC_MISS;
-	set = nc_lfc_lock_home(c, hash);
+	set = nc_lfc_lock_home(c, hash, NC_LFC_PATIENCE_LOOK);
+	if (set == NULL)
+		return NC_LFC_MISS;
 	w = nc_lfc_find_way(set, key, nc_lfc_tag(hash));
 	if (w != NC_LFC_NONE)
 	{
@@ -129,9 +139,9 @@ nc_lfc_find(NcLfc *c, const NcPageKey *key, uint8_t *page, NcLfcRef *ref)
 		*ref = nc_lfc_ref(c, set, w);
 		if (nc_lfc_state(ref->word) == NC_LFC_VALID)
 			found = NC_LFC_ON_DISK;
-		else if (nc_lfc_state(ref->word) == NC_LFC_STAGED)
+		else if (nc_lfc_state(ref->word) == NC_LFC_OUTBOX)
 		{
-			memcpy(page, nc_lfc_stage_page(c, e->stage), NC_PAGE_BYTES);
+			memcpy(page, nc_lfc_outbox_page(c, e->box), NC_PAGE_BYTES);
 			found = NC_LFC_COPIED;
 		}
 		if (found != NC_LFC_MISS && e->uses < NC_LFC_USES_MAX)
@@ -147,18 +157,26 @@ nc_lfc_still(NcLfc *c, const NcLfcRef *ref)
 	uint8_t		w;
 	NcLfcSet   *set = nc_lfc_set_of_place(c, ref->place, &w);
 
-	/* after the read of the file, which is a system call, and in front of nothing that matters */
+	/*
+	 * Behind the read of the file.  Pairs with nc_lfc_set_state(): a place changes its
+	 * version before the writer can get what is to be written there, so whoever has read
+	 * any byte of that finds the version changed.  A set that is void may have a change
+	 * in it that no version tells.
+	 */
 	atomic_thread_fence(memory_order_seq_cst);
-	return atomic_load_explicit(&set->entries[w].word, memory_order_seq_cst) == ref->word;
+	return atomic_load_explicit(&set->entries[w].word, memory_order_seq_cst) == ref->word &&
+		atomic_load_explicit(&set->voided, memory_order_seq_cst) == 0;
 }
 
 bool
 nc_lfc_has(NcLfc *c, const NcPageKey *key)
 {
 	uint64_t	hash = nc_lfc_hash(key);
-	NcLfcSet   *set = nc_lfc_lock_home(c, hash);
+	NcLfcSet   *set = nc_lfc_lock_home(c, hash, NC_LFC_PATIENCE_LOOK);
 	bool		has;
 
+	if (set == NULL)
+		return false;
 	has = nc_lfc_find_way(set, key, nc_lfc_tag(hash)) != NC_LFC_NONE;
 	nc_lfc_unlock(set);
 	return has;
@@ -171,23 +189,30 @@ nc_lfc_put(NcLfc *c, const NcPageKey *key, const uint8_t *page, NcLfcNote *note)
 {
 	uint64_t	hash = nc_lfc_hash(key);
 	NcLfcSet   *set;
-	int			stage = nc_lfc_is_on(c) ? nc_lfc_stage_take(c) : -1;
+	int			box = nc_lfc_is_on(c) ? nc_lfc_outbox_take(c) : -1;
 	NcLfcPut	done = NC_LFC_PUT_DROPPED;
 	NcLfcRef	ref;
 	uint32_t	sum;
 	uint8_t		w;
 
 	*note = (NcLfcNote) {.urgent = nc_lfc_urgent(c)};
-	if (stage < 0)
+	/* not cached is fine, an older version is not: whatever the reason, that must go */
+	if (box < 0)
 	{
 		(void) nc_lfc_forget(c, key);
 		return nc_lfc_is_on(c) ? NC_LFC_PUT_DROPPED : NC_LFC_PUT_OFF;
 	}
 	/* the sum is of the copy: the caller's page may be a shared buffer whose hint bits change */
-	memcpy(nc_lfc_stage_page(c, (uint32_t) stage), page, NC_PAGE_BYTES);
-	sum = nc_lfc_sum(key, nc_lfc_stage_page(c, (uint32_t) stage));
+	memcpy(nc_lfc_outbox_page(c, (uint32_t) box), page, NC_PAGE_BYTES);
+	sum = nc_lfc_sum(key, nc_lfc_outbox_page(c, (uint32_t) box));
 
-	set = nc_lfc_lock_home(c, hash);
+	set = nc_lfc_lock_home(c, hash, NC_LFC_PATIENCE_CHANGE);
+	if (set == NULL)
+	{
+		nc_lfc_void_home(c, hash);
+		nc_lfc_outbox_free(c, (uint32_t) box);
+		return NC_LFC_PUT_DROPPED;
+	}
 	w = nc_lfc_find_way(set, key, nc_lfc_tag(hash));
 	if (!nc_lfc_is_on(c))
 	{
@@ -207,15 +232,16 @@ nc_lfc_put(NcLfc *c, const NcPageKey *key, const uint8_t *page, NcLfcNote *note)
 	}
 	if (w != NC_LFC_NONE)
 	{
-		nc_lfc_stage_point(&set->entries[w], (uint32_t) stage, sum);
+		nc_lfc_outbox_point(&set->entries[w], (uint32_t) box, sum);
 		ref = nc_lfc_ref(c, set, w);
 	}
 	nc_lfc_unlock(set);
 
+	/* if the place was changed again since the lock was let go, the writer finds that out */
 	if (w != NC_LFC_NONE)
-		nc_lfc_stage_queue(c, (uint32_t) stage, &ref);
+		nc_lfc_outbox_post(c, (uint32_t) box, &ref);
 	else
-		nc_lfc_stage_free(c, (uint32_t) stage);
+		nc_lfc_outbox_free(c, (uint32_t) box);
 	return done;
 }
 
@@ -223,9 +249,11 @@ bool
 nc_lfc_reserve(NcLfc *c, const NcPageKey *key, NcLfcRef *ref)
 {
 	uint64_t	hash = nc_lfc_hash(key);
-	NcLfcSet   *set = nc_lfc_lock_home(c, hash);
+	NcLfcSet   *set = nc_lfc_lock_home(c, hash, NC_LFC_PATIENCE_LOOK);
 	uint8_t		w = NC_LFC_NONE;
 
+	if (set == NULL)
+		return false;
 	if (nc_lfc_is_on(c) && nc_lfc_find_way(set, key, nc_lfc_tag(hash)) == NC_LFC_NONE)
 		w = nc_lfc_enter(c, set, key, nc_lfc_tag(hash), NULL);
 	if (w != NC_LFC_NONE)
@@ -242,30 +270,37 @@ nc_lfc_fill(NcLfc *c, const NcPageKey *key, const NcLfcRef *ref, const uint8_t *
 {
 	uint8_t		w;
 	NcLfcSet   *set = nc_lfc_set_of_place(c, ref->place, &w);
-	int			stage = nc_lfc_stage_take(c);
+	int			box = nc_lfc_outbox_take(c);
 	NcLfcRef	now;
 	uint32_t	sum;
 	bool		stands;
 
-	if (stage < 0)
+	if (box < 0)
 	{
 		nc_lfc_discard(c, ref);
 		return false;
 	}
-	memcpy(nc_lfc_stage_page(c, (uint32_t) stage), page, NC_PAGE_BYTES);
-	sum = nc_lfc_sum(key, nc_lfc_stage_page(c, (uint32_t) stage));
-	nc_lfc_lock(set);
+	memcpy(nc_lfc_outbox_page(c, (uint32_t) box), page, NC_PAGE_BYTES);
+	sum = nc_lfc_sum(key, nc_lfc_outbox_page(c, (uint32_t) box));
+	if (!nc_lfc_lock(c, set, NC_LFC_PATIENCE_CHANGE))
+	{
+		/* or the reservation would stay for ever */
+		nc_lfc_void(set);
+		nc_lfc_outbox_free(c, (uint32_t) box);
+		return false;
+	}
+	/* the version names the reservation: no other life of the place has the same */
 	stands = nc_lfc_word(&set->entries[w]) == ref->word;
 	if (stands)
 	{
-		nc_lfc_stage_point(&set->entries[w], (uint32_t) stage, sum);
+		nc_lfc_outbox_point(&set->entries[w], (uint32_t) box, sum);
 		now = nc_lfc_ref(c, set, w);
 	}
 	nc_lfc_unlock(set);
 	if (stands)
-		nc_lfc_stage_queue(c, (uint32_t) stage, &now);
+		nc_lfc_outbox_post(c, (uint32_t) box, &now);
 	else
-		nc_lfc_stage_free(c, (uint32_t) stage);
+		nc_lfc_outbox_free(c, (uint32_t) box);
 	return stands;
 }
 
@@ -275,7 +310,11 @@ nc_lfc_discard(NcLfc *c, const NcLfcRef *ref)
 	uint8_t		w;
 	NcLfcSet   *set = nc_lfc_set_of_place(c, ref->place, &w);
 
-	nc_lfc_lock(set);
+	if (!nc_lfc_lock(c, set, NC_LFC_PATIENCE_CHANGE))
+	{
+		nc_lfc_void(set);
+		return;
+	}
 	if (nc_lfc_word(&set->entries[w]) == ref->word)
 		nc_lfc_remove(c, set, w);
 	nc_lfc_unlock(set);
@@ -287,9 +326,14 @@ uint64_t
 nc_lfc_forget(NcLfc *c, const NcPageKey *key)
 {
 	uint64_t	hash = nc_lfc_hash(key);
-	NcLfcSet   *set = nc_lfc_lock_home(c, hash);
+	NcLfcSet   *set = nc_lfc_lock_home(c, hash, NC_LFC_PATIENCE_CHANGE);
 	uint8_t		w;
 
+	if (set == NULL)
+	{
+		nc_lfc_void_home(c, hash);
+		return 0;
+	}
 	w = nc_lfc_find_way(set, key, nc_lfc_tag(hash));
 	if (w != NC_LFC_NONE)
 		nc_lfc_remove(c, set, w);
@@ -307,7 +351,7 @@ typedef struct Which
 } Which;
 
 static bool
-is_wanted(const NcLfcEntry *e, const Which *which)
+entry_is_wanted(const NcLfcEntry *e, const Which *which)
 {
 	if (which->rel != NULL)
 		return e->rel == which->rel->rel && e->db == which->rel->db && e->spc == which->rel->spc &&
@@ -325,10 +369,14 @@ forget_scan(NcLfc *c, const Which *which)
 	{
 		NcLfcSet   *set = &c->sets[s];
 
-		nc_lfc_lock(set);
+		if (!nc_lfc_lock(c, set, NC_LFC_PATIENCE_CHANGE))
+		{
+			nc_lfc_void(set);
+			continue;
+		}
 		for (uint32_t w = 0; w < NC_LFC_WAYS; w++)
 		{
-			if (set->tags[w] != 0 && is_wanted(&set->entries[w], which))
+			if (set->tags[w] != 0 && entry_is_wanted(&set->entries[w], which))
 			{
 				nc_lfc_remove(c, set, (uint8_t) w);
 				n++;
@@ -407,10 +455,19 @@ nc_lfc_set_limit(NcLfc *c, uint64_t blocks)
 
 	if (shape == nc_lfc_shape(c))
 		return;
+	/*
+	 * First the shape, then each set under its lock.  Whoever enters a page by the old one
+	 * has the lock before us, and we remove the page, or after us, and then sees the new
+	 * one when he looks again (nc_lfc_lock_home()).
+	 */
 	atomic_store_explicit(&c->shape, shape, memory_order_seq_cst);
 	for (uint32_t s = 0; s < c->nsets; s++)
 	{
-		nc_lfc_lock(&c->sets[s]);
+		if (!nc_lfc_lock(c, &c->sets[s], NC_LFC_PATIENCE_CHANGE))
+		{
+			nc_lfc_void(&c->sets[s]);
+			continue;
+		}
 		remove_misplaced(c, &c->sets[s], shape);
 		nc_lfc_unlock(&c->sets[s]);
 	}
@@ -424,7 +481,8 @@ nc_lfc_list(NcLfc *c, uint32_t s, NcLfcItem *items)
 	NcLfcSet   *set = &c->sets[s];
 	uint32_t	n = 0;
 
-	nc_lfc_lock(set);
+	if (!nc_lfc_lock(c, set, NC_LFC_PATIENCE_LOOK))
+		return 0;
 	for (int w = 0; w < NC_LFC_WAYS; w++)
 	{
 		const NcLfcEntry *e = &set->entries[w];

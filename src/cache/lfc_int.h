@@ -4,7 +4,7 @@
  *	  steps that are taken with a set's lock held.
  *
  *	  lfc_set.c		one set: its lock, its entries, what gives way
- *	  lfc_stage.c	staging pages, and the writer's side of them
+ *	  lfc_outbox.c	outbox pages, and the writer's side of them
  *	  lfc_index.c	lookups, pages that come and go, the limit, lists
  */
 #ifndef LFC_INT_H
@@ -17,18 +17,23 @@
 /* A page that was asked for more often counts no higher. */
 #define NC_LFC_USES_MAX 3
 
-/* Staging pages in words of 64 bits. */
-#define NC_LFC_STAGE_WORDS (NC_LFC_STAGE_MAX / 64)
+/* Outbox pages in words of 64 bits. */
+#define NC_LFC_OUTBOX_WORDS (NC_LFC_OUTBOX_MAX / 64)
 
+/*
+ * One place.  All of it is written and read under the set's lock, by any process, but
+ * for `word`, at which nc_lfc_still() looks without, and for nc_lfc_adopt(), which runs
+ * before anybody else can see the index.
+ */
 typedef struct NcLfcEntry
 {
-	_Atomic uint64_t word;		/* version << 2 | NcLfcState; changed under the set's lock */
+	_Atomic uint64_t word;		/* version << 2 | NcLfcState; changed by nc_lfc_set_state() only */
 	uint32_t	spc;
 	uint32_t	db;
 	uint32_t	rel;
 	uint32_t	block;
-	uint32_t	sum;
-	uint16_t	stage;			/* STAGED: which staging page */
+	uint32_t	sum;			/* OUTBOX, VALID: nc_lfc_sum() of what was put */
+	uint16_t	box;			/* OUTBOX: which outbox page */
 	uint8_t		uses;			/* since it entered its queue, at most NC_LFC_USES_MAX */
 	uint8_t		in_main;
 } NcLfcEntry;
@@ -45,7 +50,16 @@ typedef struct NcLfcQueue
 
 typedef struct NcLfcSet
 {
+	/* 1 = held: no owner is remembered, since nobody could do anything with it */
 	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint32_t lock;
+
+	/*
+	 * All of it is void: whoever gets the lock next empties it.  Set by who could not get
+	 * the lock, at any moment, also while it is held; cleared by a holder only.
+	 */
+	_Atomic uint32_t voided;
+
+	/* The rest is written and read by who holds the lock. */
 	NcLfcQueue	small;
 	NcLfcQueue	main;
 	uint8_t		ghost_at;		/* next to be overwritten */
@@ -56,36 +70,50 @@ typedef struct NcLfcSet
 	NcLfcEntry	entries[NC_LFC_WAYS];
 } NcLfcSet;
 
-typedef struct NcLfcStage
+/* Written by who has taken the outbox page, before it is queued; then the writer's. */
+typedef struct NcLfcOutboxPage
 {
 	NcLfcRef	ref;
-} NcLfcStage;
+} NcLfcOutboxPage;
 
 struct NcLfc
 {
+	/* Set by nc_lfc_init() and never again. */
 	uint32_t	nsets;
-	uint32_t	nstage;
+	uint32_t	noutbox;
+
+	/* Written by the process that writes the file; read by everybody. */
 	_Atomic uint32_t on;
 	_Atomic uint32_t shape;		/* halvings << 8 | ways in use */
-	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t used;
-	_Atomic uint32_t staged;
 
-	/* Bit i: staging page i is taken; it waits for the writer. */
-	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t taken[NC_LFC_STAGE_WORDS];
-	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t queued[NC_LFC_STAGE_WORDS];
-	NcLfcStage	stages[NC_LFC_STAGE_MAX];
-	NcLfcSet	sets[];			/* [nsets], then nstage pages */
+	/* Counted by everybody.  They order nothing, but for what nc_lfc_enter() says of used. */
+	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t used;
+	_Atomic uint32_t outbox_used;
+	_Atomic uint32_t given_up;	/* times that a lock was not got */
+
+	/*
+	 * Bit i: outbox page i is taken; it waits for the writer.  Anybody sets a bit of
+	 * `taken`, and clears it as long as he has not queued the page; from then on, and
+	 * in `queued`, only the writer clears.
+	 */
+	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t taken[NC_LFC_OUTBOX_WORDS];
+	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t queued[NC_LFC_OUTBOX_WORDS];
+	NcLfcOutboxPage outbox[NC_LFC_OUTBOX_MAX];
+	NcLfcSet	sets[];			/* [nsets], then noutbox pages */
 };
 
 static inline uint8_t *
-nc_lfc_stage_page(NcLfc *c, uint32_t i)
+nc_lfc_outbox_page(NcLfc *c, uint32_t i)
 {
 	return (uint8_t *) &c->sets[c->nsets] + (size_t) i * NC_PAGE_BYTES;
 }
 
 /* ---- the shape ---- */
 
-/* Sets and ways in use. The number of sets is halved as often as the limit allows. */
+/*
+ * Sets and ways in use. The number of sets is halved as often as the limit allows.  One
+ * word, so that nobody sees the sets of one limit with the ways of another.
+ */
 static inline uint32_t
 nc_lfc_shape(const NcLfc *c)
 {
@@ -127,20 +155,40 @@ nc_lfc_tag(uint64_t hash)
 
 /* ---- a set (lfc_set.c) ---- */
 
-/* For a moment only: no I/O and no other lock while it is held. */
-extern void nc_lfc_lock(NcLfcSet *set);
+/*
+ * How long one tries to get a lock, in sleeps of a tenth of a millisecond.  Its holder
+ * may have been stopped, by a debugger or for good, and nobody waits for that:
+ * who looks has a miss then, who changes something makes the whole set void.
+ */
+#define NC_LFC_PATIENCE_NONE 0	/* the writer, who comes again */
+#define NC_LFC_PATIENCE_LOOK 20
+#define NC_LFC_PATIENCE_CHANGE 2000
 
+/*
+ * For a moment only: no I/O and no other lock while it is held.  False when it was not
+ * got.  A set that was made void meanwhile is empty when this returns true.
+ */
+NC_MUST_USE extern bool nc_lfc_lock(NcLfc *c, NcLfcSet *set, int patience);
+
+/* Makes a set void without its lock: nothing that it has now will be found. */
+extern void nc_lfc_void(NcLfcSet *set);
+
+/* The same for the set where a page belongs. */
+extern void nc_lfc_void_home(NcLfc *c, uint64_t hash);
+
+/* Pairs with the acquire in try_lock(): the next holder sees what this one has done. */
 static inline void
 nc_lfc_unlock(NcLfcSet *set)
 {
 	atomic_store_explicit(&set->lock, 0, memory_order_release);
 }
 
-/* Locks the set where a page belongs now. */
-extern NcLfcSet *nc_lfc_lock_home(NcLfc *c, uint64_t hash);
+/* Locks the set where a page belongs now; NULL when its lock was not got. */
+NC_MUST_USE extern NcLfcSet *nc_lfc_lock_home(NcLfc *c, uint64_t hash, int patience);
 
 /* The rest of this section: the set's lock is held. */
 
+/* Relaxed: the lock orders it. */
 static inline uint64_t
 nc_lfc_word(const NcLfcEntry *e)
 {
@@ -189,16 +237,16 @@ nc_lfc_set_of_place(NcLfc *c, uint32_t place, uint8_t *way)
 	return &c->sets[place / NC_LFC_WAYS];
 }
 
-/* ---- staging pages (lfc_stage.c) ---- */
+/* ---- outbox pages (lfc_outbox.c) ---- */
 
-/* A free staging page, or -1; and back. */
-extern int	nc_lfc_stage_take(NcLfc *c);
-extern void nc_lfc_stage_free(NcLfc *c, uint32_t stage);
+/* A free outbox page, or -1; and back. */
+extern int	nc_lfc_outbox_take(NcLfc *c);
+extern void nc_lfc_outbox_free(NcLfc *c, uint32_t box);
 
-/* The place has the page of this staging page now. The set's lock is held. */
-extern void nc_lfc_stage_point(NcLfcEntry *e, uint32_t stage, uint32_t sum);
+/* The place has the page of this outbox page now. The set's lock is held. */
+extern void nc_lfc_outbox_point(NcLfcEntry *e, uint32_t box, uint32_t sum);
 
 /* Gives it to the writer. */
-extern void nc_lfc_stage_queue(NcLfc *c, uint32_t stage, const NcLfcRef *ref);
+extern void nc_lfc_outbox_post(NcLfc *c, uint32_t box, const NcLfcRef *ref);
 
 #endif							/* LFC_INT_H */

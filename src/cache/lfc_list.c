@@ -46,10 +46,11 @@ nc_lfc_list_encode_head(const NcLfcListHead *head, uint8_t *bytes)
 }
 
 static void
-read_text(NcReader *r, char *text, size_t n)
+read_head_text(NcReader *r, char *text, size_t n)
 {
 	const uint8_t *bytes = nc_read_bytes(r, n);
 
+	/* ended here, whatever the file says */
 	memset(text, 0, n);
 	if (bytes != NULL)
 		memcpy(text, bytes, n - 1);
@@ -67,8 +68,8 @@ nc_lfc_list_decode_head(const uint8_t *bytes, NcLfcListHead *head)
 		return false;
 	r = nc_reader(bytes + sizeof(magic), HASHED_BYTES - sizeof(magic));
 	head->system_id = nc_read_u64(&r);
-	read_text(&r, head->tenant_id, sizeof(head->tenant_id));
-	read_text(&r, head->timeline_id, sizeof(head->timeline_id));
+	read_head_text(&r, head->tenant_id, sizeof(head->tenant_id));
+	read_head_text(&r, head->timeline_id, sizeof(head->timeline_id));
 	head->items = nc_read_u64(&r);
 	head->items_hash = nc_read_u64(&r);
 	head->final = nc_read_u8(&r) == 1;

@@ -107,32 +107,82 @@ nc_lfc_sum(const NcPageKey *key, const uint8_t *page)
 /* ---- the lock of a set ---- */
 
 static inline void
-relax(void)
+lock_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
 	__builtin_ia32_pause();
 #endif
 }
 
-void
-nc_lfc_lock(NcLfcSet *set)
+static bool
+try_lock(NcLfcSet *set)
 {
 	uint32_t	free_value = 0;
-	int			tries = 0;
 
-	while (!atomic_compare_exchange_weak_explicit(&set->lock, &free_value, 1, memory_order_acquire,
-												  memory_order_relaxed))
+	return atomic_compare_exchange_strong_explicit(&set->lock, &free_value, 1, memory_order_acquire,
+												   memory_order_relaxed);
+}
+
+static bool
+is_void(const NcLfcSet *set)
+{
+	return atomic_load_explicit(&set->voided, memory_order_seq_cst) != 0;
+}
+
+/* Somebody could not get the lock and has changed a page of this set. */
+static void
+empty(NcLfc *c, NcLfcSet *set)
+{
+	/* first the mark: one that is set again from here on is seen by the next */
+	atomic_store_explicit(&set->voided, 0, memory_order_seq_cst);
+	for (uint32_t w = 0; w < NC_LFC_WAYS; w++)
+		if (set->tags[w] != 0)
+			nc_lfc_remove(c, set, (uint8_t) w);
+}
+
+bool
+nc_lfc_lock(NcLfc *c, NcLfcSet *set, int patience)
+{
+	struct timespec pause = {0, 50000};
+
+	for (int tries = 0; !try_lock(set); tries++)
 	{
-		struct timespec pause = {0, 50000};
-
-		free_value = 0;
-		if (++tries < LOCK_SPINS)
-			relax();
+		if (tries < LOCK_SPINS)
+			lock_relax();
 		else if (tries < LOCK_SPINS + LOCK_YIELDS)
 			sched_yield();
+		/* void already: whoever waited here before us has waited in vain */
+		else if (tries >= LOCK_SPINS + LOCK_YIELDS + patience || is_void(set))
+		{
+			atomic_fetch_add_explicit(&c->given_up, 1, memory_order_relaxed);
+			return false;
+		}
 		else
 			nanosleep(&pause, NULL);
 	}
+	/* set before this look: done here.  Set behind it: as if it had come after this holder */
+	if (is_void(set))
+		empty(c, set);
+	return true;
+}
+
+void
+nc_lfc_void(NcLfcSet *set)
+{
+	atomic_store_explicit(&set->voided, 1, memory_order_seq_cst);
+}
+
+/* As nc_lfc_lock_home(): a page that has moved while we were at it is void where it is now, too. */
+void
+nc_lfc_void_home(NcLfc *c, uint64_t hash)
+{
+	NcLfcSet   *set;
+
+	do
+	{
+		set = nc_lfc_home(c, hash, nc_lfc_shape(c));
+		nc_lfc_void(set);
+	} while (nc_lfc_home(c, hash, nc_lfc_shape(c)) != set);
 }
 
 /*
@@ -141,14 +191,15 @@ nc_lfc_lock(NcLfcSet *set)
  * afterwards, under their locks, and removes what does not belong there.
  */
 NcLfcSet *
-nc_lfc_lock_home(NcLfc *c, uint64_t hash)
+nc_lfc_lock_home(NcLfc *c, uint64_t hash, int patience)
 {
 	for (;;)
 	{
 		uint32_t	shape = nc_lfc_shape(c);
 		NcLfcSet   *set = nc_lfc_home(c, hash, shape);
 
-		nc_lfc_lock(set);
+		if (!nc_lfc_lock(c, set, patience))
+			return NULL;
 		if (nc_lfc_home(c, hash, nc_lfc_shape(c)) == set)
 			return set;
 		nc_lfc_unlock(set);
@@ -164,13 +215,14 @@ nc_lfc_set_state(NcLfcEntry *e, NcLfcState state)
 	/*
 	 * A reader that saw the old version must not be told "still the same" after
 	 * what follows has become visible: seq_cst keeps the store in front of it.
+	 * Pairs with nc_lfc_still(), which takes no lock.
 	 */
 	atomic_store_explicit(&e->word, ((nc_lfc_word(e) >> 2) + 1) << 2 | (uint64_t) state,
 						  memory_order_seq_cst);
 }
 
 static bool
-is_page(const NcLfcEntry *e, const NcPageKey *key)
+entry_is_page(const NcLfcEntry *e, const NcPageKey *key)
 {
 	return e->block == key->block && e->rel == key->rel.rel && e->db == key->rel.db &&
 		e->spc == key->rel.spc;
@@ -180,8 +232,9 @@ is_page(const NcLfcEntry *e, const NcPageKey *key)
 uint8_t
 nc_lfc_find_way(const NcLfcSet *set, const NcPageKey *key, uint16_t tag)
 {
+	/* 128 bytes of tags instead of 2 kB of entries; two pages share a tag once in 65536 */
 	for (int w = 0; w < NC_LFC_WAYS; w++)
-		if (set->tags[w] == tag && is_page(&set->entries[w], key))
+		if (set->tags[w] == tag && entry_is_page(&set->entries[w], key))
 			return (uint8_t) w;
 	return NC_LFC_NONE;
 }
@@ -228,6 +281,7 @@ nc_lfc_remove(NcLfc *c, NcLfcSet *set, uint8_t w)
 
 	unlink_way(set, queue_of(set, e), w);
 	set->tags[w] = 0;
+	/* its outbox page is the writer's to free, who finds the version changed */
 	nc_lfc_set_state(e, NC_LFC_EMPTY);
 	atomic_fetch_sub_explicit(&c->used, 1, memory_order_relaxed);
 }
@@ -333,6 +387,11 @@ nc_lfc_enter(NcLfc *c, NcLfcSet *set, const NcPageKey *key, uint16_t tag, bool *
 	e->uses = 0;
 	set->tags[w] = tag;
 	nc_lfc_append(set, take_ghost(set, tag) ? &set->main : &set->small, w);
+	/*
+	 * Pairs with the look at it in nc_lfc_forget_range(): a prewarm counts its place and
+	 * then looks at what others have changed, they change and then look whether there is
+	 * anything to forget.  One of the two sees the other.
+	 */
 	atomic_fetch_add_explicit(&c->used, 1, memory_order_seq_cst);
 	return w;
 }

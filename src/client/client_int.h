@@ -1,12 +1,16 @@
 /*
  * client_int.h
- *	  What client.c offers prefetch.c.  Private to src/client.
+ *	  What the files of src/client know of each other.
  */
 #ifndef NC_CLIENT_CLIENT_INT_H
 #define NC_CLIENT_CLIENT_INT_H
 
 #include "nc/client/client.h"
-#include "nc/ring/ring.h"
+#include "nc/shared/transport.h"
+
+/* ---- ring_transport.c ---- */
+
+extern const NcTransport nc_ring_transport;
 
 /* This process's ring; ERROR when it has none. */
 extern NcRing *nc_client_attach(void);
@@ -16,6 +20,11 @@ extern NcRing *nc_client_attach(void);
  * communicator is at it.  True when it had been submitted and not answered.
  */
 extern bool nc_client_withdraw(NcSlot *slot);
+
+/* Waits until a submitted slot of this process, which `ask` is about, is DONE. */
+extern void nc_client_await(NcSlot *slot, NcAsk *ask);
+
+/* ---- read.c ---- */
 
 /*
  * Waits until a submitted slot of this process is DONE.  Raises ERROR as a read

@@ -11,7 +11,9 @@
  * asked for (the caller's not_modified_since of now is not newer than that of then),
  * so a truncation, a drop or an eviction of a newer version makes it useless, not
  * wrong.  Every slot and chunk is given back at the end of the transaction or of
- * the process.  Nobody waits here but for a page that he needs.
+ * the process; a chunk that is not used for long may be taken before, by who needs
+ * one, and what is in it is forgotten then.  Nobody waits here but for a page that
+ * he needs.
  *
  * Never asks twice: what is lost (an error, a connection that ends, a communicator
  * that forgets) is asked for again by the read that needs it.
@@ -29,10 +31,11 @@
 
 #include "nc/base/clock.h"
 #include "nc/client/prefetch.h"
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
+#include "nc/compat/page.h"
 #include "nc/feed/feed.h"
 #include "nc/lsn/request_lsn.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/shmem.h"
 #include "client_int.h"
 
 #define CHUNK_PAGES NC_STAGING_CHUNK_PAGES
@@ -71,6 +74,16 @@ typedef struct Chunk
 	uint64		reads;			/* clock when the last was given out */
 	uint64		at_us;
 } Chunk;
+
+/*
+ * A chunk is taken from an owner who has not used it for so long, if none is free:
+ * a transaction that is idle behind a cursor would hold it until it ends.
+ */
+#define RECLAIM_US 1000000
+
+/* The high half of a chunk's word in shared memory. */
+#define AT_IT (UINT64CONST(1) << 32)
+#define TAKER(mine) ((uint64) (mine) << 33)
 
 /* A slot of the upper half of the ring: the run of pages that it brings. */
 typedef struct Asked
@@ -124,7 +137,7 @@ head_of(const NcRelKey *rel, BlockNumber block)
 }
 
 static int
-find(const NcRelKey *rel, BlockNumber block)
+find_asked(const NcRelKey *rel, BlockNumber block)
 {
 	int			i = *head_of(rel, block);
 
@@ -149,7 +162,7 @@ enter(int i, const NcRelKey *rel, BlockNumber block, XLogRecPtr nms, int slot, i
 
 /* Forgets a page, read or not. Its slot, if it is on its way, stays as it is. */
 static void
-leave(int i)
+leave_ahead(int i)
 {
 	int16	   *at = head_of(&staged[i].rel, staged[i].block);
 
@@ -166,7 +179,7 @@ drop_unread(int i, NcCounter why)
 {
 	nc_stat(why, 1);
 	nc_prefetch_unread[staged[i].tag]++;
-	leave(i);
+	leave_ahead(i);
 }
 
 /* ---- slots ---- */
@@ -201,7 +214,7 @@ end_slot(int s, bool came, NcCounter why)
 
 /* A slot that is DONE. */
 static void
-collect(int s)
+collect_ahead(int s)
 {
 	bool		came = slot_at(s)->result == NC_SLOT_RESULT_OK;
 
@@ -215,7 +228,7 @@ withdraw(int s)
 {
 	if (is_done(s))
 	{
-		collect(s);
+		collect_ahead(s);
 		return;
 	}
 	if (nc_client_withdraw(slot_at(s)))
@@ -229,7 +242,7 @@ free_slot(void)
 	if (nasked == SLOTS)
 		for (int s = 0; s < SLOTS; s++)
 			if (is_done(s))
-				collect(s);
+				collect_ahead(s);
 	for (int s = 0; s < SLOTS; s++)
 		if (asked[s].first == NOTHING)
 			return s;
@@ -238,15 +251,33 @@ free_slot(void)
 
 /* ---- chunks ---- */
 
-static void
-return_chunk(int c)
+static uint32
+my_number(void)
 {
-	Assert(chunks[c].live == 0);
-	atomic_store(&nc_staging.owner[chunks[c].number], 0);
+	return (uint32) (ring - nc_rings.rings) + 1;
+}
+
+/* This process has it no longer. */
+static void
+drop_chunk(int c)
+{
 	chunks[c].number = NOTHING;
 	nchunks--;
 	if (filling == c)
 		filling = NOTHING;
+}
+
+/* Gives it back, unless somebody has taken it; who is just about to finds it free. */
+static void
+return_chunk(int c)
+{
+	_Atomic uint64_t *owner = &nc_staging.owner[chunks[c].number];
+	uint64		word = atomic_load(owner);
+
+	Assert(chunks[c].live == 0);
+	while ((uint32) word == my_number() && !atomic_compare_exchange_weak(owner, &word, 0))
+		;
+	drop_chunk(c);
 }
 
 /* Drops all that is in a chunk, whatever its state. */
@@ -262,6 +293,32 @@ empty_chunk(int c)
 	chunks[c].given = 0;
 }
 
+/*
+ * The owner is at the chunk: nobody takes it.  False: somebody has, or is about to; then all
+ * that was in it is forgotten.
+ */
+static bool
+enter_chunk(int c)
+{
+	uint64		word = my_number();
+
+	if (atomic_compare_exchange_strong(&nc_staging.owner[chunks[c].number], &word, word | AT_IT))
+	{
+		atomic_store_explicit(&nc_staging.used_us[chunks[c].number], nc_clock_us(),
+							  memory_order_relaxed);
+		return true;
+	}
+	empty_chunk(c);
+	return_chunk(c);
+	return false;
+}
+
+static void
+leave_chunk(int c)
+{
+	atomic_store(&nc_staging.owner[chunks[c].number], my_number());
+}
+
 /* May a chunk be given out from its start again? Not while a slot could write there. */
 static bool
 is_reusable(int c)
@@ -274,7 +331,7 @@ is_reusable(int c)
 			continue;
 		if (!is_done(s))
 			return false;
-		collect(s);
+		collect_ahead(s);
 	}
 	return true;
 }
@@ -287,26 +344,120 @@ is_overdue(const Chunk *c)
 		 nc_clock_us() - c->at_us > OVERDUE_US);
 }
 
+/*
+ * The chunk was taken from this process, given back, and is to be lent to it again: what
+ * it remembers of the first time is gone, and must not be looked for in the second.
+ */
+static void
+forget_lost(uint32 number)
+{
+	for (int c = 0; c < CHUNKS_MAX; c++)
+	{
+		if (chunks[c].number != (int) number)
+			continue;
+		empty_chunk(c);
+		drop_chunk(c);
+	}
+}
+
+static void
+borrowed(int c, uint32 number)
+{
+	forget_lost(number);
+	chunks[c] = (Chunk) {.number = (int) number};
+	atomic_store(&nc_staging.used_us[number], nc_clock_us());
+	nchunks++;
+}
+
+/*
+ * May the communicator still write to a chunk that this process owns?  It cannot ask
+ * for more meanwhile: the chunk is being taken.
+ */
+static bool
+is_awaited(uint32 owner, uint32 number)
+{
+	NcRing	   *of = &nc_rings.rings[owner - 1];
+
+	for (int s = SLOT_FIRST; s < NC_RING_SLOTS; s++)
+	{
+		switch (nc_slot_word_state(nc_slot_load(&of->slots[s])))
+		{
+			case NC_SLOT_FREE:
+			case NC_SLOT_DONE:
+				break;
+			case NC_SLOT_FILLING:
+				return true;
+			case NC_SLOT_SUBMITTED:
+			case NC_SLOT_TAKEN:
+			case NC_SLOT_COPYING:
+				if ((of->dests[s] & ~NC_DEST_STAGING) / CHUNK_PAGES == number)
+					return true;
+				break;
+		}
+	}
+	return false;
+}
+
+/*
+ * Takes the chunk from an owner who does not use it.  First the mark, with which the
+ * owner can neither read from it nor have more written to it; then the look at what
+ * is on its way.  The owner may give it back at any moment, and then it is free.
+ */
+static bool
+take_chunk(uint32 number, uint32 owner)
+{
+	_Atomic uint64_t *at = &nc_staging.owner[number];
+	uint64		word = owner;
+	uint64		marked = owner | TAKER(my_number());
+	bool		taken;
+
+	if (is_awaited(owner, number) || !atomic_compare_exchange_strong(at, &word, marked))
+		return false;
+	taken = !is_awaited(owner, number);
+	word = marked;
+	return atomic_compare_exchange_strong(at, &word, taken ? my_number() : owner) && taken;
+}
+
+/* None is free: one that nobody has used for long. */
+static bool
+reclaim_chunk(int c)
+{
+	uint64		now = nc_clock_us();
+
+	for (uint32 number = 0; number < nc_staging.nchunks; number++)
+	{
+		uint64		word = atomic_load(&nc_staging.owner[number]);
+		uint64		used = atomic_load(&nc_staging.used_us[number]);
+
+		if (word == 0 || word > UINT32_MAX || word == my_number() || used + RECLAIM_US > now ||
+			!take_chunk(number, (uint32) word))
+			continue;
+		nc_stat(NC_COUNTER_STAGING_RECLAIMED, 1);
+		borrowed(c, number);
+		return true;
+	}
+	return false;
+}
+
 static bool
 borrow_chunk(int c)
 {
-	uint32		mine = (uint32) (ring - nc_rings.rings) + 1;
+	uint32		mine = my_number();
 
 	/* each process begins to look at another place */
 	for (uint32 k = 0; k < nc_staging.nchunks; k++)
 	{
 		uint32		number = (k + mine * 7) % nc_staging.nchunks;
-		uint32		nobody = 0;
+		uint64		nobody = 0;
 
 		if (atomic_load_explicit(&nc_staging.owner[number], memory_order_relaxed) == 0 &&
 			atomic_compare_exchange_strong(&nc_staging.owner[number], &nobody, mine))
 		{
-			chunks[c] = (Chunk) {.number = (int) number};
-			nchunks++;
+			borrowed(c, number);
 			return true;
 		}
 	}
-	return false;
+	return reclaim_chunk(c);
 }
 
 /* A chunk to give out from: one that was read, a new one, or one that nobody reads. */
@@ -338,7 +489,10 @@ next_chunk(void)
 	return NOTHING;
 }
 
-/* n neighbouring pages of staging memory: the number of the first, or NOTHING. */
+/*
+ * n neighbouring pages of staging memory: the number of the first, or NOTHING.  The caller
+ * leaves their chunk when he has asked for them.
+ */
 static int
 give_pages(int n)
 {
@@ -346,7 +500,7 @@ give_pages(int n)
 
 	if (filling == NOTHING || chunks[filling].given + n > CHUNK_PAGES)
 		filling = next_chunk();
-	if (filling == NOTHING)
+	if (filling == NOTHING || !enter_chunk(filling))
 		return NOTHING;
 	first = filling * CHUNK_PAGES + chunks[filling].given;
 	chunks[filling].given += n;
@@ -400,19 +554,8 @@ at_exit(int code, Datum arg)
 
 /* ---- asking ---- */
 
-/* Chunks of an earlier owner of this ring that ended without its callbacks. */
-static void
-reclaim_chunks(void)
-{
-	uint32		mine = (uint32) (ring - nc_rings.rings) + 1;
-
-	for (uint32 i = 0; i < nc_staging.nchunks; i++)
-		if (atomic_load(&nc_staging.owner[i]) == mine)
-			atomic_store(&nc_staging.owner[i], 0);
-}
-
 static bool
-start(void)
+start_prefetch(void)
 {
 	if (CritSectionCount > 0)
 		return false;
@@ -427,8 +570,11 @@ start(void)
 	for (int s = 0; s < SLOTS; s++)
 		asked[s].first = NOTHING;
 	ring = nc_client_attach();
-	reclaim_chunks();
-	/* after all callbacks that may read pages, before the process gives its PGPROC back */
+
+	/*
+	 * After all callbacks that may read pages, before the process gives its PGPROC back:
+	 * so no chunk has this ring's number yet.  Who ends without callbacks ends the server.
+	 */
 	on_shmem_exit(at_exit, 0);
 	RegisterXactCallback(at_transaction_end, NULL);
 	return true;
@@ -439,7 +585,7 @@ nc_prefetch_possible(void)
 {
 	/* a transaction's end is what returns memory, and recovery has its own order of things */
 	return nc_guc_mode == NC_MODE_COMMUNICATOR && nc_staging.nchunks > 0 && nc_guc_staging_quota >= CHUNK_PAGES && !leaving &&
-		IsTransactionState() && !InRecovery && (ring != NULL || start());
+		IsTransactionState() && !InRecovery && (ring != NULL || start_prefetch());
 }
 
 /* The run of named blocks that holds this one, or NOTHING. */
@@ -456,7 +602,7 @@ find_named(const NcRelKey *rel, BlockNumber block)
 bool
 nc_prefetch_known(const NcRelKey *rel, BlockNumber block)
 {
-	return (nlive > 0 && find(rel, block) != NOTHING) || find_named(rel, block) != NOTHING;
+	return (nlive > 0 && find_asked(rel, block) != NOTHING) || find_named(rel, block) != NOTHING;
 }
 
 int
@@ -469,8 +615,12 @@ static void
 submit(int s, const NcRelKey *rel, BlockNumber block, int n, XLogRecPtr nms, uint32 page)
 {
 	NcSlot	   *slot = slot_at(s);
+	uint64		promoted = UINT64CONST(1) << (SLOT_FIRST + s);
 	bool		moved = nc_slot_move(slot, nc_slot_load(slot), NC_SLOT_FILLING);
 
+	/* it was said of the slot's last life */
+	if ((atomic_load_explicit(&ring->promoted, memory_order_relaxed) & promoted) != 0)
+		atomic_fetch_and(&ring->promoted, ~promoted);
 	slot->spc = rel->spc;
 	slot->db = rel->db;
 	slot->rel = rel->rel;
@@ -515,6 +665,7 @@ nc_prefetch_ask(const NcRelKey *rel, BlockNumber block, int nblocks, XLogRecPtr 
 		enter(first + i, rel, block + i, nms, s, tag);
 	submit(s, rel, block, nblocks, nms,
 		   chunks[first / CHUNK_PAGES].number * CHUNK_PAGES + first % CHUNK_PAGES);
+	leave_chunk(first / CHUNK_PAGES);
 	nc_stat(NC_COUNTER_PREFETCH_ISSUED, nblocks);
 	return true;
 }
@@ -592,9 +743,9 @@ join(int s, const NcRelKey *rel, BlockNumber block)
 	nc_client_wait(slot_at(s), rel, block);
 }
 
-/* Copies the page out, unless it is not what a request would bring now. */
+/* Copies the page out, unless it is not what a request would bring now. The chunk is entered. */
 static bool
-use(int i, XLogRecPtr nms, XLogRecPtr exact, char *page)
+copy_out(int i, XLogRecPtr nms, XLogRecPtr exact, char *page)
 {
 	Chunk	   *c = &chunks[i / CHUNK_PAGES];
 	const char *from = nc_staging.pages +
@@ -602,7 +753,7 @@ use(int i, XLogRecPtr nms, XLogRecPtr exact, char *page)
 	XLogRecPtr	lsn = PageIsNew((Page) from) ? 0 : PageGetLSN((Page) from);
 
 	/* one that bufmgr would refuse: another answer may be good */
-	if (!PageIsVerifiedExtended((Page) from, staged[i].block, 0))
+	if (!nc_page_is_sound(from, staged[i].block))
 	{
 		nc_stat(NC_COUNTER_DAMAGED_ANSWERS, 1);
 		drop_unread(i, NC_COUNTER_PREFETCH_FAILED);
@@ -616,8 +767,21 @@ use(int i, XLogRecPtr nms, XLogRecPtr exact, char *page)
 		return false;
 	}
 	memcpy(page, from, BLCKSZ);
-	leave(i);
+	leave_ahead(i);
 	return true;
+}
+
+static bool
+use(int i, XLogRecPtr nms, XLogRecPtr exact, char *page)
+{
+	int			c = i / CHUNK_PAGES;
+	bool		used;
+
+	if (!enter_chunk(c))
+		return false;
+	used = copy_out(i, nms, exact, page);
+	leave_chunk(c);
+	return used;
 }
 
 bool
@@ -630,7 +794,7 @@ nc_prefetch_take(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms, XLogRec
 	reads++;
 	if (nnamed > 0)
 		read_named(rel, block);
-	if (nlive == 0 || (i = find(rel, block)) == NOTHING)
+	if (nlive == 0 || (i = find_asked(rel, block)) == NOTHING)
 		return false;
 	if (staged[i].slot != NOTHING && nms <= staged[i].nms)
 	{
@@ -639,8 +803,8 @@ nc_prefetch_take(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms, XLogRec
 		waited = !is_done(s);
 		if (waited)
 			join(s, rel, block);
-		collect(s);
-		i = find(rel, block);
+		collect_ahead(s);
+		i = find_asked(rel, block);
 		if (i == NOTHING)
 			return false;
 	}

@@ -20,15 +20,15 @@
 
 #include "nc/base/clock.h"
 #include "nc/direct/direct.h"
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
 #include "nc/shard/shard_map.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/shmem.h"
 #include "direct_int.h"
 
 /* The call under way. */
 typedef struct Call
 {
-	NcDirectAsk *ask;			/* NULL: none */
+	NcAsk	   *ask;			/* NULL: none */
 	uint64		sent;			/* bit per message: on a connection now */
 	uint64		was_sent;		/* a later sending is a repetition */
 	uint64		answered;
@@ -53,13 +53,15 @@ nc_direct_busy(void)
 	return call.ask != NULL;
 }
 
-const char *
-nc_direct_state(void)
+static void
+direct_progress(const NcAsk *ask, char *text, Size bytes)
 {
+	const char *state = "waiting for an answer";
+
 	for (uint32 i = 0; i < map.shard_count; i++)
 		if (conns[i] != NULL && !nc_direct_conn_ready(conns[i]))
-			return "being opened";
-	return "waiting for an answer";
+			state = "being opened";
+	snprintf(text, bytes, "the own connection of process %d is %s", MyProcPid, state);
 }
 
 /* ---- settings ---- */
@@ -126,7 +128,7 @@ nc_direct_lost(int index)
 void
 nc_direct_answer(int index, const NcPsResponse *resp, uint32 shard, const char *address)
 {
-	NcDirectAsk *ask = call.ask;
+	NcAsk	   *ask = call.ask;
 
 	call.sent &= ~(UINT64CONST(1) << index);
 	call.answered |= UINT64CONST(1) << index;
@@ -139,8 +141,8 @@ nc_direct_answer(int index, const NcPsResponse *resp, uint32 shard, const char *
 			ask->exists = resp->exists;
 			break;
 		case NC_RESP_ERROR:
-			snprintf(ask->error, sizeof(ask->error), "shard %u (%s): %.*s", shard, address,
-					 (int) Min(resp->message_bytes, sizeof(ask->error)), resp->message);
+			snprintf(ask->error, NC_RING_ERROR_BYTES, "shard %u (%s): %.*s", shard, address,
+					 (int) Min(resp->message_bytes, NC_RING_ERROR_BYTES), resp->message);
 			call.failed = true;
 			break;
 		case NC_RESP_NBLOCKS:
@@ -154,7 +156,7 @@ nc_direct_answer(int index, const NcPsResponse *resp, uint32 shard, const char *
 /* ---- the call ---- */
 
 static NcPsRequest
-message(const NcDirectAsk *ask, int index)
+direct_message(const NcAsk *ask, int index)
 {
 	return (NcPsRequest) {
 		.tag = ask->nblocks > 0 ? NC_REQ_GETPAGE : NC_REQ_EXISTS,
@@ -196,7 +198,7 @@ idle(uint32 events)
 		ResetLatch(MyLatch);
 		call.consumed = true;
 	}
-	call.ask->idle(call.ask->idle_arg);
+	call.ask->idle(call.ask, NC_WAIT_FOR_ANSWER);
 	refresh_map();
 }
 
@@ -207,14 +209,14 @@ idle(uint32 events)
 static void
 send_message(int index)
 {
-	NcPsRequest msg = message(call.ask, index);
+	NcPsRequest msg = direct_message(call.ask, index);
 	uint64		bit = UINT64CONST(1) << index;
 	NcDirectConn *c = conn_of(shard_of(&msg));
 
 	if (!nc_direct_conn_ready(c))
 	{
 		/* it may be another connection after the wait: the caller looks again */
-		idle(nc_direct_conn_open(c, call.ask->slice_ms));
+		idle(nc_direct_conn_open(c, nc_wait_slice_ms()));
 		return;
 	}
 	if (!nc_direct_conn_send(c, &msg, index))
@@ -228,12 +230,12 @@ send_message(int index)
 static void
 await_answer(int index)
 {
-	NcPsRequest msg = message(call.ask, index);
+	NcPsRequest msg = direct_message(call.ask, index);
 	uint64		bit = UINT64CONST(1) << index;
 
 	while ((call.sent & bit) != 0)
 	{
-		uint32		events = nc_direct_conn_receive(conn_of(shard_of(&msg)), call.ask->slice_ms);
+		uint32		events = nc_direct_conn_receive(conn_of(shard_of(&msg)), nc_wait_slice_ms());
 
 		if ((call.sent & bit) != 0)
 			idle(events);
@@ -255,7 +257,7 @@ abandon(int code, Datum arg)
 }
 
 static void
-run(uint64 all)
+run_direct(uint64 all)
 {
 	while (call.answered != all && map.shard_count > 0)
 	{
@@ -268,27 +270,33 @@ run(uint64 all)
 	}
 }
 
-NcSlotResult
-nc_direct_ask(NcDirectAsk *ask)
+static NcSlotResult
+ask_directly(NcAsk *ask)
 {
 	int			messages = ask->nblocks > 0 ? ask->nblocks : 1;
 	uint64		all = (UINT64CONST(1) << messages) - 1;
 
-	Assert(ask->nblocks >= 0 && ask->nblocks <= NC_DIRECT_BLOCKS_MAX);
+	Assert(ask->nblocks >= 0 && ask->nblocks <= NC_SLOT_BLOCKS_MAX);
 	Assert(call.ask == NULL);
 	refresh_map();
 	memset(&call, 0, sizeof(call));
 	call.ask = ask;
 	PG_ENSURE_ERROR_CLEANUP(abandon, (Datum) 0);
 	{
-		run(all);
+		run_direct(all);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(abandon, (Datum) 0);
 	call.ask = NULL;
 	/* Others wait on the same latch for their own reasons: pass on what was taken. */
 	if (call.consumed)
 		SetLatch(MyLatch);
+	nc_stat(NC_COUNTER_WAIT_US, nc_clock_us() - ask->started_us);
 	if (call.answered != all)
 		return NC_SLOT_RESULT_NO_SERVER;
 	return call.failed ? NC_SLOT_RESULT_PS_ERROR : NC_SLOT_RESULT_OK;
 }
+
+const NcTransport nc_direct_transport = {
+	.ask = ask_directly,
+	.progress = direct_progress
+};

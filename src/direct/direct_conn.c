@@ -2,12 +2,16 @@
  * direct_conn.c
  *	  One connection of one process to one shard, in direct mode.
  *
- * Runs in any process of the compute.  libpq moves the bytes, with TLS and
- * without, as in the servers that this mode stands for.  No call blocks but the
- * waits on latch and socket; a connection that fails says so in few lines, is
- * left alone for a while that doubles, and is opened again.
+ * Runs in any process of the compute.  libpq opens the connection; then the bytes
+ * are moved here, with OpenSSL's object where there is TLS, and parsed as the
+ * communicator does: libpq would keep all that a server says, however long it
+ * claims to be.  No call blocks but the waits on latch and socket; a connection
+ * that fails says so in few lines, is left alone for a while that doubles, and is
+ * opened again.
  */
 #include "postgres.h"
+
+#include <sys/socket.h>
 
 #include "common/pg_prng.h"
 #include "miscadmin.h"
@@ -16,17 +20,34 @@
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
+#include "nc/auth/tls.h"
+#include "nc/base/bytes.h"
 #include "nc/base/clock.h"
+#include "nc/compat/server.h"
 #include "nc/direct/direct.h"
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
+#include "nc/net/conn.h"
 #include "nc/net/handshake.h"
 #include "nc/net/net.h"
 #include "nc/net/resolve.h"
+#include "nc/shard/shard_map.h"
+#include "nc/shared/identity.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/shmem.h"
+#include "nc/shared/test_point.h"
+#include "nc/wire/session.h"
 #include "direct_int.h"
 
 /* Requests in flight, those of cancelled calls included. When full it is opened anew. */
 #define PENDING_MAX 128
+
+/* What was not parsed yet: the longest message allowed, and room behind it. */
+#define RECV_BYTES (NC_RESPONSE_BYTES_MAX + 5 + 64 * 1024)
+
+/* Of each request that is not answered at most one copy is unsent. */
+#define SEND_BYTES (PENDING_MAX * NC_CONN_REQUEST_BYTES)
+
+/* Records of TLS that are read before the process looks whether it should leave. */
+#define TLS_READS_AT_ONCE 64
 
 /* While a host name is being resolved by a thread we look this often. */
 #define RESOLVE_SLICE_MS 10
@@ -53,6 +74,15 @@ struct NcDirectConn
 	bool		answered;		/* an answer was verified on it */
 	NcResolve  *resolve;		/* of its host, if that is a name */
 
+	/* Ready only. */
+	int			fd;
+	NcTls	   *tls;			/* NULL: the bytes go as they are */
+	uint8	   *recv_buffer;	/* [RECV_BYTES]; recv_start..recv_end are unread */
+	size_t		recv_start;
+	size_t		recv_end;
+	uint8	   *send_buffer;	/* [SEND_BYTES]; the first send_bytes are unsent */
+	size_t		send_bytes;
+
 	uint64		backoff_us;
 	uint64		retry_us;		/* no attempt before */
 	uint64		trouble_since_us;
@@ -62,7 +92,7 @@ struct NcDirectConn
 	Pending		pending[PENDING_MAX];	/* circular */
 	uint32		first;
 	uint32		count;
-	uint64		progress_us;	/* when something was sent into silence, or came */
+	uint64		progress_us;	/* when something was sent into silence, or an answer came; bytes alone are none */
 };
 
 static uint64 last_reqid = 0;
@@ -96,10 +126,15 @@ close_conn(NcDirectConn *c)
 {
 	if (c->set != NULL)
 		FreeWaitEventSet(c->set);
+	/* the socket and OpenSSL's object with it */
 	if (c->handshake != NULL)
 		nc_handshake_free(c->handshake);
 	if (c->holds_fd)
 		ReleaseExternalFD();
+	free(c->recv_buffer);
+	free(c->send_buffer);
+	c->recv_buffer = c->send_buffer = NULL;
+	c->tls = NULL;
 	if (c->resolve != NULL)
 		nc_resolve_release(c->resolve);
 	c->set = NULL;
@@ -150,13 +185,13 @@ log_trouble(NcDirectConn *c, const char *what, const char *reason)
 
 /* Ends it after a failure, with the delay and the words that the communicator has for that. */
 static void
-fail(NcDirectConn *c, NcCounter counter, const char *what, const char *why)
+fail_direct(NcDirectConn *c, NcCounter counter, const char *what, const char *why)
 {
 	char		reason[NC_CONN_ERROR_BYTES];
 	uint64		delay_us = c->answered ? 0 : c->backoff_us * 2;
 
-	/* the reason may be a text of the handshake that is freed below */
-	strlcpy(reason, why, sizeof(reason));
+	/* it may be a text of the handshake that is freed below, or a server's */
+	nc_text_one_line(reason, sizeof(reason), why, strlen(why));
 	nc_stat(c->set != NULL ? NC_COUNTER_DISCONNECTS : NC_COUNTER_CONNECT_FAILURES, 1);
 	if (counter != NC_COUNTERS)
 		nc_stat(counter, 1);
@@ -172,15 +207,15 @@ fail(NcDirectConn *c, NcCounter counter, const char *what, const char *why)
 }
 
 static void
-lost(NcDirectConn *c)
+direct_lost(NcDirectConn *c, const char *why)
 {
-	fail(c, NC_COUNTERS, "connection lost", nc_handshake_error(c->handshake));
+	fail_direct(c, NC_COUNTERS, "connection lost", why);
 }
 
 static void
 poison(NcDirectConn *c, const char *reason)
 {
-	fail(c, NC_COUNTER_POISONED, "connection closed because of a wrong answer", reason);
+	fail_direct(c, NC_COUNTER_POISONED, "connection closed because of a wrong answer", reason);
 }
 
 /* ---- opening ---- */
@@ -195,11 +230,11 @@ resolved(NcDirectConn *c, const char **hostaddr)
 	if (c->resolve == NULL)
 		c->resolve = nc_resolve_start(c->parts.host, -1);
 	if (c->resolve == NULL)
-		fail(c, NC_COUNTERS, "cannot resolve the host name", "no thread for it");
+		fail_direct(c, NC_COUNTERS, "cannot resolve the host name", "no thread for it");
 	else if (!nc_resolve_done(c->resolve))
 		return false;
 	else if (nc_resolve_count(c->resolve) == 0)
-		fail(c, NC_COUNTERS, "cannot resolve the host name", nc_resolve_error(c->resolve));
+		fail_direct(c, NC_COUNTERS, "cannot resolve the host name", nc_resolve_error(c->resolve));
 	else
 	{
 		*hostaddr = nc_resolve_address(c->resolve, (uint32) MyProcPid %
@@ -210,44 +245,90 @@ resolved(NcDirectConn *c, const char **hostaddr)
 }
 
 static void
-start(NcDirectConn *c)
+start_direct(NcDirectConn *c)
 {
+	char		options[NC_OPTIONS_BYTES];
 	NcHandshakeParams params = {
 		.conninfo = c->conninfo,
 		.token_file = nc_guc_token_file,
+		.options = options,
+		.token_in_clear = nc_guc_allow_token_in_clear,
 		.protocol_version = nc_guc_protocol_version,
 		.tenant_id = nc_guc_tenant_id,
 		.timeline_id = nc_guc_timeline_id,
 		.user_timeout_ms = nc_guc_silence_timeout
 	};
 
+	nc_identity_options(options, sizeof(options));
 	c->opened_us = nc_clock_us();
 	c->answered = false;
 	if (!resolved(c, &params.hostaddr))
 		return;
 	if (!AcquireExternalFD())
 	{
-		fail(c, NC_COUNTERS, "cannot connect", "too many open files in this process");
+		fail_direct(c, NC_COUNTERS, "cannot connect", "too many open files in this process");
 		return;
 	}
 	c->holds_fd = true;
 	c->version = params.protocol_version;
 	c->handshake = nc_handshake_start(&params);
 	if (c->handshake == NULL)
-		fail(c, NC_COUNTERS, "cannot connect", "out of memory");
+		fail_direct(c, NC_COUNTERS, "cannot connect", "out of memory");
 	else
 		c->step = nc_handshake_advance(c->handshake);
+}
+
+/* Takes the stream out of libpq's hands. False when the connection ended by it. */
+static bool
+take_stream(NcDirectConn *c)
+{
+	char	   *body;
+	int			rc = nc_handshake_get(c->handshake, &body);
+
+	/* nothing was asked yet: only a goodbye can be there, and part of a message makes garbage of the rest */
+	if (rc > 0)
+	{
+		nc_handshake_release(body);
+		poison(c, "an answer came before any request");
+		return false;
+	}
+	if (rc < 0)
+	{
+		direct_lost(c, nc_handshake_error(c->handshake));
+		return false;
+	}
+	c->fd = nc_handshake_socket(c->handshake);
+	if (nc_handshake_encrypted(c->handshake) &&
+		(c->tls = nc_handshake_take_tls(c->handshake)) == NULL)
+	{
+		fail_direct(c, NC_COUNTERS, "cannot connect", "libpq's TLS is not OpenSSL's: use sslmode=disable");
+		return false;
+	}
+	/* an attempt that an error ended has left them */
+	if (c->recv_buffer == NULL)
+		c->recv_buffer = malloc(RECV_BYTES);
+	if (c->send_buffer == NULL)
+		c->send_buffer = malloc(SEND_BYTES);
+	c->recv_start = c->recv_end = c->send_bytes = 0;
+	if (c->recv_buffer != NULL && c->send_buffer != NULL)
+		return true;
+	fail_direct(c, NC_COUNTERS, "cannot connect", "out of memory");
+	return false;
 }
 
 /* The stream stands. Raises an error when there is no descriptor for the set. */
 static void
 finish_opening(NcDirectConn *c)
 {
-	WaitEventSet *set = CreateWaitEventSet(TopMemoryContext, 3);
+	WaitEventSet *set;
 
+	if (!take_stream(c))
+		return;
+	NC_TEST_POINT("direct-set");
+	set = nc_pg_wait_event_set(3);
 	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	AddWaitEventToSet(set, WL_SOCKET_READABLE, nc_handshake_socket(c->handshake), NULL, NULL);
+	AddWaitEventToSet(set, WL_SOCKET_READABLE, c->fd, NULL, NULL);
 	c->set = set;
 	if (c->resolve != NULL)
 		nc_resolve_release(c->resolve);
@@ -278,7 +359,7 @@ nc_direct_conn_open(NcDirectConn *c, int slice_ms)
 	if (c->handshake == NULL && nc_clock_us() < c->retry_us)
 		return wait_latch(Min(slice_ms, (long) (c->retry_us - nc_clock_us()) / 1000 + 1));
 	if (c->handshake == NULL)
-		start(c);
+		start_direct(c);
 	if (c->handshake == NULL)
 		return c->resolve != NULL ? wait_latch(RESOLVE_SLICE_MS) : 0;
 	switch (c->step)
@@ -293,7 +374,7 @@ nc_direct_conn_open(NcDirectConn *c, int slice_ms)
 			wanted |= WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE;
 			break;
 		case NC_HANDSHAKE_FAILED:
-			fail(c, NC_COUNTERS, "cannot connect", nc_handshake_error(c->handshake));
+			fail_direct(c, NC_COUNTERS, "cannot connect", nc_handshake_error(c->handshake));
 			return 0;
 		case NC_HANDSHAKE_DONE:
 			finish_opening(c);
@@ -304,18 +385,62 @@ nc_direct_conn_open(NcDirectConn *c, int slice_ms)
 	if ((events & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE)) != 0)
 		c->step = nc_handshake_advance(c->handshake);
 	else if (nc_clock_us() - c->opened_us >= (uint64) nc_guc_connect_timeout * 1000)
-		fail(c, NC_COUNTERS, "cannot connect", "timed out while connecting");
+		fail_direct(c, NC_COUNTERS, "cannot connect", "timed out while connecting");
 	return events;
 }
 
-/* ---- requests and answers ---- */
+/* ---- sending ---- */
+
+static void
+tls_lost(NcDirectConn *c, const NcTlsFault *fault)
+{
+	direct_lost(c, fault->text[0] != '\0' ? fault->text : "the server closed the connection");
+}
+
+/* What was sent of the buffer: 0 = the socket takes no more now, -1 = the connection ended. */
+static ssize_t
+send_some(NcDirectConn *c)
+{
+	NcTlsFault	fault;
+	ssize_t		n;
+
+	if (c->tls != NULL)
+	{
+		n = nc_tls_write(c->tls, c->send_buffer, c->send_bytes, &fault);
+		if (n < 0)
+			tls_lost(c, &fault);
+		return n;
+	}
+	n = send(c->fd, c->send_buffer, c->send_bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n >= 0)
+		return n;
+	if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
+		return 0;
+	direct_lost(c, strerror(errno));
+	return -1;
+}
+
+/* Sends what the socket takes. False when the connection ended. */
+static bool
+flush(NcDirectConn *c)
+{
+	while (c->send_bytes > 0)
+	{
+		ssize_t		n = send_some(c);
+
+		if (n <= 0)
+			return n == 0;
+		c->send_bytes -= n;
+		memmove(c->send_buffer, c->send_buffer + n, c->send_bytes);
+	}
+	return true;
+}
 
 bool
 nc_direct_conn_send(NcDirectConn *c, NcPsRequest *msg, int index)
 {
-	uint8		body[NC_REQUEST_BYTES_MAX];
-	NcWriter	w = nc_writer(body, sizeof(body));
-	int			rc;
+	NcWriter	w = nc_writer(c->send_buffer + c->send_bytes, SEND_BYTES - c->send_bytes);
+	uint8	   *length_at;
 
 	if (c->count == PENDING_MAX)
 	{
@@ -325,20 +450,16 @@ nc_direct_conn_send(NcDirectConn *c, NcPsRequest *msg, int index)
 	}
 	/* tells processes apart in a server's log */
 	msg->reqid = (uint64) MyProcPid << 32 | ++last_reqid;
+	length_at = nc_frame_begin(&w, 'd');
 	if (!nc_ps_request_encode(&w, c->version, msg))
 		elog(ERROR, "neon_comm: a request cannot be encoded");
-	rc = nc_handshake_put(c->handshake, body, nc_writer_bytes(&w));
-	if (rc > 0)
-		rc = nc_handshake_flush(c->handshake) < 0 ? -1 : 1;
-	else if (rc == 0)
-		rc = -1;
-	if (rc < 0)
-	{
-		lost(c);
+	nc_frame_end(&w, length_at);
+	Assert(!w.failed);
+	c->send_bytes += nc_writer_bytes(&w);
+	if (!flush(c))
 		return false;
-	}
 	nc_stat(NC_COUNTER_SENDS, 1);
-	nc_stat(NC_COUNTER_BYTES_SENT, nc_writer_bytes(&w) + 5);
+	nc_stat(NC_COUNTER_BYTES_SENT, nc_writer_bytes(&w));
 	if (msg->tag == NC_REQ_GETPAGE)
 		nc_stat(NC_COUNTER_PAGES_REQUESTED, 1);
 	if (c->count == 0)
@@ -347,6 +468,8 @@ nc_direct_conn_send(NcDirectConn *c, NcPsRequest *msg, int index)
 	c->count++;
 	return true;
 }
+
+/* ---- answers ---- */
 
 /* The answer to the oldest request. False when the connection ended by it. */
 static bool
@@ -357,7 +480,6 @@ handle_answer(NcDirectConn *c, const uint8 *body, size_t bytes)
 	const char *wrong;
 	char		reason[NC_CONN_TEXT_BYTES];
 
-	nc_stat(NC_COUNTER_BYTES_RECEIVED, bytes + 5);
 	if (!nc_ps_response_decode(body, bytes, c->version, &resp))
 	{
 		poison(c, "a malformed answer");
@@ -377,6 +499,7 @@ handle_answer(NcDirectConn *c, const uint8 *body, size_t bytes)
 	}
 	c->first = (c->first + 1) % PENDING_MAX;
 	c->count--;
+	c->progress_us = nc_clock_us();
 	c->answered = true;
 	c->backoff_us = 0;
 	if (resp.tag == NC_RESP_GETPAGE)
@@ -390,73 +513,139 @@ handle_answer(NcDirectConn *c, const uint8 *body, size_t bytes)
 	return true;
 }
 
-/* Takes what libpq has. False when the connection ended. */
+/* False when the connection ended by it. */
 static bool
-take_answers(NcDirectConn *c)
+handle_frame(NcDirectConn *c, const NcFrame *frame)
 {
-	char	   *body;
-	int			rc;
+	char		reason[NC_CONN_ERROR_BYTES];
 
-	while ((rc = nc_handshake_get(c->handshake, &body)) > 0)
+	switch (frame->type)
 	{
-		bool		ok = handle_answer(c, (const uint8 *) body, rc);
-
-		nc_handshake_release(body);
-		if (!ok)
+		case 'd':
+			return handle_answer(c, frame->body, frame->body_bytes);
+		case 'N':
+			return true;
+		case 'E':
+			nc_conn_goodbye(frame, reason, sizeof(reason));
+			direct_lost(c, reason);
+			return false;
+		default:
+			direct_lost(c, "the server left the stream");
 			return false;
 	}
-	if (rc == 0)
-		return true;
-	lost(c);
-	return false;
+}
+
+/* Handles the messages that are whole. False when the connection ended. */
+static bool
+parse(NcDirectConn *c)
+{
+	for (;;)
+	{
+		NcFrame		frame;
+
+		switch (nc_frame_parse(c->recv_buffer + c->recv_start, c->recv_end - c->recv_start,
+							   NC_RESPONSE_BYTES_MAX, &frame))
+		{
+			case NC_FRAME_INCOMPLETE:
+				return true;
+			case NC_FRAME_INVALID:
+				poison(c, "a message with an impossible length");
+				return false;
+			case NC_FRAME_OK:
+				break;
+		}
+		c->recv_start += frame.consumed;
+		if (!handle_frame(c, &frame))
+			return false;
+	}
+}
+
+/* Moves what is unread to the front. The parser left less than the longest message: there is room. */
+static size_t
+make_room(NcDirectConn *c)
+{
+	c->recv_end -= c->recv_start;
+	memmove(c->recv_buffer, c->recv_buffer + c->recv_start, c->recv_end);
+	c->recv_start = 0;
+	Assert(c->recv_end < RECV_BYTES);
+	return RECV_BYTES - c->recv_end;
+}
+
+/* False when the connection ended. */
+static bool
+received(NcDirectConn *c, size_t bytes)
+{
+	c->recv_end += bytes;
+	nc_stat(NC_COUNTER_BYTES_RECEIVED, bytes);
+	return parse(c);
 }
 
 /*
  * Reads what is there.  OpenSSL may hold the rest of a record that polling does
  * not show, so nothing of it is left behind.
  */
-static void
-take_input(NcDirectConn *c)
+static bool
+tls_receive(NcDirectConn *c)
 {
-	do
+	NcTlsFault	fault;
+
+	for (int reads = 0; reads < TLS_READS_AT_ONCE || nc_tls_pending(c->tls); reads++)
 	{
-		if (nc_handshake_consume(c->handshake) < 0)
-		{
-			lost(c);
-			return;
-		}
-		if (!take_answers(c))
-			return;
-	} while (c->count > 0 && nc_handshake_pending(c->handshake));
+		size_t		room = make_room(c);
+		ssize_t		n = nc_tls_read(c->tls, c->recv_buffer + c->recv_end, room, &fault);
+
+		if (n < 0)
+			tls_lost(c, &fault);
+		if (n <= 0)
+			return n == 0;
+		if (!received(c, n))
+			return false;
+	}
+	return true;
+}
+
+static bool
+plain_receive(NcDirectConn *c)
+{
+	size_t		room = make_room(c);
+	ssize_t		n = recv(c->fd, c->recv_buffer + c->recv_end, room, MSG_DONTWAIT);
+
+	if (n > 0)
+		return received(c, n);
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+		return true;
+	direct_lost(c, n == 0 ? "the server closed the connection" : strerror(errno));
+	return false;
+}
+
+/* What to wait for: input, and room for what is unsent or what OpenSSL has to say first. */
+static uint32
+wanted(const NcDirectConn *c)
+{
+	bool		output = c->send_bytes > 0 || (c->tls != NULL && nc_tls_wants_write(c->tls));
+
+	return WL_SOCKET_READABLE | (output ? WL_SOCKET_WRITEABLE : 0);
 }
 
 uint32
 nc_direct_conn_receive(NcDirectConn *c, int slice_ms)
 {
 	WaitEvent	event;
-	int			rc = nc_handshake_flush(c->handshake);
-	uint64		silent_us;
 
-	if (rc < 0)
-	{
-		lost(c);
+	if (!flush(c))
 		return 0;
-	}
-	ModifyWaitEvent(c->set, 2, rc > 0 ? WL_SOCKET_READABLE :
-					WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE, NULL);
+	ModifyWaitEvent(c->set, 2, wanted(c), NULL);
 	nc_stat(NC_COUNTER_CLIENT_SLEEPS, 1);
 	if (WaitEventSetWait(c->set, Min(slice_ms, nc_guc_silence_timeout), &event, 1,
 						 WAIT_EVENT_DATA_FILE_READ) == 0)
 		event.events = WL_TIMEOUT;
-	if ((event.events & WL_SOCKET_READABLE) != 0)
+	if ((event.events & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE)) != 0)
 	{
 		nc_stat(NC_COUNTER_RECEIVES, 1);
-		c->progress_us = nc_clock_us();
-		take_input(c);
-		return event.events;
+		if (!(c->tls != NULL ? tls_receive(c) : plain_receive(c)))
+			return event.events;
 	}
-	silent_us = nc_clock_us() - c->progress_us;
-	if (c->count > 0 && silent_us >= (uint64) nc_guc_silence_timeout * 1000)
-		fail(c, NC_COUNTER_SILENT, "connection abandoned", "no answer in time");
+	if (c->count > 0 && nc_clock_us() - c->progress_us >= (uint64) nc_guc_silence_timeout * 1000)
+		fail_direct(c, NC_COUNTER_SILENT, "connection abandoned", "no answer in time");
 	return event.events;
 }

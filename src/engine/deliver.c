@@ -3,10 +3,12 @@
  *	  From a verified answer to a completed slot, and the wakes.
  *
  * Runs in the communicator.  A slot's buffers are written only between
- * TAKEN -> COPYING, which fails when the client withdrew, and COPYING -> DONE.
- * A single page is copied straight from the receive buffer; pages of a range that
- * a process waits for wait in staging pages until all are here, so that COPYING
- * lasts one run of memcpy.  Pages read ahead have a window each, as they come.
+ * TAKEN -> COPYING, which fails when the client withdrew, and COPYING -> DONE or,
+ * while more pages of a range are to come, TAKEN.  Each page is copied straight from
+ * the receive buffer in a window of its own, as it comes.
+ *
+ * A client that loses to COPYING spins until the window is closed: nothing inside it
+ * may fail, wait, log or end the process.
  */
 #include "engine_int.h"
 
@@ -15,28 +17,18 @@
 
 /* ---- the end of jobs ---- */
 
-/* Gives back pages; the slot is completed or not ours. */
+/* The slot is completed or not ours. */
 static void
 finish(NcEngine *e, NcJob *job)
 {
 	NcJob	  **job_of = &e->job_of[(size_t) job->ring * NC_RING_SLOTS + job->slot];
 
 	NC_ASSERT(!job->finished);
+	/* the slot may be in its next life already, taken for another job */
 	if (*job_of == job)
 		*job_of = NULL;
 	job->finished = true;
-	if (!NC_MUTANT(LEAK_UNFINISHED) || !job->cancelled)
-		e->unfinished--;
-	if (!NC_MUTANT(LEAK_STAGING))
-		nc_store_unreserve(&e->pages, job->reserved);
-	job->reserved = 0;
-	for (uint32_t i = 0; i < job->nblocks; i++)
-	{
-		if (job->pages[i] != NULL)
-			nc_store_give(&e->pages, job->pages[i]);
-		job->pages[i] = NULL;
-	}
-	e->freed = true;
+	e->unfinished--;
 }
 
 void
@@ -52,6 +44,7 @@ nc_part_free(NcEngine *e, NcPart *part)
 {
 	NcJob	   *job = part->job;
 
+	nc_twin_leave(part);
 	nc_store_give(&e->parts, part);
 	e->freed = true;
 	if (job != NULL && --job->outstanding == 0)
@@ -67,24 +60,23 @@ withdrawn(NcEngine *e, NcJob *job)
 
 /* ---- completing slots ---- */
 
-static void
-mark_wake(NcEngine *e, uint32_t ring)
+void
+nc_deliver_mark_wake(NcEngine *e, uint32_t ring)
 {
-	if (e->wake_marked[ring] || (NC_MUTANT(LOST_WAKE) && e->nwake > 0))
+	if (e->wake_marked[ring])
 		return;
 	e->wake_marked[ring] = true;
 	e->wake_list[e->nwake++] = ring;
 }
 
-/* Is the slot in the life that was taken? */
+/*
+ * Is the slot in the life that was taken?  Advice only: the client may withdraw right
+ * behind the look, and begin_copying() decides.
+ */
 static bool
 still_taken(const NcEngine *e, NcJob *job)
 {
-	uint64_t	now = nc_slot_load(nc_job_slot(e, job));
-
-	if (NC_MUTANT(NO_GENERATION) && nc_slot_word_state(now) == NC_SLOT_TAKEN)
-		job->word = now;
-	return now == job->word;
+	return nc_slot_load(nc_job_slot(e, job)) == job->word;
 }
 
 /* TAKEN -> COPYING. False when the client withdrew; then nothing of the slot may be touched. */
@@ -97,15 +89,63 @@ begin_copying(NcEngine *e, NcJob *job)
 	return false;
 }
 
-/* COPYING -> DONE. */
+/* In COPYING: why it failed. Who reads ahead asks again and gets a text of his own. */
 static void
-end_copying(NcEngine *e, NcJob *job, NcSlotResult result)
+write_slot_text(NcEngine *e, const NcJob *job, const char *text)
+{
+	NcRing	   *ring = &e->area.rings[job->ring];
+	char	   *to;
+
+	if (job->slot >= NC_RING_DEMAND_SLOTS)
+		return;
+	to = ring->errors[job->slot];
+	to[0] = '\0';
+	if (text != NULL)
+		nc_text_one_line(to, NC_RING_ERROR_BYTES, text, strlen(text));
+}
+
+/*
+ * COPYING -> DONE -> FREE, then the handle: its owner may use it again while
+ * aio_complete() still runs, and must find its slot FREE.  Between the first of these
+ * moves and the end nothing may end the process.
+ */
+static void
+complete_handle(NcEngine *e, NcJob *job, NcSlotResult result, const char *text)
+{
+	NcSlot	   *slot = nc_job_slot(e, job);
+	uint64_t	life = nc_slot_word_generation(job->word);
+	uint64_t	handle_generation = slot->handle_generation;
+	char		line[NC_RING_ERROR_BYTES];
+	bool		moved;
+
+	if (text != NULL)
+		nc_text_one_line(line, sizeof(line), text, strlen(text));
+	moved = nc_slot_move(slot, nc_slot_word(life, NC_SLOT_COPYING), NC_SLOT_DONE) &&
+		nc_slot_move(slot, nc_slot_word(life, NC_SLOT_DONE), NC_SLOT_FREE);
+	NC_ASSERT(moved);
+	(void) moved;
+	finish(e, job);
+	e->host.aio_complete(e->host.ctx, nc_aio_handle(&e->area, job->ring, job->slot),
+						 handle_generation, result, text != NULL ? line : NULL);
+}
+
+/* COPYING -> DONE. text: why it failed, may be NULL. */
+static void
+end_copying(NcEngine *e, NcJob *job, NcSlotResult result, const char *text)
 {
 	NcSlot	   *slot = nc_job_slot(e, job);
 	uint64_t	word = nc_slot_word(nc_slot_word_generation(job->word), NC_SLOT_COPYING);
 	bool		moved;
 
+	if (job->class == NC_SLOT_CLASS_AIO)
+	{
+		complete_handle(e, job, result, text);
+		return;
+	}
+	/* all of it before the move, whose release shows it to who sees DONE */
 	slot->result = (uint16_t) result;
+	if (result != NC_SLOT_RESULT_OK)
+		write_slot_text(e, job, text);
 	if (job->kind == NC_SLOT_KIND_GETPAGE)
 	{
 		/* for the client, which notes when it runs again */
@@ -113,25 +153,20 @@ end_copying(NcEngine *e, NcJob *job, NcSlotResult result)
 		nc_job_note(e, job, NC_STAGE_COPY, job->reached_us, slot->value);
 	}
 	moved = nc_slot_move(slot, word, NC_SLOT_DONE);
+	/* the table has no way out of COPYING but ours */
 	NC_ASSERT(moved);
 	(void) moved;
-	mark_wake(e, job->ring);
+	/* from here on the slot is the client's; the wake comes after DONE, at the end of the turn */
+	nc_deliver_mark_wake(e, job->ring);
 	finish(e, job);
 }
 
 void
 nc_deliver_result(NcEngine *e, NcJob *job, NcSlotResult result, const char *text)
 {
-	NcRing	   *ring = &e->area.rings[job->ring];
-
 	if (!begin_copying(e, job))
 		return;
-	if (text != NULL)
-	{
-		nc_text_one_line(ring->error, sizeof(ring->error), text, strlen(text));
-		ring->error_slot = job->slot + 1;
-	}
-	end_copying(e, job, result);
+	end_copying(e, job, result, text);
 }
 
 /* Copies one page to where the client wants it; false when that is nowhere it may be. */
@@ -142,6 +177,7 @@ copy_page(NcEngine *e, const NcJob *job, uint32_t index, const uint8_t *page)
 
 	if (job->dests[index] == NC_DEST_NONE)
 		return true;
+	/* asked again, not remembered: no address of a client's memory is kept outside the window */
 	dest = e->host.dest_page(e->host.ctx, job->ring, job->dests[index]);
 	if (dest == NULL)
 		return false;
@@ -149,41 +185,13 @@ copy_page(NcEngine *e, const NcJob *job, uint32_t index, const uint8_t *page)
 	return true;
 }
 
-/* In COPYING: pages to where the client waits for them. */
-static NcSlotResult
-copy_pages(NcEngine *e, const NcJob *job, const uint8_t *const *pages)
-{
-	NcSlotResult result = NC_SLOT_RESULT_OK;
-
-	for (uint32_t i = 0; i < job->nblocks; i++)
-	{
-		if (!copy_page(e, job, i, pages[i]))
-			result = NC_SLOT_RESULT_BAD_REQUEST;
-	}
-	return result;
-}
-
-/* Copies pages and completes the slot. */
-static void
-deliver_pages(NcEngine *e, NcJob *job, const uint8_t *const *pages)
-{
-	if (NC_MUTANT(COPY_EARLY))
-		(void) copy_pages(e, job, pages);
-	if (!begin_copying(e, job))
-	{
-		nc_count(e->counters, NC_COUNTER_LATE_ANSWERS, 1);
-		return;
-	}
-	end_copying(e, job, copy_pages(e, job, pages));
-}
-
 /*
- * One page of a range read ahead, in a window of its own.  The client may
- * withdraw between two of them; what was copied by then is in memory that was
- * lent until then, and nobody reads it.
+ * One page, in a window of its own.  The client may withdraw between two of a
+ * range; what was copied by then is in memory that was lent until then, and nobody
+ * reads it.
  */
 static void
-deliver_part(NcEngine *e, NcJob *job, uint32_t index, const uint8_t *page)
+deliver_page(NcEngine *e, NcJob *job, uint32_t index, const uint8_t *page)
 {
 	uint64_t	copying = nc_slot_word(nc_slot_word_generation(job->word), NC_SLOT_COPYING);
 	bool		moved;
@@ -195,11 +203,13 @@ deliver_part(NcEngine *e, NcJob *job, uint32_t index, const uint8_t *page)
 	}
 	moved = copy_page(e, job, index, page);
 	job->missing--;
+	/* a range ends here at its last page; its first error ends it in deliver_error() */
 	if (!moved || job->missing == 0)
 	{
-		end_copying(e, job, moved ? NC_SLOT_RESULT_OK : NC_SLOT_RESULT_BAD_REQUEST);
+		end_copying(e, job, moved ? NC_SLOT_RESULT_OK : NC_SLOT_RESULT_BAD_REQUEST, NULL);
 		return;
 	}
+	/* back to TAKEN, so that the client can withdraw while the other pages are on their way */
 	moved = nc_slot_move(nc_job_slot(e, job), copying, NC_SLOT_TAKEN);
 	NC_ASSERT(moved);
 	(void) moved;
@@ -214,34 +224,13 @@ deliver_value(NcEngine *e, NcJob *job, uint64_t value)
 		return;
 	}
 	nc_job_slot(e, job)->value = value;
-	end_copying(e, job, NC_SLOT_RESULT_OK);
+	end_copying(e, job, NC_SLOT_RESULT_OK, NULL);
 }
 
 /* ---- answers ---- */
 
 static void
-answer_page(NcEngine *e, NcJob *job, uint32_t index, const uint8_t *page)
-{
-	if (job->nblocks == 1)
-	{
-		deliver_pages(e, job, &page);
-		return;
-	}
-	if (job->class == NC_SLOT_CLASS_PREFETCH)
-	{
-		deliver_part(e, job, index, page);
-		return;
-	}
-	NC_ASSERT(index < job->nblocks && job->pages[index] == NULL && job->reserved > 0);
-	job->pages[index] = nc_store_take_reserved(&e->pages);
-	job->reserved--;
-	memcpy(job->pages[index], page, NC_PAGE_BYTES);
-	if (--job->missing == 0)
-		deliver_pages(e, job, (const uint8_t *const *) job->pages);
-}
-
-static void
-answer_error(NcEngine *e, NcJob *job, const NcFlight *flight, const NcConn *conn,
+deliver_error(NcEngine *e, NcJob *job, const NcFlight *flight, const NcConn *conn,
 			 const NcPsResponse *resp)
 {
 	char		text[NC_RING_ERROR_BYTES];
@@ -265,7 +254,7 @@ answer_job(NcEngine *e, NcJob *job, const NcPart *part, const NcConn *conn,
 	switch (resp->tag)
 	{
 		case NC_RESP_GETPAGE:
-			answer_page(e, job, part->index, resp->page);
+			deliver_page(e, job, part->index, resp->page);
 			break;
 		case NC_RESP_EXISTS:
 			deliver_value(e, job, resp->exists ? 1 : 0);
@@ -277,7 +266,7 @@ answer_job(NcEngine *e, NcJob *job, const NcPart *part, const NcConn *conn,
 			deliver_value(e, job, (uint64_t) resp->db_bytes);
 			break;
 		case NC_RESP_ERROR:
-			answer_error(e, job, &part->flight, conn, resp);
+			deliver_error(e, job, &part->flight, conn, resp);
 			break;
 		case NC_RESP_SLRU:
 			/* never asked, so never matched */
@@ -314,10 +303,25 @@ note_answer(NcEngine *e, NcJob *job, const NcFlight *flight)
 	nc_job_note(e, job, NC_STAGE_SEND, job->taken_us, flight->sent_us);
 	nc_job_note(e, job, NC_STAGE_SERVER, flight->sent_us, e->now_us);
 	job->reached_us = e->now_us;
+	/* a clock is read for what somebody waits for only: a scan has too many pages */
 	if (job->class == NC_SLOT_CLASS_PREFETCH)
 		return;
 	job->reached_us = e->host.now_us(e->host.ctx);
 	nc_job_note(e, job, NC_STAGE_RECEIVE, e->now_us, job->reached_us);
+}
+
+/* Does somebody still wait? */
+static bool
+part_is_wanted(NcEngine *e, const NcPart *part)
+{
+	NcJob	   *job = part->job;
+
+	if (job == NULL || job->finished)
+		return false;
+	if (still_taken(e, job))
+		return true;
+	withdrawn(e, job);
+	return false;
 }
 
 bool
@@ -330,15 +334,18 @@ nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight, const NcPsResponse 
 	if (job != NULL)
 	{
 		note_answer(e, job, flight);
-		if (nc_deliver_keep(e, flight))
+		if (part_is_wanted(e, part))
 		{
 			if (worth_asking_again(e, flight, resp))
 				return false;
+			nc_twin_answered(part);
 			answer_job(e, job, part, conn, resp);
 		}
 		else if (job->cancelled)
 			nc_count(e->counters, NC_COUNTER_LATE_ANSWERS, 1);
 	}
+	else if (part->beaten)
+		nc_count(e->counters, NC_COUNTER_HEDGED_LATE, 1);
 	nc_part_free(e, part);
 	return true;
 }
@@ -346,15 +353,18 @@ nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight, const NcPsResponse 
 bool
 nc_deliver_keep(void *ctx, const NcFlight *flight)
 {
-	NcEngine   *e = ctx;
-	NcJob	   *job = ((const NcPart *) flight)->job;
+	const NcPart *part = (const NcPart *) flight;
 
-	if (job == NULL || job->finished)
-		return false;
-	if (still_taken(e, job))
-		return true;
-	withdrawn(e, job);
-	return false;
+	/* one whose twin is on its way need not be sent */
+	return part->twin == NULL && part_is_wanted(ctx, part);
+}
+
+bool
+nc_deliver_promoted(void *ctx, const NcFlight *flight)
+{
+	const NcJob *job = ((const NcPart *) flight)->job;
+
+	return job != NULL && job->promoted;
 }
 
 void
@@ -371,7 +381,7 @@ nc_deliver_dropped(void *ctx, NcFlight *flight, const char *reason)
 	char		text[NC_RING_ERROR_BYTES];
 	uint32_t	shard;
 
-	if (part->job != NULL && !part->job->finished && e->map.shard_count > 0)
+	if (part->job != NULL && !part->job->finished && part->twin == NULL && e->map.shard_count > 0)
 	{
 		shard = nc_route(e, &flight->msg);
 		snprintf(text, sizeof(text), "shard %u (%s): connection lost: %s", shard,

@@ -20,11 +20,13 @@
 NC_STATIC_ASSERT(NC_CONN_ROWS == NC_CONNS_MAX, "one row for each connection");
 NC_STATIC_ASSERT(NC_SHARDS_MAX == NC_NET_POOLS_MAX, "one pool for each shard");
 
-#define JOBS_PER_CHUNK 64
-#define PARTS_PER_CHUNK 256
-#define PAGES_PER_CHUNK 64
+#define JOBS_PER_SLAB 64
+#define PARTS_PER_SLAB 256
 
-/* Spinning: looks between two readings of the clock; a failure costs so many successes. */
+/*
+ * Spinning: looks for each microsecond of the setting, and between two readings of the
+ * clock; a failure costs so many successes.
+ */
 #define SPIN_LOOKS 16
 #define SPIN_PRICE 4
 #define SPIN_CREDIT_MAX 64
@@ -49,7 +51,11 @@ engine_log(void *ctx, NcNetLevel level, const char *message)
 static void
 bell_ready(NcOp *op)
 {
-	/* the bits say who rang; it has ended a wait, and its counter is 0 again */
+	/*
+	 * The bits say who rang; it has ended a wait, and its counter is 0 again.  Nobody
+	 * else drains it: a kick is drained by the very operation whose completion ends the
+	 * wait, so none can be swallowed between the last look at the bits and the sleep.
+	 */
 }
 
 static void
@@ -63,34 +69,14 @@ extra_ready(NcOp *op)
 
 /* ---- create ---- */
 
-static NcNetSettings
-settings_of(const NcEngineConfig *config)
-{
-	NcNetSettings s = {
-		.version = config->protocol_version,
-		.conns_max = config->connections_per_shard_max,
-		.conns_total = config->connections_max,
-		.depth = config->depth_max,
-		.connect_timeout_us = (uint64_t) config->connect_timeout_ms * 1000,
-		.silence_timeout_us = (uint64_t) config->silence_timeout_ms * 1000,
-		.idle_timeout_us = (uint64_t) config->idle_timeout_ms * 1000,
-		.yields = config->readahead_yields
-	};
-
-	snprintf(s.tenant_id, sizeof(s.tenant_id), "%s", config->tenant_id);
-	snprintf(s.timeline_id, sizeof(s.timeline_id), "%s", config->timeline_id);
-	snprintf(s.token_file, sizeof(s.token_file), "%s", config->token_file);
-	return s;
-}
-
 static bool
-take_memory(NcEngine *e)
+take_engine_memory(NcEngine *e)
 {
 	uint32_t	nrings = e->area.nrings;
 
-	nc_store_init(&e->jobs, sizeof(NcJob), JOBS_PER_CHUNK, nrings * NC_RING_SLOTS + NC_JOBS_EXTRA);
-	nc_store_init(&e->parts, sizeof(NcPart), PARTS_PER_CHUNK, NC_PARTS_MAX);
-	nc_store_init(&e->pages, NC_PAGE_BYTES, PAGES_PER_CHUNK, NC_STAGING_PAGES_MAX);
+	/* each has a message, or is about to get one: what bounds those bounds these */
+	nc_store_init(&e->jobs, sizeof(NcJob), JOBS_PER_SLAB, NC_PARTS_MAX + 1);
+	nc_store_init(&e->parts, sizeof(NcPart), PARTS_PER_SLAB, NC_PARTS_MAX);
 	e->deferred = calloc(nc_doorbell_words(&e->area), sizeof(*e->deferred));
 	e->wake_list = calloc(nrings, sizeof(*e->wake_list));
 	e->wake_marked = calloc(nrings, sizeof(*e->wake_marked));
@@ -109,7 +95,6 @@ free_engine(NcEngine *e)
 		nc_loop_destroy(e->loop);
 	nc_store_destroy(&e->jobs);
 	nc_store_destroy(&e->parts);
-	nc_store_destroy(&e->pages);
 	free(e->deferred);
 	free(e->wake_list);
 	free(e->wake_marked);
@@ -119,37 +104,37 @@ free_engine(NcEngine *e)
 }
 
 static bool
-make_loop(NcEngine *e, NcIoMethod io, char *err, size_t err_bytes)
+make_loop(NcEngine *e, NcLoopMethod io, char *err, size_t err_bytes)
 {
 	char		line[256];
 
-	if (io != NC_IO_EPOLL)
-		e->loop = nc_loop_create(NC_LOOP_URING, err, err_bytes);
-	if (e->loop == NULL && io == NC_IO_AUTO)
+	e->loop = nc_loop_create(io, err, err_bytes);
+	if (e->loop == NULL)
+		return false;
+	if (err[0] != '\0')
 	{
 		snprintf(line, sizeof(line), "using epoll: %s", err);
 		e->host.log(e->host.ctx, NC_LOG_INFO, line);
 	}
-	if (e->loop == NULL && io != NC_IO_URING)
-		e->loop = nc_loop_create(NC_LOOP_EPOLL, err, err_bytes);
-	return e->loop != NULL;
+	return true;
 }
 
 static bool
-make_net(NcEngine *e, uint64_t epoch)
+make_net(NcEngine *e, const NcNetSettings *settings, uint64_t epoch)
 {
-	NcNetSettings settings = settings_of(&e->config);
 	NcNetHost	host = {
 		.ctx = e,
 		.answer = nc_deliver_answer,
 		.keep = nc_deliver_keep,
+		.promoted = nc_deliver_promoted,
+		.twin = nc_twin_make,
 		.unwanted = nc_deliver_unwanted,
 		.dropped = nc_deliver_dropped,
 		.rerouted = nc_route_again,
 		.log = engine_log
 	};
 
-	e->net = nc_net_create(e->loop, &settings, &host, e->counters, e->area.eventfd, epoch);
+	e->net = nc_net_create(e->loop, settings, &host, e->counters, e->area.eventfd, epoch);
 	return e->net != NULL;
 }
 
@@ -172,7 +157,7 @@ watch_fds(NcEngine *e, const int *extra_fds, int nextra_fds)
 }
 
 NcEngine *
-nc_engine_create(const NcEngineConfig *config, NcIoMethod io, NcRingArea *area,
+nc_engine_create(const NcNetSettings *settings, NcLoopMethod io, NcRingArea *area,
 				 NcCounters *counters, NcConnRow *rows, const NcHost *host,
 				 const int *extra_fds, int nextra_fds, char *err, size_t err_bytes)
 {
@@ -190,7 +175,7 @@ nc_engine_create(const NcEngineConfig *config, NcIoMethod io, NcRingArea *area,
 		snprintf(err, err_bytes, "out of memory");
 		return NULL;
 	}
-	e->config = *config;
+	e->spin_us = settings->spin_us;
 	e->host = *host;
 	e->area = *area;
 	e->counters = counters;
@@ -204,13 +189,15 @@ nc_engine_create(const NcEngineConfig *config, NcIoMethod io, NcRingArea *area,
 	}
 	if (area->eventfd >= 0)
 		nc_loop_adopt(e->loop, area->eventfd);
+	/* one communicator at a time writes it: atomic for views, which read it */
 	epoch = atomic_fetch_add_explicit(&area->doorbell->epoch, 1, memory_order_seq_cst) + 1;
-	if (!take_memory(e) || !make_net(e, epoch))
+	if (!take_engine_memory(e) || !make_net(e, settings, epoch))
 	{
 		snprintf(err, err_bytes, "out of memory");
 		free_engine(e);
 		return NULL;
 	}
+	/* before the first turn: what a predecessor has left, in all three, is nobody's otherwise */
 	memset(rows, 0, sizeof(*rows) * NC_CONN_ROWS);
 	nc_doorbell_awake(&e->area);
 	nc_take_over(e);
@@ -224,13 +211,11 @@ nc_engine_io_method(const NcEngine *engine)
 }
 
 void
-nc_engine_configure(NcEngine *e, const NcEngineConfig *config)
+nc_engine_configure(NcEngine *e, const NcNetSettings *settings)
 {
-	NcNetSettings settings = settings_of(config);
-
-	e->config = *config;
+	e->spin_us = settings->spin_us;
 	e->now_us = e->host.now_us(e->host.ctx);
-	nc_net_configure(e->net, &settings, e->now_us);
+	nc_net_configure(e->net, settings, e->now_us);
 }
 
 uint32_t
@@ -241,11 +226,16 @@ nc_engine_busy(const NcEngine *engine)
 
 /* ---- rows ---- */
 
+/*
+ * Only the communicator writes rows, and a view may see half of a change.  The state
+ * comes last: who sees a new one sees the texts that go with it, or later ones.
+ */
 static void
 show_conn(NcConnRow *row, NcConn *c)
 {
 	row->in_flight = c->in_flight.count;
 	row->requests = c->requests;
+	/* texts are long and change seldom: these are not copied in each turn */
 	if (row->since_us == c->since_us && !c->row_changed &&
 		atomic_load_explicit(&row->state, memory_order_relaxed) == (uint32_t) c->state)
 		return;
@@ -269,6 +259,11 @@ show_conns(NcEngine *e)
 
 /* ---- the turn ---- */
 
+/*
+ * Once before the wait and once after it, so that timers and stamps of a turn agree;
+ * only the latencies of somebody who waits are measured by a clock read for them.
+ * The heartbeat is for views and orders nothing.
+ */
 static void
 read_clock(NcEngine *e)
 {
@@ -310,8 +305,9 @@ wait_us(const NcEngine *e, int wait_max_ms)
 	uint64_t	until = nc_net_deadline_us(e->net);
 	uint64_t	max_us = wait_max_ms > 0 ? (uint64_t) wait_max_ms * 1000 : 0;
 
-	if (e->any_deferred && e->freed)
-		return 0;
+	/* deferred and nothing given back: only an answer or the watch changes that */
+	if (e->any_deferred && e->freed && e->retry_us < until)
+		until = e->retry_us;
 	if (e->watch_next_us < until)
 		until = e->watch_next_us;
 	if (until <= e->now_us)
@@ -320,7 +316,7 @@ wait_us(const NcEngine *e, int wait_max_ms)
 }
 
 static void
-relax(void)
+spin_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
 	__builtin_ia32_pause();
@@ -331,16 +327,16 @@ relax(void)
 
 /* One look after another for at most spin_us; true when something came. */
 static bool
-look_around(NcEngine *e)
+spin_look(NcEngine *e)
 {
-	uint64_t	until = e->host.now_us(e->host.ctx) + e->config.spin_us;
-	uint32_t	looks_max = e->config.spin_us * SPIN_LOOKS;	/* a simulated clock may stand still */
+	uint64_t	until = e->host.now_us(e->host.ctx) + e->spin_us;
+	uint32_t	looks_max = e->spin_us * SPIN_LOOKS;	/* a simulated clock may stand still */
 
 	for (uint32_t looks = 0; looks < looks_max; looks++)
 	{
 		if (nc_doorbell_pending(&e->area) || nc_loop_ready(e->loop))
 			return true;
-		relax();
+		spin_relax();
 		if (looks % SPIN_LOOKS == SPIN_LOOKS - 1 && e->host.now_us(e->host.ctx) >= until)
 			break;
 	}
@@ -352,13 +348,15 @@ look_around(NcEngine *e)
  * comes back late.  So where the next piece of work comes within microseconds,
  * as it does while processes read page after page over a fast network, it is
  * looked for instead.  Where it does not, a few failures end this for a while.
+ *
+ * `asleep` stays 0 meanwhile, so clients write to no eventfd.
  */
 static bool
-spin(NcEngine *e)
+spin_for_work(NcEngine *e)
 {
 	bool		found;
 
-	if (e->config.spin_us == 0)
+	if (e->spin_us == 0)
 		return false;
 	if (e->spin_credit <= 0)
 	{
@@ -367,8 +365,9 @@ spin(NcEngine *e)
 		e->spin_skipped = 0;
 		e->spin_credit = 1;
 	}
+	/* what was started must be with the kernel, or its completion cannot be seen */
 	nc_loop_flush(e->loop);
-	found = look_around(e);
+	found = spin_look(e);
 	nc_count(e->counters, found ? NC_COUNTER_SPINS_WON : NC_COUNTER_SPINS_LOST, 1);
 	e->spin_credit += found ? 1 : -SPIN_PRICE;
 	if (e->spin_credit > SPIN_CREDIT_MAX)
@@ -385,10 +384,12 @@ nc_engine_tick(NcEngine *e, int wait_max_ms)
 	e->extra_ready = 0;
 	read_clock(e);
 	arm_fds(e);
+	/* what came or became due since the last turn */
 	work(e);
 
 	timeout_us = wait_us(e, wait_max_ms);
-	if (timeout_us > 0 && !spin(e) && nc_doorbell_sleep(&e->area))
+	/* nc_doorbell_sleep() has the last look at the bits: nothing stands between it and the wait */
+	if (timeout_us > 0 && !spin_for_work(e) && nc_doorbell_sleep(&e->area))
 	{
 		nc_loop_wait(e->loop, timeout_us);
 		nc_doorbell_awake(&e->area);
@@ -396,6 +397,7 @@ nc_engine_tick(NcEngine *e, int wait_max_ms)
 	else
 		nc_loop_wait(e->loop, 0);
 
+	/* answers first: they free messages for what is taken then, and both share the wakes */
 	read_clock(e);
 	nc_loop_run(e->loop);
 	work(e);

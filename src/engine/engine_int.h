@@ -9,25 +9,29 @@
  *	take.c     slot -> job: copy, validate, take
  *	route.c    part -> shard, and what a new map does
  *	deliver.c  answer -> slot, wakes
+ *	twin.c     messages that were sent twice
  *	watch.c    the look at everything once a second
  *	store.c    memory
+ *
+ * All of it is memory of one thread, the communicator's: nothing here is atomic.
+ * What it shares with others is reached through `area` (slots, doorbell, see
+ * nc/ring/), `counters`, `rows` and `host.latency`.
  */
 #ifndef NC_ENGINE_ENGINE_INT_H
 #define NC_ENGINE_ENGINE_INT_H
 
-#include "nc/base/mutant.h"
 #include "nc/engine/engine.h"
 #include "nc/net/net.h"
 #include "store.h"
 
-/* Pages of ranges that wait for the rest of their range: 64 MB at most. */
-#define NC_STAGING_PAGES_MAX 8192
-
-/* Messages queued or in flight. A range takes up to NC_SLOT_BLOCKS_MAX of them. */
+/*
+ * Messages queued or in flight, of all shards; take.c says which of them one shard
+ * may have.  A range takes up to NC_SLOT_BLOCKS_MAX of them, a job at least one.
+ */
 #define NC_PARTS_MAX 65536
 
-/* Jobs beyond one for each slot: requests in flight whose slots were cancelled and used again. */
-#define NC_JOBS_EXTRA 4096
+/* Slots for which there was no room are looked at again at most this often. */
+#define NC_DEFERRED_RETRY_US 1000
 
 /* How long a block is asked for although the server says that it is not the right one. */
 #define NC_MISROUTED_US 10000000
@@ -37,12 +41,15 @@
 
 #define NC_EXTRA_FDS_MAX 8
 
-/* One taken slot. */
+/*
+ * One taken slot.  No pointer into the slot or to a client's buffer: the client may
+ * be gone, and both be somebody else's, when an answer comes.
+ */
 typedef struct NcJob
 {
 	uint32_t	ring;
 	uint32_t	slot;
-	uint64_t	word;			/* of the slot, in TAKEN */
+	uint64_t	word;			/* of the slot, in TAKEN: every later move must find it */
 
 	/* private copy of the request */
 	NcRelKey	rel;
@@ -59,20 +66,24 @@ typedef struct NcJob
 	uint64_t	group;			/* of its flights */
 
 	/* progress */
-	uint32_t	outstanding;	/* parts queued or in flight */
-	uint32_t	missing;		/* answers that are not here */
-	uint32_t	reserved;		/* staging pages promised and not taken */
+	uint32_t	outstanding;	/* parts queued or in flight: the job lives as long as any */
+	uint32_t	missing;		/* answers that are not here: none, and the slot is DONE */
 	bool		finished;		/* slot completed, or not ours any more */
 	bool		cancelled;		/* finished because its client withdrew it */
-	uint8_t    *pages[NC_SLOT_BLOCKS_MAX];	/* staged: ranges that somebody waits for */
+	bool		promoted;		/* a read ahead that somebody has come to wait for */
 } NcJob;
 
-/* One message of a job. */
+/*
+ * One message of a job.  It outlives the interest in it: while it is on a connection
+ * it keeps its place in the order of answers, without a job if need be.
+ */
 typedef struct NcPart
 {
 	NcFlight	flight;			/* first, so that one becomes the other */
-	NcJob	   *job;			/* NULL: routed again as another part, the answer is ignored */
+	NcJob	   *job;			/* NULL: another part has it, the answer is ignored */
 	uint32_t	index;			/* block of the range */
+	struct NcPart *twin;		/* asks the same over another connection, or NULL */
+	bool		beaten;			/* the other one was answered first */
 } NcPart;
 
 typedef struct NcExtraFd
@@ -85,7 +96,7 @@ typedef struct NcExtraFd
 
 struct NcEngine
 {
-	NcEngineConfig config;
+	uint32_t	spin_us;
 	NcHost		host;
 	NcRingArea	area;
 	NcCounters *counters;
@@ -98,15 +109,16 @@ struct NcEngine
 	/* memory */
 	NcStore		jobs;
 	NcStore		parts;
-	NcStore		pages;
 	uint64_t	last_group;
 	uint32_t	unfinished;		/* jobs */
-	NcJob	  **job_of;			/* [nrings * NC_RING_SLOTS]: the unfinished job of a slot, or NULL */
+	NcJob	  **job_of;			/* [nrings * NC_RING_SLOTS]: the unfinished job of a slot, or NULL;
+								 * for promotions, which name a slot and no job */
 
-	/* rings left with submitted slots because a store was at its bound */
+	/* rings left with submitted slots because there was no room for them */
 	uint64_t   *deferred;		/* bitmap as the doorbell's */
 	bool		any_deferred;
 	bool		freed;			/* something was given back since */
+	uint64_t	retry_us;		/* they are not looked at again before */
 	uint32_t	take_first;		/* word of the bitmap to begin with, for fairness */
 
 	/* rings to wake at the end of the turn */
@@ -157,11 +169,18 @@ nc_job_note(const NcEngine *e, const NcJob *job, NcStage stage, uint64_t from_us
 extern void nc_take_all(NcEngine *e);
 extern void nc_take_ring(NcEngine *e, uint32_t ring);
 
-/* A predecessor's TAKEN slots become SUBMITTED again; bits of all that is submitted are set. */
+/*
+ * What a new communicator does first: a predecessor's TAKEN slots become SUBMITTED
+ * again, bits of all that is submitted are set, and who sleeps although his slot has
+ * ended is woken.
+ */
 extern void nc_take_over(NcEngine *e);
 
 /* ---- route.c ---- */
 extern uint32_t nc_route(const NcEngine *e, const NcPsRequest *msg);
+
+/* The same for a block of a job that has no parts yet. */
+extern uint32_t nc_route_block(const NcEngine *e, const NcJob *job, uint32_t index);
 
 /* Makes the parts of a job (reserved before) and queues them. */
 extern void nc_route_job(NcEngine *e, NcJob *job);
@@ -175,6 +194,7 @@ extern bool nc_route_again(void *ctx, NcFlight *flight, uint32_t shard);
 extern bool nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight,
 							  const NcPsResponse *resp);
 extern bool nc_deliver_keep(void *ctx, const NcFlight *flight);
+extern bool nc_deliver_promoted(void *ctx, const NcFlight *flight);
 extern void nc_deliver_unwanted(void *ctx, NcFlight *flight);
 extern void nc_deliver_dropped(void *ctx, NcFlight *flight, const char *reason);
 
@@ -185,8 +205,25 @@ extern void nc_deliver_result(NcEngine *e, NcJob *job, NcSlotResult result, cons
 extern void nc_part_free(NcEngine *e, NcPart *part);
 extern void nc_job_free(NcEngine *e, NcJob *job);
 
-/* Wakes the owners of completed slots. */
+/* At the end of the turn the owner of a ring is woken, if he sleeps and what he waits for has ended. */
+extern void nc_deliver_mark_wake(NcEngine *e, uint32_t ring);
+
+/* Wakes those that were marked. */
 extern void nc_deliver_wakes(NcEngine *e);
+
+/* ---- twin.c ---- */
+
+/* NcNetHost.twin */
+extern NcFlight *nc_twin_make(void *ctx, NcFlight *flight);
+
+/* Answered: the job is this part's alone. */
+extern void nc_twin_answered(NcPart *part);
+
+/* The job is left to the twin; the answer to this part concerns nobody. */
+extern void nc_twin_disown(NcPart *part);
+
+/* The two know each other no longer. */
+extern void nc_twin_leave(NcPart *part);
 
 /* ---- watch.c ---- */
 extern void nc_watch(NcEngine *e);

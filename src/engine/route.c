@@ -19,12 +19,11 @@ nc_route(const NcEngine *e, const NcPsRequest *msg)
 	/* sizes and existence are exact on shard 0 only */
 	if (msg->tag != NC_REQ_GETPAGE || map->shard_count == 1)
 		return 0;
-	return nc_shard_of_block(map->shard_count, NC_MUTANT(WRONG_SHARD) ? 1 : map->stripe_blocks,
-							 &msg->rel, msg->block);
+	return nc_shard_of_block(map->shard_count, map->stripe_blocks, &msg->rel, msg->block);
 }
 
 static NcReqTag
-tag_of(NcSlotKind kind)
+tag_of_kind(NcSlotKind kind)
 {
 	switch (kind)
 	{
@@ -40,11 +39,32 @@ tag_of(NcSlotKind kind)
 	return NC_REQ_GETPAGE;
 }
 
+static NcPsRequest
+message_of(const NcJob *job, uint32_t index)
+{
+	return (NcPsRequest) {
+		.tag = tag_of_kind(job->kind),
+		.request_lsn = job->request_lsn,
+		.not_modified_since = job->not_modified_since,
+		.rel = job->rel,
+		.block = job->kind == NC_SLOT_KIND_GETPAGE ? job->block + index : 0,
+		.db = job->rel.db
+	};
+}
+
+uint32_t
+nc_route_block(const NcEngine *e, const NcJob *job, uint32_t index)
+{
+	NcPsRequest msg = message_of(job, index);
+
+	return nc_route(e, &msg);
+}
+
 void
 nc_route_job(NcEngine *e, NcJob *job)
 {
+	/* one group: the net keeps a range on one connection, where servers answer it as a batch */
 	uint64_t	group = ++e->last_group;
-	uint32_t	shard = 0;
 
 	job->group = group;
 	job->missing = job->nblocks;
@@ -59,16 +79,8 @@ nc_route_job(NcEngine *e, NcJob *job)
 		part->flight.group = group;
 		part->flight.first_us = e->now_us;
 		part->flight.background = job->class == NC_SLOT_CLASS_PREFETCH;
-		part->flight.msg = (NcPsRequest) {
-			.tag = tag_of(job->kind),
-			.request_lsn = job->request_lsn,
-			.not_modified_since = job->not_modified_since,
-			.rel = job->rel,
-			.block = job->kind == NC_SLOT_KIND_GETPAGE ? job->block + i : 0,
-			.db = job->rel.db
-		};
-		shard = i == 0 || !NC_MUTANT(RANGE_SHARD) ? nc_route(e, &part->flight.msg) : shard;
-		nc_net_submit(e->net, shard, &part->flight);
+		part->flight.msg = message_of(job, i);
+		nc_net_submit(e->net, nc_route(e, &part->flight.msg), &part->flight);
 	}
 }
 
@@ -84,14 +96,20 @@ nc_route_again(void *ctx, NcFlight *flight, uint32_t shard)
 	NcPart	   *part = nc_part_of(flight);
 	NcPart	   *copy;
 
-	if (part->job == NULL || nc_route(e, &flight->msg) == shard || NC_MUTANT(NO_REROUTE))
+	if (part->job == NULL || nc_route(e, &flight->msg) == shard)
 		return true;
+	/* one of the two is enough: the other one is looked at in its own place */
+	if (part->twin != NULL)
+	{
+		nc_twin_disown(part);
+		return true;
+	}
 	copy = nc_store_take(&e->parts);
 	if (copy == NULL)
 		return false;
+	/* the job's count of parts stays: one has come, one has become nobody's */
 	*copy = *part;
-	if (!NC_MUTANT(DOUBLE_DELIVERY))
-		part->job = NULL;
+	part->job = NULL;
 	nc_flight_append(&e->rerouted, &copy->flight);
 	return true;
 }
@@ -100,7 +118,7 @@ static bool
 same_map(const NcShardMap *a, const NcShardMap *b)
 {
 	if (a->shard_count != b->shard_count || a->stripe_blocks != b->stripe_blocks)
-		return NC_MUTANT(OLD_MAP) && a->shard_count == b->shard_count;
+		return false;
 	for (uint32_t i = 0; i < a->shard_count; i++)
 		if (strcmp(a->conninfo[i], b->conninfo[i]) != 0)
 			return false;
@@ -130,6 +148,7 @@ nc_engine_set_shard_map(NcEngine *e, const NcShardMap *map)
 	NcFlight   *flight;
 
 	NC_ASSERT(map->shard_count <= NC_SHARDS_MAX);
+	/* a reload that changes something else must not move what is on its way */
 	if (same_map(&e->map, map))
 	{
 		e->map.version = map->version;
@@ -139,6 +158,7 @@ nc_engine_set_shard_map(NcEngine *e, const NcShardMap *map)
 	if (e->map.stripe_blocks == 0)
 		e->map.stripe_blocks = 1;
 	nc_count(e->counters, NC_COUNTER_MAP_CHANGES, 1);
+	/* the map first: the net asks by it where flights belong */
 	e->now_us = e->host.now_us(e->host.ctx);
 	nc_net_set_addresses(e->net, e->map.shard_count, e->map.conninfo, &displaced, e->now_us);
 	/* these were sent before those that were queued */

@@ -5,6 +5,10 @@
  * Runs in the communicator.  The fields of a slot are another process's memory:
  * they are copied once and only the copy is looked at.  SUBMITTED -> TAKEN on the
  * word read before the copy proves that the copy belongs to this life of the slot.
+ *
+ * Before that proof the copy may be torn, or of another life.  It is judged all the
+ * same, since judging may find that there is no room: every number of it is checked
+ * before it is an index, and what was concluded is thrown away if the move fails.
  */
 #include "engine_int.h"
 
@@ -13,19 +17,21 @@
 
 /* What is wrong with a request, or NULL. Dests are checked when the rest is right. */
 static const char *
-fields_wrong(const NcSlot *copy)
+fields_wrong(const NcSlot *copy, bool of_handle)
 {
 	if (copy->kind > NC_SLOT_KIND_DBSIZE)
 		return "unknown kind";
-	if (copy->class > NC_SLOT_CLASS_BULK)
+	if (copy->class > NC_SLOT_CLASS_AIO || (copy->class == NC_SLOT_CLASS_AIO) != of_handle)
 		return "unknown class";
 	if (copy->fork > NC_FORK_INIT)
 		return "unknown fork";
+	if (of_handle && copy->kind != NC_SLOT_KIND_GETPAGE)
+		return "no page";
 	if (copy->kind != NC_SLOT_KIND_GETPAGE)
 		return NULL;
 	if (copy->nblocks < 1 || copy->nblocks > NC_SLOT_BLOCKS_MAX)
 		return "bad number of blocks";
-	if (copy->dest_first > NC_RING_DESTS - (copy->class == NC_SLOT_CLASS_PREFETCH ? 1 : copy->nblocks))
+	if (!of_handle && copy->dest_first > NC_RING_DESTS - (copy->class == NC_SLOT_CLASS_PREFETCH ? 1 : copy->nblocks))
 		return "destinations out of range";
 	/* the highest number is no block */
 	if (copy->block > UINT32_MAX - copy->nblocks)
@@ -36,7 +42,8 @@ fields_wrong(const NcSlot *copy)
 static const char *
 dests_wrong(const NcEngine *e, const NcJob *job)
 {
-	if (job->kind != NC_SLOT_KIND_GETPAGE)
+	/* where the pages of a handle go is not known to be its own before COPYING */
+	if (job->kind != NC_SLOT_KIND_GETPAGE || job->class == NC_SLOT_CLASS_AIO)
 		return NULL;
 	for (uint32_t i = 0; i < job->nblocks; i++)
 	{
@@ -51,11 +58,18 @@ dests_wrong(const NcEngine *e, const NcJob *job)
 	return NULL;
 }
 
-/* A read ahead names the first page of a run, everything else each page. */
+/* A read ahead names the first page of a run, an AIO handle none, everything else each page. */
 static void
 copy_dests(NcJob *job, const uint32_t *dests)
 {
 	uint32_t	first;
+
+	if (job->class == NC_SLOT_CLASS_AIO)
+	{
+		for (uint32_t i = 0; i < job->nblocks; i++)
+			job->dests[i] = NC_DEST_AIO(job->slot, i);
+		return;
+	}
 
 	if (job->class != NC_SLOT_CLASS_PREFETCH)
 	{
@@ -72,10 +86,12 @@ static const char *
 copy_request(const NcEngine *e, NcJob *job, uint32_t ring, uint32_t index)
 {
 	const NcRing *r = &e->area.rings[ring];
+	bool		of_handle = ring >= e->area.aio_first;
 	NcSlot		copy;
 	const char *wrong;
 
 	memset(job, 0, sizeof(*job));
+	/* its word is not used: the caller has read one before, and that is the one to move */
 	memcpy(&copy, &r->slots[index], sizeof(copy));
 	job->ring = ring;
 	job->slot = index;
@@ -85,7 +101,10 @@ copy_request(const NcEngine *e, NcJob *job, uint32_t ring, uint32_t index)
 	job->not_modified_since = copy.not_modified_since;
 	job->submit_us = copy.submit_us;
 	job->nblocks = 1;
-	wrong = fields_wrong(&copy);
+	/* how it ends depends on whose it is, whatever its fields say */
+	if (of_handle)
+		job->class = NC_SLOT_CLASS_AIO;
+	wrong = fields_wrong(&copy, of_handle);
 	if (wrong != NULL)
 		return wrong;
 	job->kind = (NcSlotKind) copy.kind;
@@ -93,40 +112,60 @@ copy_request(const NcEngine *e, NcJob *job, uint32_t ring, uint32_t index)
 	if (job->kind == NC_SLOT_KIND_GETPAGE)
 	{
 		job->nblocks = copy.nblocks;
-		copy_dests(job, &r->dests[copy.dest_first]);
+		copy_dests(job, of_handle ? NULL : &r->dests[copy.dest_first]);
 	}
 	return dests_wrong(e, job);
 }
 
-/* Memory for all that the job can need, so that nothing of it can fail later. */
+NC_STATIC_ASSERT(NC_PARTS_MAX / NC_SHARDS_MAX >= 2 * NC_SLOT_BLOCKS_MAX,
+				 "a shard that has nothing gets its first range");
+
+/*
+ * Each shard has an equal share of the messages, and what nobody waits for half of
+ * that: a shard that does not answer fills its own share, and nobody else's.
+ */
 static bool
-reserve(NcEngine *e, NcJob *job)
+has_share(const NcEngine *e, const NcJob *job, uint32_t shard, uint32_t share)
 {
-	if (!nc_store_reserve(&e->parts, job->nblocks))
-		return false;
-	/* pages read ahead are copied one by one as they come */
-	if (job->nblocks == 1 || job->class == NC_SLOT_CLASS_PREFETCH)
+	/* as if all of its blocks went there: too high at most by what crosses a stripe */
+	uint32_t	messages = nc_net_load(e->net, shard) + job->nblocks;
+	bool		waits = job->class != NC_SLOT_CLASS_PREFETCH ||
+		(atomic_load(&e->area.rings[job->ring].promoted) >> job->slot & 1) != 0;
+
+	return (waits ? messages : 2 * messages) <= share;
+}
+
+/* Is there room for a job, in each shard that it concerns? */
+static bool
+has_room(const NcEngine *e, const NcJob *job)
+{
+	uint32_t	used = e->parts.made - e->parts.free_count + e->parts.reserved + job->nblocks;
+	uint32_t	share = e->parts.max / (e->map.shard_count > 0 ? e->map.shard_count : 1);
+	uint32_t	last = UINT32_MAX;
+
+	/* all of them could be one shard's */
+	if (2 * used <= share || e->map.shard_count == 0)
 		return true;
-	if (!nc_store_reserve(&e->pages, job->nblocks))
+	for (uint32_t i = 0; i < job->nblocks; i++)
 	{
-		nc_store_unreserve(&e->parts, job->nblocks);
-		return false;
+		uint32_t	shard = nc_route_block(e, job, i);
+
+		if (shard != last && !has_share(e, job, shard, share))
+			return false;
+		last = shard;
 	}
-	job->reserved = job->nblocks;
 	return true;
 }
 
-/* Gives back what reserve() promised. */
-static void
-unreserve(NcEngine *e, NcJob *job)
+/* Messages for all blocks of a job, so that nothing of it can fail later. */
+static bool
+reserve(NcEngine *e, const NcJob *job)
 {
-	nc_store_unreserve(&e->parts, job->nblocks);
-	nc_store_unreserve(&e->pages, job->reserved);
-	job->reserved = 0;
+	return has_room(e, job) && nc_store_reserve(&e->parts, job->nblocks);
 }
 
 static void
-begin(NcEngine *e, NcJob *job, const char *wrong)
+begin_job(NcEngine *e, NcJob *job, const char *wrong)
 {
 	nc_count(e->counters, NC_COUNTER_REQUESTS, 1);
 	e->unfinished++;
@@ -139,13 +178,13 @@ begin(NcEngine *e, NcJob *job, const char *wrong)
 		nc_route_job(e, job);
 		return;
 	}
-	unreserve(e, job);
+	nc_store_unreserve(&e->parts, job->nblocks);
 	nc_deliver_result(e, job, wrong != NULL ? NC_SLOT_RESULT_BAD_REQUEST :
 					  NC_SLOT_RESULT_NO_SERVER, wrong);
 	nc_job_free(e, job);
 }
 
-/* False when memory is at its bound: the slot stays as it is. */
+/* False when there is no room: the slot stays as it is. */
 static bool
 take_slot(NcEngine *e, uint32_t ring, uint32_t index)
 {
@@ -154,11 +193,13 @@ take_slot(NcEngine *e, uint32_t ring, uint32_t index)
 	NcJob	   *job;
 	const char *wrong;
 
+	/* most of the ring's slots: a bit tells the ring, not the slot */
 	if (nc_slot_word_state(word) != NC_SLOT_SUBMITTED)
 		return true;
 	job = nc_store_take(&e->jobs);
 	if (job == NULL)
 		return false;
+	/* copy, then take: the other way round the client could cancel and refill in between */
 	wrong = copy_request(e, job, ring, index);
 	if (!reserve(e, job))
 	{
@@ -168,34 +209,48 @@ take_slot(NcEngine *e, uint32_t ring, uint32_t index)
 	if (!nc_slot_move(slot, word, NC_SLOT_TAKEN))
 	{
 		/* cancelled meanwhile; the copy may be torn and is discarded */
-		unreserve(e, job);
+		nc_store_unreserve(&e->parts, job->nblocks);
 		nc_store_give(&e->jobs, job);
 		return true;
 	}
 	job->word = nc_slot_word(nc_slot_word_generation(word), NC_SLOT_TAKEN);
-	begin(e, job, wrong);
+	begin_job(e, job, wrong);
 	return true;
 }
 
-/* Reads ahead that somebody has come to wait for go before those that nobody waits for. */
+/* A read ahead goes before those that nobody waits for. */
+static void
+promote_job(NcEngine *e, NcJob *job)
+{
+	if (job->promoted || job->class != NC_SLOT_CLASS_PREFETCH)
+		return;
+	job->promoted = true;
+	if (nc_net_promote(e->net, job->group) > 0)
+		nc_count(e->counters, NC_COUNTER_PREFETCH_PROMOTED, 1);
+}
+
+/*
+ * After slots were taken: somebody may have come to wait before his slot was, or
+ * before this communicator was there.  In the other order a bit would be looked at
+ * while its slot has no job, then the slot taken, and nobody would look again.  A bit
+ * of a life that is over promotes at most what nobody waits for any more.
+ *
+ * The word is the client's: nothing is cleared here.  He sets a bit and then rings, so
+ * who has taken the ring's bit from the doorbell sees it.
+ */
 static void
 promote(NcEngine *e, uint32_t ring)
 {
 	_Atomic uint64_t *word = &e->area.rings[ring].promoted;
-	uint64_t	bits;
+	uint64_t	bits = atomic_load_explicit(word, memory_order_seq_cst);
 
-	if (atomic_load_explicit(word, memory_order_relaxed) == 0)
-		return;
-	bits = atomic_exchange_explicit(word, 0, memory_order_seq_cst);
 	for (; bits != 0; bits &= bits - 1)
 	{
 		NcJob	   *job = e->job_of[(size_t) ring * NC_RING_SLOTS +
 									(uint32_t) __builtin_ctzll(bits)];
 
-		/* a bit of a life that is over promotes at most a read ahead too early */
-		if (job != NULL && job->class == NC_SLOT_CLASS_PREFETCH &&
-			nc_net_promote(e->net, job->group) > 0)
-			nc_count(e->counters, NC_COUNTER_PREFETCH_PROMOTED, 1);
+		if (job != NULL)
+			promote_job(e, job);
 	}
 }
 
@@ -205,7 +260,7 @@ nc_take_ring(NcEngine *e, uint32_t ring)
 	uint64_t	bit = UINT64_C(1) << (ring % 64);
 	bool		complete = true;
 
-	for (uint32_t i = 0; i < NC_RING_SLOTS; i += NC_MUTANT(BIT_LOST) ? 2 : 1)
+	for (uint32_t i = 0; i < NC_RING_SLOTS; i++)
 		complete = take_slot(e, ring, i) && complete;
 	promote(e, ring);
 	if (complete)
@@ -221,15 +276,17 @@ void
 nc_take_all(NcEngine *e)
 {
 	uint32_t	words = nc_doorbell_words(&e->area);
-	bool		again = e->any_deferred && e->freed;
+	bool		again = e->any_deferred && e->freed && e->now_us >= e->retry_us;
 
 	if (again)
 	{
 		e->any_deferred = false;
 		e->freed = false;
+		e->retry_us = e->now_us + NC_DEFERRED_RETRY_US;
 		/* who had to wait last time is not last again */
 		e->take_first++;
 	}
+	/* a word is cleared before its rings are scanned: what comes behind the scan sets it again */
 	for (uint32_t i = 0; i < words; i++)
 	{
 		uint32_t	w = (i + e->take_first) % words;
@@ -261,8 +318,8 @@ nc_take_over(NcEngine *e)
 			NcSlot	   *slot = &e->area.rings[r].slots[s];
 			uint64_t	word = nc_slot_load(slot);
 
-			if (nc_slot_word_state(word) == NC_SLOT_TAKEN && !NC_MUTANT(NO_ADOPTION) &&
-				nc_slot_move(slot, word, NC_SLOT_SUBMITTED))
+			/* a move that fails: the client has cancelled just now, and nothing is left to do */
+			if (nc_slot_word_state(word) == NC_SLOT_TAKEN && nc_slot_move(slot, word, NC_SLOT_SUBMITTED))
 			{
 				nc_count(e->counters, NC_COUNTER_REQUEUED, 1);
 				submitted = true;
@@ -270,9 +327,12 @@ nc_take_over(NcEngine *e)
 			else if (nc_slot_word_state(word) == NC_SLOT_SUBMITTED)
 				submitted = true;
 		}
+		/* or between DONE and the wake */
+		nc_deliver_mark_wake(e, r);
 		/* the predecessor may have taken the bit and ended before the slot */
 		if (submitted)
 			atomic_fetch_or_explicit(&e->area.doorbell->pending[r / 64], UINT64_C(1) << (r % 64),
 									 memory_order_seq_cst);
 	}
+	nc_deliver_wakes(e);
 }

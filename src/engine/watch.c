@@ -7,6 +7,9 @@
  * Runs in the communicator.  A slot counts as found late only when it was
  * submitted with the same word a second ago: a client may be between its store
  * of the word and the setting of its bit right now.
+ *
+ * Nothing depends on this for progress: the model of the protocol has no watchdog,
+ * and NC_COUNTER_FOUND_LATE must stay 0.  It is here for what nobody has thought of.
  */
 #include "engine_int.h"
 
@@ -27,6 +30,7 @@ scan_ring(NcEngine *e, uint32_t ring)
 	{
 		uint64_t	word = nc_slot_load(&e->area.rings[ring].slots[i]);
 
+		/* 0 is FREE in generation 0: no word that is SUBMITTED */
 		if (nc_slot_word_state(word) != NC_SLOT_SUBMITTED)
 			word = 0;
 		else if (word == seen[i])

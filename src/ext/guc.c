@@ -1,64 +1,27 @@
 /*
  * guc.c
- *	  The settings of neon_comm (those of the WAL feed are in src/feed).
- *	  docs/reference.md documents each.
+ *	  Defines and judges the settings of neon_comm (those of the WAL feed are in
+ *	  src/feed).  docs/reference.md documents each.
  */
 #include "postgres.h"
 
 #include <limits.h>
-#include <sched.h>
 
+#include "access/parallel.h"
 #include "utils/guc.h"
 
-#include "nc/ext/guc.h"
-#include "nc/smgr/rules.h"
+#include "nc/io/loop.h"
+#include "nc/net/handshake.h"
 #include "nc/shard/shard_map.h"
+#include "nc/shared/settings.h"
 #include "nc/smgr/shadow.h"
 
-int			nc_guc_mode = NC_MODE_COMMUNICATOR;
-char	   *nc_guc_page_servers = "";
-int			nc_guc_stripe_size = 2048;
-char	   *nc_guc_tenant_id = "";
-char	   *nc_guc_timeline_id = "";
-int			nc_guc_protocol_version = 3;
-int			nc_guc_connections_per_shard = 8;
-int			nc_guc_connection_depth = 4;
-int			nc_guc_connect_timeout = 5000;
-int			nc_guc_spin_time = 0;
-int			nc_guc_silence_timeout = 30000;
-int			nc_guc_idle_timeout = 120000;
-int			nc_guc_request_timeout = 120000;
-int			nc_guc_wait_log_period = 10000;
-int			nc_guc_io_method = NC_IO_AUTO;
-char	   *nc_guc_token_file = "";
-int			nc_guc_lwlsn_entries = 131072;
-int			nc_guc_local_chunks = 131072;
-int			nc_guc_sweep_interval = 5000;
-int			nc_guc_verify = NC_VERIFY_OFF;
-int			nc_guc_lfc_size = 0;
-int			nc_guc_lfc_size_limit = 16777216;
-int			nc_guc_lfc_prewarm_workers = 2;
-char	   *nc_guc_lfc_path = "";
-int			nc_guc_staging_size = 4096;
-int			nc_guc_staging_quota = 512;
-bool		nc_guc_readahead_yields = true;
-int			nc_guc_readahead = 128;
-int			nc_guc_client_spin = -1;
-bool		nc_guc_allow_unsafe = false;
-bool		nc_guc_allow_unknown_server = false;
-
-bool		nc_enabled = false;
-
-/*
- * Looking instead of sleeping, by itself: only where whoever does it takes a processor from
- * nobody, the other side and a page server on the same machine included.
- */
-#define SPIN_PROCESSORS 4
+#include "ext.h"
 
 static const struct config_enum_entry io_methods[] = {
-	{"auto", NC_IO_AUTO, false},
-	{"io_uring", NC_IO_URING, false},
-	{"epoll", NC_IO_EPOLL, false},
+	{"auto", NC_LOOP_AUTO, false},
+	{"io_uring", NC_LOOP_URING, false},
+	{"epoll", NC_LOOP_EPOLL, false},
 	{NULL, 0, false}
 };
 
@@ -74,53 +37,93 @@ static const struct config_enum_entry verify_modes[] = {
 	{NULL, 0, false}
 };
 
-/* Does a connection string carry a password, as keyword or within a URI? */
-static bool
-has_password(const char *value)
+/*
+ * What is refused may hold a secret, and the server logs the statement of an error; it
+ * logs statements by log_statement and log_duration, too, before anything is judged.
+ */
+static bool refused = false;
+static emit_log_hook_type next_emit_log = NULL;
+
+static void
+hide_page_servers(ErrorData *report)
 {
-	static const char keyword[] = "password";
-	const char *at;
+	char	   *statement = report->message == NULL || report->elevel != LOG ? NULL :
+		strstr(report->message, "statement: ");
 
-	for (at = strstr(value, keyword); at != NULL; at = strstr(at + 1, keyword))
-	{
-		const char *behind = at + strlen(keyword);
+	if (refused)
+		report->hide_stmt = true;
+	refused = false;
+	if (statement != NULL && strcasestr(statement, "neon_comm.page_servers") != NULL)
+		strlcpy(statement, "statement: ", strlen(statement) + 1);
+	if (next_emit_log != NULL)
+		next_emit_log(report);
+}
 
-		if (behind[strspn(behind, " \t\r\n")] == '=')
-			return true;
-	}
-	for (at = strstr(value, "://"); at != NULL; at = strstr(at + 1, "://"))
-	{
-		size_t		user = strcspn(at + 3, ":@/?,");
-
-		if (at[3 + user] == ':' && at[3 + user + strcspn(at + 3 + user, "@/?,")] == '@')
-			return true;
-	}
+/* Without the value, which the server's own message would repeat: it may hold a secret. */
+static bool
+refuse_page_servers(const char *why)
+{
+	refused = true;
+	GUC_check_errmsg("invalid value for parameter \"neon_comm.page_servers\"");
+	GUC_check_errdetail("%s", why);
+	GUC_check_errhint("Give one libpq connection string per shard, separated by commas, shard 0 first.");
 	return false;
 }
 
+static bool
+refuse_password(void)
+{
+	refused = true;
+	GUC_check_errmsg("neon_comm.page_servers may not hold a password");
+	GUC_check_errdetail("Members of pg_read_all_settings could see it.");
+	GUC_check_errhint("Put the token into a file and its path into neon_comm.token_file.");
+	return false;
+}
+
+/* One string of the list: what libpq would refuse at each connect is refused here, once. */
+static bool
+check_page_server(uint32 shard, const char *conninfo)
+{
+	NcConninfoParts parts;
+	char		err[256];
+
+	if (!nc_conninfo_check(conninfo, &parts, err, sizeof(err)))
+		return refuse_page_servers(psprintf("shard %u: the connection string does not work: %s",
+											shard, err));
+	return parts.has_password ? refuse_password() : true;
+}
+
+/*
+ * Whatever is accepted takes the place of a map that works, so it is judged as a
+ * whole first.  Every process judges by itself and comes to the same end.
+ */
 static bool
 check_page_servers(char **value, void **extra, GucSource source)
 {
 	static NcShardMap map;
 	char		err[256];
 
-	if (has_password(*value))
-	{
-		/* the server's own message would repeat it */
-		GUC_check_errmsg("neon_comm.page_servers may not hold a password");
-		GUC_check_errdetail("Members of pg_read_all_settings could see it.");
-		GUC_check_errhint("Put the token into a file and its path into neon_comm.token_file.");
-		return false;
-	}
-	if (nc_shard_map_parse(*value, 1, &map, err, sizeof(err)))
+	/*
+	 * A parallel worker goes through the built-in value to that of its leader, which was judged;
+	 * meanwhile the variable points to what has been freed.
+	 */
+	if (InitializingParallelWorker)
 		return true;
-	GUC_check_errdetail("%s", err);
-	GUC_check_errhint("Give one libpq connection string per shard, separated by commas, shard 0 first.");
-	return false;
+	if (!nc_shard_map_parse(*value, 1, &map, err, sizeof(err)))
+		return refuse_page_servers(err);
+	if (nc_enabled && map.shard_count == 0)
+		return refuse_page_servers("The tables of this cluster are on page servers: without any, nothing could be read.");
+	/* in force already; each reload judges all settings in all processes */
+	if (nc_guc_page_servers != NULL && strcmp(*value, nc_guc_page_servers) == 0)
+		return true;
+	for (uint32 i = 0; i < map.shard_count; i++)
+		if (!check_page_server(i, map.conninfo[i]))
+			return false;
+	return true;
 }
 
 static bool
-check_id(char **value, void **extra, GucSource source)
+check_compute_id(char **value, void **extra, GucSource source)
 {
 	if (**value == '\0')
 		return true;
@@ -161,75 +164,44 @@ define_bool(const char *name, const char *text, bool *var, GucContext context)
 	DefineCustomBoolVariable(name, text, NULL, var, *var, context, 0, NULL, NULL, NULL);
 }
 
-#ifdef NC_TEST_RULES
-unsigned	nc_rules_off = 0;
-static char *rules_off_text = "";
-
-/* Bits of the rules named in a blank-separated list; false when one is unknown. */
+/* To save what is left of a table, by whoever looks at it; never for everybody and for good. */
 static bool
-parse_rules(const char *list, unsigned *bits)
+check_accept_missing(bool *value, void **extra, GucSource source)
 {
-	static const char *const names[] = {
-#define NC_RULE_NAME(id, name) name,
-		NC_RULES(NC_RULE_NAME)
-#undef NC_RULE_NAME
-	};
-	char		copy[512];
-
-	*bits = 0;
-	strlcpy(copy, list, sizeof(copy));
-	for (char *word = strtok(copy, " "); word != NULL; word = strtok(NULL, " "))
-	{
-		int			i = 0;
-
-		while (i < lengthof(names) && strcmp(names[i], word) != 0)
-			i++;
-		if (i == lengthof(names))
-			return false;
-		*bits |= 1u << i;
-	}
-	return true;
+	if (!*value || source == PGC_S_DEFAULT || source == PGC_S_CLIENT || source == PGC_S_OVERRIDE ||
+		source == PGC_S_SESSION)
+		return true;
+	GUC_check_errdetail("It can be set in a session only.");
+	return false;
 }
-
-static bool
-check_rules_off(char **value, void **extra, GucSource source)
-{
-	unsigned	bits;
-
-	return parse_rules(*value, &bits);
-}
-
-static void
-assign_rules_off(const char *value, void *extra)
-{
-	(void) parse_rules(value, &nc_rules_off);
-}
-
-static void
-define_test_rules(void)
-{
-	DefineCustomStringVariable("neon_comm.test_rules_off",
-							   "Rules of the storage layer to ignore, for tests of tests.", NULL,
-							   &rules_off_text, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
-							   check_rules_off, assign_rules_off, NULL);
-}
-#else
-static void
-define_test_rules(void)
-{
-}
-#endif
 
 void
 nc_guc_init(void)
 {
-	define_test_rules();
+	next_emit_log = emit_log_hook;
+	emit_log_hook = hide_page_servers;
+	define_bool("neon_comm.allow_takeover",
+				"Lets a data directory start that is found at another place than before, where volumes move between machines.",
+				&nc_guc_allow_takeover, PGC_POSTMASTER);
+	DefineCustomBoolVariable("neon_comm.accept_missing_pages",
+							 "Reads blocks that a page server has lost as empty ones, instead of failing.",
+							 NULL, &nc_guc_accept_missing_pages, false, PGC_SUSET, 0,
+							 check_accept_missing, NULL, NULL);
 	define_bool("neon_comm.allow_unknown_server",
 				"Starts on a server version that neon_comm was not tested with.",
 				&nc_guc_allow_unknown_server, PGC_POSTMASTER);
+	define_bool("neon_comm.allow_token_in_clear",
+				"Sends the token also to other machines whose certificate is not verified.",
+				&nc_guc_allow_token_in_clear, PGC_POSTMASTER);
+	define_bool("neon_comm.async_reads",
+				"Leaves reads of streams to the communicator, from PostgreSQL 18 on. For developers.",
+				&nc_guc_async_reads, PGC_SUSET);
 	define_bool("neon_comm.allow_unsafe",
 				"Allows settings that can lose data (fsync or full_page_writes off), for throw-away clusters.",
 				&nc_guc_allow_unsafe, PGC_POSTMASTER);
+	define_bool("neon_comm.allow_unsafe_backup",
+				"Lets files be copied as if they held contents: BASE_BACKUP, pg_backup_start(), pg_read_binary_file().",
+				&nc_guc_allow_unsafe_backup, PGC_SUSET);
 	define_int("neon_comm.client_spin_us", "Microseconds for which a process looks for its page before it sleeps; 0 = not at all, -1 = by the number of processors.",
 			   &nc_guc_client_spin, -1, 1000000, PGC_SUSET, 0);
 	define_int("neon_comm.connect_timeout", "Longest time to open a page-server connection.",
@@ -238,10 +210,13 @@ nc_guc_init(void)
 			   &nc_guc_connection_depth, 1, 1024, PGC_SIGHUP, 0);
 	define_int("neon_comm.connections_per_shard", "Largest number of connections to a page-server shard.",
 			   &nc_guc_connections_per_shard, 1, 64, PGC_SIGHUP, 0);
+	define_bool("neon_comm.hedged_reads",
+				"Asks over another connection for what a process waits for, when its connection makes no progress.",
+				&nc_guc_hedged_reads, PGC_SIGHUP);
 	define_int("neon_comm.idle_timeout", "Closes a surplus page-server connection after this idle time.",
 			   &nc_guc_idle_timeout, 1000, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
 	DefineCustomEnumVariable("neon_comm.io_method", "Event loop of the communicator.", NULL,
-							 &nc_guc_io_method, NC_IO_AUTO, io_methods, PGC_POSTMASTER, 0,
+							 &nc_guc_io_method, NC_LOOP_AUTO, io_methods, PGC_POSTMASTER, 0,
 							 NULL, NULL, NULL);
 	define_int("neon_comm.last_written_lsn_entries", "Pages whose last-written LSN is remembered.",
 			   &nc_guc_lwlsn_entries, 1024, 64 * 1024 * 1024, PGC_POSTMASTER, 0);
@@ -285,9 +260,9 @@ nc_guc_init(void)
 	define_int("neon_comm.sweep_interval", "Pause between two rounds of the sweeper.",
 			   &nc_guc_sweep_interval, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
 	define_string("neon_comm.tenant_id", "Tenant on the page servers, 32 hexadecimal digits.",
-				  &nc_guc_tenant_id, PGC_POSTMASTER, check_id);
+				  &nc_guc_tenant_id, PGC_POSTMASTER, check_compute_id);
 	define_string("neon_comm.timeline_id", "Timeline on the page servers, 32 hexadecimal digits.",
-				  &nc_guc_timeline_id, PGC_POSTMASTER, check_id);
+				  &nc_guc_timeline_id, PGC_POSTMASTER, check_compute_id);
 	define_string("neon_comm.token_file", "File with the token for page servers, read at each connect.",
 				  &nc_guc_token_file, PGC_SIGHUP, NULL);
 	DefineCustomEnumVariable("neon_comm.verify", "Compares every page read with the version that was written.",
@@ -297,39 +272,27 @@ nc_guc_init(void)
 			   &nc_guc_wait_log_period, 100, INT_MAX, PGC_SUSET, GUC_UNIT_MS);
 }
 
-static int
-processors(void)
-{
-	static int	n = 0;
-	cpu_set_t	set;
-
-	if (n == 0)
-		n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-	return n;
-}
-
-/* With one processor, what is looked for cannot come meanwhile. */
-int
-nc_spin_us(int setting, int by_itself)
-{
-	if (setting >= 0)
-		return processors() > 1 ? setting : 0;
-	return processors() >= SPIN_PROCESSORS ? by_itself : 0;
-}
-
 void
-nc_guc_engine_config(NcEngineConfig *config)
+nc_guc_check_token(void)
 {
-	memset(config, 0, sizeof(*config));
-	config->protocol_version = nc_guc_protocol_version;
-	strlcpy(config->tenant_id, nc_guc_tenant_id, sizeof(config->tenant_id));
-	strlcpy(config->timeline_id, nc_guc_timeline_id, sizeof(config->timeline_id));
-	config->connections_per_shard_max = nc_guc_connections_per_shard;
-	config->depth_max = nc_guc_connection_depth;
-	config->spin_us = nc_spin_us(nc_guc_spin_time, 0);
-	config->connect_timeout_ms = nc_guc_connect_timeout;
-	config->silence_timeout_ms = nc_guc_silence_timeout;
-	config->idle_timeout_ms = nc_guc_idle_timeout;
-	config->readahead_yields = nc_guc_readahead_yields;
-	strlcpy(config->token_file, nc_guc_token_file, sizeof(config->token_file));
+	static NcShardMap map;
+	NcConninfoParts parts;
+	char		err[256];
+
+	if (nc_guc_token_file[0] == '\0' ||
+		!nc_shard_map_parse(nc_guc_page_servers, 1, &map, err, sizeof(err)))
+		return;
+	for (uint32 i = 0; i < map.shard_count; i++)
+	{
+		if (!nc_conninfo_parts(map.conninfo[i], &parts, err, sizeof(err)) ||
+			parts.is_local || parts.verifies)
+			continue;
+		ereport(nc_guc_allow_token_in_clear ? WARNING : FATAL,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("the token would be sent to whoever answers at %s", parts.address),
+				 errdetail("neon_comm.page_servers does not verify shard %u, which is not on this machine.", i),
+				 errhint("Set sslmode=verify-full and sslrootcert there%s.", nc_guc_allow_token_in_clear ? "" :
+						 "; in a network that is closed by other means set neon_comm.allow_token_in_clear")));
+		return;
+	}
 }

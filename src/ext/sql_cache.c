@@ -11,10 +11,12 @@
 #include "utils/timestamp.h"
 
 #include "nc/base/clock.h"
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
 #include "nc/filecache/filecache.h"
-#include "nc/smgr/prewarm.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/shmem.h"
+#include "nc/worker/prewarm.h"
+
+#include "ext.h"
 
 PG_FUNCTION_INFO_V1(nc_get_lfc);
 PG_FUNCTION_INFO_V1(nc_lfc_save_now);
@@ -75,7 +77,7 @@ nc_get_lfc(PG_FUNCTION_ARGS)
 		values[2] = Int64GetDatum((int64) nc_lfc_nsets(nc_filecache_index) * NC_LFC_WAYS * BLCKSZ);
 		values[3] = Int64GetDatum(nc_filecache_limit_bytes());
 		values[4] = Int64GetDatum(nc_lfc_used(nc_filecache_index));
-		values[5] = Int32GetDatum(nc_lfc_staged(nc_filecache_index));
+		values[5] = Int32GetDatum(nc_lfc_outbox_used(nc_filecache_index));
 		values[6] = Int64GetDatum(nc_filecache_shmem_bytes());
 		/* written by another process while we read it */
 		memcpy(error, nc_filecache->last_error, sizeof(error));
@@ -141,15 +143,6 @@ prewarm_state_name(uint32 state)
 	return "invalid";
 }
 
-static Datum
-interval_of_us(uint64 us)
-{
-	Interval   *span = palloc0(sizeof(Interval));
-
-	span->time = us;
-	return IntervalPGetDatum(span);
-}
-
 /* One row, also without a cache. */
 Datum
 nc_get_prewarm_progress(PG_FUNCTION_ARGS)
@@ -170,8 +163,8 @@ nc_get_prewarm_progress(PG_FUNCTION_ARGS)
 	values[3] = Int64GetDatum(atomic_load(&p->loaded));
 	values[4] = Int64GetDatum(atomic_load(&p->skipped));
 	values[5] = Int64GetDatum(atomic_load(&p->failed));
-	values[6] = interval_of_us((ended != 0 ? ended : nc_clock_us()) - started);
+	values[6] = nc_interval_of_us((ended != 0 ? ended : nc_clock_us()) - started);
 	nulls[6] = started == 0;
-	values[7] = interval_of_us(atomic_load(&p->paused_us));
+	values[7] = nc_interval_of_us(atomic_load(&p->paused_us));
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }

@@ -16,17 +16,22 @@
 
 #include "nc/base/clock.h"
 #include "nc/compat/pg.h"
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
 #include "nc/feed/feed.h"
+#include "nc/shard/shard_map.h"
+#include "nc/shared/identity.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/shmem.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/skeleton.h"
 #include "nc/smgr/sweeper.h"
+
+#include "ext.h"
 
 PG_FUNCTION_INFO_V1(nc_get_counters);
 PG_FUNCTION_INFO_V1(nc_get_connections);
 PG_FUNCTION_INFO_V1(nc_get_slots);
 PG_FUNCTION_INFO_V1(nc_get_page_servers);
+PG_FUNCTION_INFO_V1(nc_get_identity);
 PG_FUNCTION_INFO_V1(nc_status);
 PG_FUNCTION_INFO_V1(nc_get_latency);
 PG_FUNCTION_INFO_V1(nc_staging_use);
@@ -60,8 +65,8 @@ put_row(ReturnSetInfo *rsinfo, Datum *values, bool *nulls)
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-static Datum
-interval_of_us(uint64 us)
+Datum
+nc_interval_of_us(uint64 us)
 {
 	Interval   *span = palloc0(sizeof(Interval));
 
@@ -74,7 +79,7 @@ age_since(uint64 then_us)
 {
 	uint64		now = nc_clock_us();
 
-	return interval_of_us(now > then_us ? now - then_us : 0);
+	return nc_interval_of_us(now > then_us ? now - then_us : 0);
 }
 
 Datum
@@ -226,7 +231,7 @@ put_slot(ReturnSetInfo *rsinfo, uint32 ring, int index, XLogRecPtr applied)
 
 	if (state == NC_SLOT_FREE)
 		return;
-	values[0] = Int32GetDatum(ProcGlobal->allProcs[ring].pid);
+	values[0] = Int32GetDatum(nc_ring_owner_pid(ring, index));
 	values[1] = Int32GetDatum(index);
 	values[2] = CStringGetTextDatum(nc_slot_state_name(state));
 	values[3] = CStringGetTextDatum(slot_kind_name(slot.kind));
@@ -294,6 +299,8 @@ nc_get_page_servers(PG_FUNCTION_ARGS)
 		nulls[13] = p->reply_time == 0;
 		values[14] = TimestampTzGetDatum(p->connected_since);
 		nulls[14] = p->connected_since == 0;
+		values[15] = CStringGetTextDatum(p->reason);
+		nulls[15] = p->reason[0] == '\0';
 		put_row(rsinfo, values, nulls);
 	}
 	return (Datum) 0;
@@ -307,6 +314,30 @@ one_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}
+
+/* One row of NULLs in a server that is no compute. */
+Datum
+nc_get_identity(PG_FUNCTION_ARGS)
+{
+	Datum		values[5] = {0};
+	bool		nulls[5] = {true, true, true, true, true};
+	char		text[NC_ID_TEXT];
+
+	require_preloaded();
+	if (nc_identity != NULL)
+	{
+		XLogRecPtr	began = atomic_load(&nc_identity->began);
+
+		values[0] = CStringGetTextDatum(nc_id_text(&nc_identity->reader.birth, text));
+		values[1] = CStringGetTextDatum(nc_id_text(&nc_identity->reader.incarnation, text));
+		values[2] = LSNGetDatum(began);
+		values[3] = Int32GetDatum((int32) nc_identity->lives);
+		values[4] = CStringGetTextDatum(nc_identity->place);
+		memset(nulls, 0, sizeof(nulls));
+		nulls[2] = began == InvalidXLogRecPtr;
+	}
+	return one_row(fcinfo, values, nulls);
 }
 
 Datum
@@ -412,7 +443,7 @@ nc_staging_use(PG_FUNCTION_ARGS)
 	require_preloaded();
 	for (uint32 i = 0; i < nc_staging.nchunks; i++)
 	{
-		uint32		owner = atomic_load(&nc_staging.owner[i]);
+		uint32		owner = (uint32) atomic_load(&nc_staging.owner[i]);
 
 		if (owner == 0)
 			continue;
@@ -438,6 +469,7 @@ nc_local_bytes(PG_FUNCTION_ARGS)
 	values[1] = Int64GetDatum(bytes.sequences);
 	values[2] = Int64GetDatum(bytes.apparent);
 	values[3] = Int64GetDatum(bytes.files);
+	values[4] = Int64GetDatum(bytes.empty);
 	return one_row(fcinfo, values, nulls);
 }
 
@@ -492,7 +524,11 @@ Datum
 nc_sweep_now(PG_FUNCTION_ARGS)
 {
 	require_preloaded();
-	PG_RETURN_INT64(nc_enabled ? nc_sweep() : 0);
+	if (!nc_enabled)
+		PG_RETURN_INT64(0);
+	nc_skeleton_scrub_rest();
+	CHECK_FOR_INTERRUPTS();
+	PG_RETURN_INT64(nc_sweep());
 }
 
 Datum

@@ -69,7 +69,7 @@ lex_next(Lexer *lex)
 }
 
 static bool
-word_is(const Lexer *lex, const char *keyword)
+lexer_word_is(const Lexer *lex, const char *keyword)
 {
 	return !lex->quoted && pg_strcasecmp(lex->word, keyword) == 0;
 }
@@ -109,7 +109,7 @@ parse_start(Lexer *lex, NcFeedCommand *out)
 {
 	if (!lex_next(lex))
 		return NC_FEED_CMD_MALFORMED;
-	if (word_is(lex, "SLOT"))
+	if (lexer_word_is(lex, "SLOT"))
 	{
 		if (!lex_next(lex) || lex->word[0] == '\0')
 			return NC_FEED_CMD_MALFORMED;
@@ -117,15 +117,15 @@ parse_start(Lexer *lex, NcFeedCommand *out)
 		if (!lex_next(lex))
 			return NC_FEED_CMD_MALFORMED;
 	}
-	if (word_is(lex, "LOGICAL"))
+	if (lexer_word_is(lex, "LOGICAL"))
 		return NC_FEED_CMD_START_LOGICAL;
-	if (word_is(lex, "PHYSICAL") && !lex_next(lex))
+	if (lexer_word_is(lex, "PHYSICAL") && !lex_next(lex))
 		return NC_FEED_CMD_MALFORMED;
 	if (lex->quoted || !parse_lsn(lex->word, &out->start))
 		return NC_FEED_CMD_MALFORMED;
 	if (!lex_next(lex))
 		return NC_FEED_CMD_START;
-	if (!word_is(lex, "TIMELINE") || !lex_next(lex) ||
+	if (!lexer_word_is(lex, "TIMELINE") || !lex_next(lex) ||
 		!parse_timeline(lex->word, &out->timeline))
 		return NC_FEED_CMD_MALFORMED;
 	return NC_FEED_CMD_START;
@@ -136,17 +136,19 @@ parse_words(Lexer *lex, NcFeedCommand *out)
 {
 	if (!lex_next(lex))
 		return lex->broken ? NC_FEED_CMD_MALFORMED : NC_FEED_CMD_EMPTY;
-	if (word_is(lex, "IDENTIFY_SYSTEM"))
+	if (lexer_word_is(lex, "IDENTIFY_SYSTEM"))
 		return NC_FEED_CMD_IDENTIFY;
-	if (word_is(lex, "START_REPLICATION"))
+	if (lexer_word_is(lex, NC_JOIN_COMMAND))
+		return NC_FEED_CMD_JOIN;
+	if (lexer_word_is(lex, "START_REPLICATION"))
 		return parse_start(lex, out);
-	if (word_is(lex, "TIMELINE_HISTORY"))
+	if (lexer_word_is(lex, "TIMELINE_HISTORY"))
 	{
 		if (!lex_next(lex) || !parse_timeline(lex->word, &out->timeline))
 			return NC_FEED_CMD_MALFORMED;
 		return NC_FEED_CMD_HISTORY;
 	}
-	if (word_is(lex, "SHOW"))
+	if (lexer_word_is(lex, "SHOW"))
 	{
 		if (!lex_next(lex))
 			return NC_FEED_CMD_MALFORMED;
@@ -164,7 +166,7 @@ nc_feed_command_parse(const char *text, NcFeedCommand *out)
 
 	memset(out, 0, sizeof(*out));
 	out->kind = parse_words(&lex, out);
-	if (out->kind == NC_FEED_CMD_UNKNOWN || out->kind == NC_FEED_CMD_MALFORMED ||
+	if (out->kind == NC_FEED_CMD_UNKNOWN || out->kind == NC_FEED_CMD_JOIN || out->kind == NC_FEED_CMD_MALFORMED ||
 		out->kind == NC_FEED_CMD_EMPTY || out->kind == NC_FEED_CMD_START_LOGICAL)
 		return;
 	if (lex_next(&lex) || lex.broken)

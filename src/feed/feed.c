@@ -7,36 +7,25 @@
  * block another nor end the worker.  Never reads a catalog or any page, so that
  * page servers can always get the WAL that readers wait for.
  *
- * One loop: epoll over all connections, the doorbell that backends ring when
- * they wait for WAL to arrive, and the postmaster's life line.  Ordinary commits
- * do not ring, so the loop also looks at the flush position now and then.
+ * One loop: the door's connections, the doorbell that backends ring when they wait
+ * for WAL to arrive, and the postmaster's life line.  Ordinary commits do not ring,
+ * so the loop also looks at the flush position now and then.
  */
 #include "postgres.h"
 
-#include <signal.h>
-#include <sys/epoll.h>
-#include <unistd.h>
+#include <poll.h>
 
-#include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
 #include "postmaster/postmaster.h"
 #include "storage/ipc.h"
-#include "utils/guc.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
 #include "feed_internal.h"
-#include "nc/ext/test_point.h"
 #include "nc/feed/throttle.h"
-#include "nc/worker/alone.h"
-
-#define CONNS_MAX (NC_FEED_SLOTS_MAX + NC_FEED_SPARE_CONNS)
-#define LISTENERS_MAX 8
-#define EVENTS_PER_TURN 64
-#define ACCEPTS_PER_TURN 16
+#include "nc/shared/alone.h"
+#include "nc/shared/test_point.h"
 
 /* While WAL moves the flush position is looked at often, on an idle server rarely. */
 #define POLL_MIN_MS 5
@@ -44,177 +33,23 @@
 #define POLL_UNUSED_MS 500
 #define POLL_STOPPING_MS 20
 
+/* Until slots are held that the startup process restores. */
+#define POLL_START_MS 5
+
 /* After the last other process has gone: how long to go on sending. */
 #define LAST_WORDS_MS 1000
 
-static NcFeedConn *conns[CONNS_MAX];
-static int	nconns = 0;
-static int	listeners[LISTENERS_MAX];
-static int	nlisteners = 0;
-static int	epoll_fd = -1;
+static NcLoop *loop = NULL;
+static NcDoor *door = NULL;
+static NcOp bell_op;
+static NcOp life_op;
 static int	poll_ms = POLL_MIN_MS;
 static XLogRecPtr polled_lsn = InvalidXLogRecPtr;
 
-static volatile sig_atomic_t stop_requested = false;
-static volatile sig_atomic_t reload_requested = false;
-
-PGDLLEXPORT void nc_feed_main(Datum arg);
-
-/* ---- signals ---- */
-
-static void
-handle_stop(SIGNAL_ARGS)
-{
-	stop_requested = true;
-	nc_feed_doorbell_press();
-}
-
-static void
-handle_reload(SIGNAL_ARGS)
-{
-	reload_requested = true;
-	nc_feed_doorbell_press();
-}
-
-static void
-take_reload(void)
-{
-	if (!reload_requested)
-		return;
-	reload_requested = false;
-	ProcessConfigFile(PGC_SIGHUP);
-	nc_feed_check_settings(WARNING);
-	nc_feed_guard_load(true);
-}
-
-/* ---- connections ---- */
-
-static void
-watch(int op, int fd, uint32 events, void *tag)
-{
-	struct epoll_event event = {.events = events, .data.ptr = tag};
-
-	if (epoll_ctl(epoll_fd, op, fd, &event) < 0)
-		ereport(FATAL,
-				(errcode_for_socket_access(),
-				 errmsg("neon_comm WAL feed: epoll_ctl failed: %m")));
-}
-
-static void
-update_interest(NcFeedConn *conn)
-{
-	uint32		wanted = 0;
-
-	if (!conn->tls_wants_write &&
-		(conn->state == NC_FEED_CLOSING || conn->in_bytes < sizeof(conn->in)))
-		wanted |= EPOLLIN;
-	if (!nc_feed_conn_drained(conn) || conn->tls_wants_write)
-		wanted |= EPOLLOUT;
-	if (wanted == conn->interest)
-		return;
-	watch(EPOLL_CTL_MOD, conn->fd, wanted, conn);
-	conn->interest = wanted;
-}
-
-/* Who makes room first: strangers before those who have logged in, then the oldest. */
-static bool
-sooner(const NcFeedConn *a, const NcFeedConn *b)
-{
-	if (a->logged_in != b->logged_in)
-		return !a->logged_in;
-	return a->connected_at < b->connected_at;
-}
-
-/* A full house: somebody who has connected and does not stream makes room. */
-static void
-make_room(void)
-{
-	NcFeedConn *oldest = NULL;
-
-	for (int i = 0; i < nconns; i++)
-	{
-		if (conns[i]->state != NC_FEED_STREAMING && !conns[i]->dead &&
-			(oldest == NULL || sooner(conns[i], oldest)))
-			oldest = conns[i];
-	}
-	if (oldest != NULL)
-		oldest->dead = true;
-}
-
-static void
-bury_the_dead(void)
-{
-	int			kept = 0;
-
-	for (int i = 0; i < nconns; i++)
-	{
-		if (conns[i]->dead)
-		{
-			if (conns[i]->state == NC_FEED_STREAMING)
-				ereport(LOG, (errmsg("WAL feed: connection of %s at %s has ended",
-									 nc_feed_slot_names[conns[i]->slot], conns[i]->address)));
-			nc_feed_conn_free(conns[i]);
-		}
-		else
-			conns[kept++] = conns[i];
-	}
-	nconns = kept;
-}
-
-static void
-accept_connections(int listener, TimestampTz now)
-{
-	for (int i = 0; i < ACCEPTS_PER_TURN && nconns < CONNS_MAX; i++)
-	{
-		NcFeedConn *conn = nc_feed_accept(listener, now);
-
-		if (conn == NULL)
-			return;
-		conn->interest = EPOLLIN;
-		watch(EPOLL_CTL_ADD, conn->fd, conn->interest, conn);
-		conns[nconns++] = conn;
-		if (nconns >= nc_feed_nslots + NC_FEED_SPARE_CONNS)
-		{
-			make_room();
-			return;
-		}
-	}
-}
+/* The server stops. */
+static bool stop_requested = false;
 
 /* ---- a turn ---- */
-
-static void
-take_event(const struct epoll_event *event, const NcFeedTurn *turn)
-{
-	void	   *tag = event->data.ptr;
-
-	if (tag == &stop_requested)
-		nc_feed_doorbell_answer();
-	else if (tag == postmaster_alive_fds)
-		proc_exit(1);
-	else if ((int *) tag >= listeners && (int *) tag < listeners + nlisteners)
-		accept_connections(*(int *) tag, turn->now);
-	else if ((event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 ||
-			 ((NcFeedConn *) tag)->tls_wants_write)
-		nc_feed_conn_receive(tag, turn);
-}
-
-/* Pumps all connections; true when at least one could do more at once. */
-static bool
-pump_connections(const NcFeedTurn *turn)
-{
-	bool		more = false;
-
-	for (int i = 0; i < nconns; i++)
-	{
-		if (!conns[i]->dead)
-			more |= nc_feed_conn_pump(conns[i], turn);
-	}
-	bury_the_dead();
-	for (int i = 0; i < nconns; i++)
-		update_interest(conns[i]);
-	return more;
-}
 
 static void
 publish_row(int slot, const NcFeedTurn *turn)
@@ -227,15 +62,19 @@ publish_row(int slot, const NcFeedTurn *turn)
 	row.throttles = nc_feed_lag_exceeded(slot);
 	memset(row.state, 0, sizeof(row.state));
 	memset(row.address, 0, sizeof(row.address));
+	memset(row.reason, 0, sizeof(row.reason));
 	if (conn == NULL)
 	{
-		strlcpy(row.state, "absent", sizeof(row.state));
+		const char *state;
+
+		strlcpy(row.reason, nc_feed_join_reason(slot, &state), sizeof(row.reason));
+		strlcpy(row.state, row.reason[0] != '\0' ? state : "absent", sizeof(row.state));
 		row.connected_since = 0;
 	}
 	else
 	{
 		strlcpy(row.state, nc_feed_stream_state(conn, &turn->limit), sizeof(row.state));
-		strlcpy(row.address, conn->address, sizeof(row.address));
+		strlcpy(row.address, conn->v.address, sizeof(row.address));
 		row.sent = conn->sent;
 		row.write = conn->write;
 		row.flush = conn->flush;
@@ -259,14 +98,14 @@ sent_by_all(void)
 	{
 		NcFeedConn *conn = nc_feed_slot_conn(i);
 
-		if (conn != NULL && conn->state == NC_FEED_STREAMING)
+		if (conn != NULL && nc_feed_streams(conn))
 			sent = Min(sent, Max(conn->sent, nc_feed_stream_theirs(conn)));
 	}
 	return sent;
 }
 
 static void
-publish(const NcFeedTurn *turn)
+publish_feed(const NcFeedTurn *turn)
 {
 	nc_feed_publish_sent(sent_by_all());
 	nc_feed_lag_tick(turn);
@@ -281,7 +120,9 @@ choose_sleep(const NcFeedTurn *turn)
 	bool		moved = turn->limit.lsn != polled_lsn;
 
 	polled_lsn = turn->limit.lsn;
-	if (sent_by_all() == PG_UINT64_MAX)
+	if (turn->limit.in_recovery && !nc_feed_retain_holds_all())
+		poll_ms = POLL_START_MS;
+	else if (sent_by_all() == PG_UINT64_MAX)
 		poll_ms = POLL_UNUSED_MS;
 	else if (moved || poll_ms > POLL_MAX_MS)
 		poll_ms = POLL_MIN_MS;
@@ -303,20 +144,33 @@ read_clocks(NcFeedTurn *turn)
  * a decent size out of many small commits.
  */
 static void
-wait_for_events(NcFeedTurn *turn, int timeout_ms)
+wait_for_feed_events(const NcFeedTurn *turn, int timeout_ms)
 {
-	struct epoll_event events[EVENTS_PER_TURN];
-	int			n;
+	uint64		timeout_us = Min((uint64) timeout_ms * 1000, nc_door_sleep_us(door));
 
-	if (timeout_ms > 0 && nc_feed_sleep_begin() && nc_feed_wal_limit().lsn > turn->limit.lsn)
-		timeout_ms = 0;
+	if (timeout_us > 0 && nc_feed_sleep_begin() && nc_feed_wal_limit().lsn > turn->limit.lsn)
+		timeout_us = 0;
 	pgstat_report_wait_start(PG_WAIT_EXTENSION);
-	n = epoll_wait(epoll_fd, events, EVENTS_PER_TURN, timeout_ms);
+	nc_loop_wait(loop, timeout_us);
 	pgstat_report_wait_end();
 	nc_feed_sleep_end();
-	read_clocks(turn);
-	for (int i = 0; i < n; i++)
-		take_event(&events[i], turn);
+	nc_door_events(door);
+}
+
+/* True when somebody could be sent more at once. */
+static bool
+stream(const NcFeedTurn *turn)
+{
+	bool		more = false;
+
+	for (int i = 0; i < nc_feed_nslots; i++)
+	{
+		NcFeedConn *conn = nc_feed_slot_conn(i);
+
+		if (conn != NULL)
+			more |= nc_feed_stream_turn(conn, turn);
+	}
+	return more;
 }
 
 static bool
@@ -327,118 +181,117 @@ one_turn(NcFeedTurn *turn)
 	NC_TEST_POINT("feed-turn");
 	read_clocks(turn);
 	turn->limit = nc_feed_wal_limit();
+	nc_feed_join_tick(turn);
 	nc_feed_retain_tick(turn);
-	more = pump_connections(turn);
-	publish(turn);
+	nc_feed_door_turn(turn);
+	more = stream(turn);
+	publish_feed(turn);
 	return more;
 }
 
 /* ---- life ---- */
 
+static void
+last_word(NcVisitor *v, void *arg)
+{
+	const NcFeedTurn *turn = arg;
+	NcFeedConn *conn = (NcFeedConn *) v;
+
+	if (!nc_feed_streams(conn))
+		nc_visitor_close(v);
+	else if (conn->sent >= turn->limit.lsn && nc_channel_unsent(&v->channel) == 0)
+		nc_feed_stream_finish(conn);
+}
+
 /* Everybody else is gone: what is flushed should still reach the page servers. */
 static bool
-last_words_said(const NcFeedTurn *turn)
+last_words_said(NcFeedTurn *turn)
 {
-	int			open = 0;
+	nc_door_each(door, last_word, turn);
+	return door->visitors == 0;
+}
 
-	for (int i = 0; i < nconns; i++)
+bool
+nc_feed_turn(bool stopping)
+{
+	static NcFeedTurn turn;
+	static TimestampTz alone_since = 0;
+	bool		more;
+
+	stop_requested = stopping;
+	more = one_turn(&turn);
+	if (stop_requested && alone_since == 0 && nc_worker_alone())
+		alone_since = turn.now;
+	if (alone_since != 0)
 	{
-		NcFeedConn *conn = conns[i];
-
-		if (conn->state == NC_FEED_STREAMING && conn->sent >= turn->limit.lsn &&
-			nc_feed_conn_drained(conn))
-			nc_feed_stream_finish(conn, turn->now);
-		else if (conn->state != NC_FEED_STREAMING && conn->state != NC_FEED_CLOSING)
-			nc_feed_conn_close(conn, turn->now);
-		open++;
+		if (last_words_said(&turn) ||
+			TimestampDifferenceExceeds(alone_since, turn.now, LAST_WORDS_MS))
+			return false;
 	}
-	return open == 0;
+	wait_for_feed_events(&turn, more ? 0 : choose_sleep(&turn));
+	return true;
 }
 
 static void
-run(void)
+on_bell(NcOp *op)
 {
-	NcFeedTurn	turn = {0};
-	TimestampTz alone_since = 0;
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "neon_comm WAL feed turn",
-												  ALLOCSET_DEFAULT_SIZES);
+	nc_feed_doorbell_answer();
+	nc_loop_poll(loop, op, nc_feed_doorbell(), POLLIN);
+}
 
-	MemoryContextSwitchTo(context);
-	for (;;)
-	{
-		bool		more;
-
-		MemoryContextReset(context);
-		take_reload();
-		more = one_turn(&turn);
-		if (stop_requested && alone_since == 0 && nc_worker_alone())
-			alone_since = turn.now;
-		if (alone_since != 0)
-		{
-			if (last_words_said(&turn) ||
-				TimestampDifferenceExceeds(alone_since, turn.now, LAST_WORDS_MS))
-				return;
-		}
-		wait_for_events(&turn, more ? 0 : choose_sleep(&turn));
-	}
+static void
+on_postmaster_death(NcOp *op)
+{
+	proc_exit(1);
 }
 
 static void
 set_up(void)
 {
-	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (epoll_fd < 0)
-		ereport(FATAL,
-				(errcode_for_socket_access(),
-				 errmsg("neon_comm WAL feed could not make its epoll instance: %m")));
-	watch(EPOLL_CTL_ADD, nc_feed_doorbell(), EPOLLIN, (void *) &stop_requested);
-	watch(EPOLL_CTL_ADD, postmaster_alive_fds[POSTMASTER_FD_WATCH], EPOLLIN,
-		  postmaster_alive_fds);
-	nlisteners = nc_feed_listen(listeners, LISTENERS_MAX);
-	for (int i = 0; i < nlisteners; i++)
-		watch(EPOLL_CTL_ADD, listeners[i], EPOLLIN, &listeners[i]);
+	char		err[256];
+
+	loop = nc_loop_create(NC_LOOP_EPOLL, err, sizeof(err));
+	if (loop == NULL)
+		ereport(FATAL, (errmsg("neon_comm WAL feed: %s", err)));
+	bell_op.complete = on_bell;
+	nc_loop_poll(loop, &bell_op, nc_feed_doorbell(), POLLIN);
+	life_op.complete = on_postmaster_death;
+	nc_loop_poll(loop, &life_op, postmaster_alive_fds[POSTMASTER_FD_WATCH], POLLIN);
+	door = nc_feed_door_open(loop);
 }
 
 void
-nc_feed_main(Datum arg)
+nc_feed_begin(void)
 {
-	pqsignal(SIGTERM, handle_stop);
-	pqsignal(SIGHUP, handle_reload);
-	BackgroundWorkerUnblockSignals();
-
-	nc_worker_register_self();
 	nc_feed_wal_init();
+	nc_feed_join_init();
 	nc_feed_retain_init();
-	nc_feed_guard_load(false);
 	set_up();
 	ereport(LOG, (errmsg("WAL feed listens on %s port %d for %d page servers",
 						 nc_feed_listen_addresses, nc_feed_port, nc_feed_nslots)));
-	run();
+}
 
-	/* 0 would make the postmaster forget this worker. */
-	proc_exit(1);
+void
+nc_feed_reloaded(void)
+{
+	nc_feed_door_reload();
+}
+
+bool
+nc_feed_enabled(void)
+{
+	return nc_feed_port != 0;
 }
 
 void
 nc_feed_init(void)
 {
-	BackgroundWorker worker = {0};
-
 	nc_feed_guc_init();
 	if (!process_shared_preload_libraries_in_progress || nc_feed_port == 0)
 		return;
-	nc_feed_check_settings(FATAL);
+	nc_feed_check_settings();
 	nc_feed_check_network();
-	nc_feed_guard_check_files();
+	nc_feed_door_check_files();
 	nc_feed_doorbell_create();
 	nc_throttle_init();
-
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
-	worker.bgw_start_time = BgWorkerStart_PostmasterStart;
-	worker.bgw_restart_time = 1;
-	strlcpy(worker.bgw_library_name, "neon_comm", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "nc_feed_main", sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_name, "neon_comm WAL feed", sizeof(worker.bgw_name));
-	strlcpy(worker.bgw_type, "neon_comm WAL feed", sizeof(worker.bgw_type));
-	RegisterBackgroundWorker(&worker);
 }

@@ -5,11 +5,10 @@
  *	  guc.c      settings and the checks at server start
  *	  shared.c   shared memory, doorbell, rows of the view
  *	  feed.c     the worker: loop and life
- *	  listen.c   listening sockets
- *	  conn.c     one connection: bytes in, bytes out, end
- *	  login.c    TLS, startup packet, token
+ *	  door.c     the host of its door: who comes in, where messages go
  *	  session.c  commands
  *	  command.c  the text of a replication command
+ *	  join.c     who may stream: identities are exchanged and judged
  *	  stream.c   a connection while it streams
  *	  wal.c      how far WAL may be sent, and reading it
  *	  retain.c   replication slots of page servers
@@ -25,16 +24,22 @@
 #include "access/xlog_internal.h"
 #include "datatype/timestamp.h"
 
-#include "nc/auth/guard.h"
 #include "nc/base/clock.h"
 #include "nc/feed/feed.h"
-#include "nc/wire/session.h"
+#include "nc/feed/turn.h"
+#include "nc/identity/judge.h"
+#include "nc/shard/shard_map.h"
+#include "nc/serve/door.h"
 
-/* Page servers that can be registered. */
-#define NC_FEED_SLOTS_MAX 64
+/* Page servers that can be registered: one for each shard. */
+#define NC_FEED_SLOTS_MAX NC_SHARDS_MAX
 
-/* Connections above the registered ones: being set up, or being replaced. */
-#define NC_FEED_SPARE_CONNS 8
+/*
+ * Connections that stream to nobody.  Strangers have not logged in; guests have, and
+ * are about to stream or are being replaced: NC_FEED_GUESTS more than page servers.
+ */
+#define NC_FEED_STRANGERS 64
+#define NC_FEED_GUESTS 8
 
 /* As a walsender: at most 16 WAL pages in one message. */
 #define NC_FEED_WAL_BYTES (16 * XLOG_BLCKSZ)
@@ -73,23 +78,32 @@ extern int	nc_feed_max_lag_mb[NC_LAG_KINDS];
 extern int	nc_feed_nslots;
 extern char nc_feed_slot_names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
 
-/* Calls visit for each address of neon_comm.wal_feed_listen_addresses; false when one failed. */
-extern bool nc_feed_each_address(const char *list, bool (*visit) (const char *address, void *arg),
-								 void *arg);
 extern char *nc_feed_listen_addresses;
 extern char *nc_feed_ssl_cert_file;
 extern char *nc_feed_ssl_key_file;
 extern bool nc_feed_require_ssl;
+extern bool nc_feed_allow_unjoined;
 extern char *nc_feed_auth_public_key_file;
 
-/* Can only this machine reach the feed? */
-extern bool nc_feed_listens_on_loopback(void);
+/* Was a certificate set since the start of the server, now or before? */
+extern bool nc_feed_had_certificate;
 
 extern void nc_feed_guc_init(void);
-extern void nc_feed_check_settings(int elevel);
+/*
+ * What to do when histories differ: neither side may be thrown away before somebody
+ * has decided, since contents are on page servers only.
+ */
+#define NC_FEED_KEEP_BOTH \
+	"Keep the directories of both until you have decided which one is right: contents are on " \
+	"page servers only. See docs/operations.md, \"An answer was refused\"."
+
+extern void nc_feed_check_settings(void);
 
 /* FATAL when strangers could connect; in the postmaster, at its start. */
 extern void nc_feed_check_network(void);
+
+/* A WARNING when tokens and WAL may travel in clear text. */
+extern void nc_feed_warn_of_clear_text(void);
 
 /* ---- shared memory and doorbell (shared.c) ---- */
 
@@ -103,7 +117,6 @@ extern XLogRecPtr nc_feed_lowest(NcLagKind kind, uint64 *limit);
 
 extern void nc_feed_doorbell_create(void);
 extern int	nc_feed_doorbell(void);
-extern void nc_feed_doorbell_press(void);
 extern void nc_feed_doorbell_answer(void);
 extern bool nc_feed_sleep_begin(void);
 extern void nc_feed_sleep_end(void);
@@ -136,42 +149,26 @@ extern bool nc_feed_wal_read(NcFeedSegment *seg, TimeLineID timeline, XLogRecPtr
 							 size_t bytes, uint8_t *to, char *why);
 extern void nc_feed_wal_close(NcFeedSegment *seg);
 
+/* nc_wal_last_record_from() of our pg_wal; upto is flushed. Reads two pages' headers a segment. */
+extern XLogRecPtr nc_feed_wal_last_record_from(TimeLineID timeline, XLogRecPtr upto);
+
 /* True when the segment that holds lsn is still in pg_wal. */
 extern bool nc_feed_wal_present(TimeLineID timeline, XLogRecPtr lsn);
 
 /* Where redo of the last completed checkpoint starts, by the control file. May throw. */
 extern XLogRecPtr nc_feed_wal_last_redo(void);
 
-/* ---- connections (conn.c) ---- */
-
-typedef enum NcFeedConnState
-{
-	NC_FEED_STARTUP,			/* no startup packet yet */
-	NC_FEED_TLS,				/* the handshake of TLS; then STARTUP again */
-	NC_FEED_PASSWORD,			/* a token is expected */
-	NC_FEED_COMMAND,			/* ready for a command */
-	NC_FEED_STREAMING,			/* in COPY BOTH */
-	NC_FEED_CLOSING				/* the last answer is on its way */
-} NcFeedConnState;
+/* ---- connections (door.c) ---- */
 
 typedef struct NcFeedConn
 {
-	int			fd;
-	NcFeedConnState state;
-	bool		dead;			/* to be freed at the end of this turn */
-	bool		half_closed;	/* we have said our last; waiting for the peer's end */
-	bool		logged_in;
-	int			negotiations;	/* requests for encryption so far */
-	NcTls	   *tls;			/* NULL = clear text */
-	bool		tls_wants_write;	/* its last read or handshake needs room in the socket */
-	uint32		interest;		/* what epoll watches now */
-	char		address[NC_FEED_ADDRESS_BYTES];
-	TimestampTz connected_at;	/* these by nc_feed_clock() */
-	TimestampTz heard_at;
-	TimestampTz close_by;		/* CLOSING: when patience ends */
+	NcVisitor	v;				/* first, see nc/serve/door.h; its clock is nc_feed_clock() */
+	bool		joined;			/* on this connection, as `member` */
+	NcId		member;
 	TimestampTz connected_since;	/* by the wall clock, for the view */
 
 	/* Streaming. */
+	bool		streaming;		/* in COPY BOTH; while it is OPEN, see nc_feed_streams() */
 	int			slot;			/* index of its name, -1 = none yet */
 	bool		from_recovery;	/* began in recovery: checked again when that ends */
 	TimeLineID	timeline;
@@ -185,13 +182,13 @@ typedef struct NcFeedConn
 	TimestampTz replied_at;		/* by nc_feed_clock() */
 	TimestampTz reply_time;		/* by the wall clock, for the view */
 	NcFeedSegment segment;
-
-	size_t		in_bytes;
-	size_t		out_at;
-	size_t		out_end;
-	uint8_t		in[NC_FEED_IN_BYTES];
-	uint8_t		out[NC_FEED_OUT_BYTES];
 } NcFeedConn;
+
+static inline bool
+nc_feed_streams(const NcFeedConn *conn)
+{
+	return conn->streaming && conn->v.state == NC_VISITOR_OPEN;
+}
 
 /*
  * What timers go by: it never jumps, and 0 is long ago.  In the server's type, for
@@ -211,69 +208,68 @@ typedef struct NcFeedTurn
 	NcFeedLimit limit;
 } NcFeedTurn;
 
-static inline bool
-nc_feed_conn_drained(const NcFeedConn *conn)
-{
-	return conn->out_at == conn->out_end;
-}
+/* FATAL when certificate or keys cannot be used; in the postmaster, at its start. */
+extern void nc_feed_door_check_files(void);
 
-/* Takes the socket over; NULL when there is no memory, then the socket stays the caller's. */
-extern NcFeedConn *nc_feed_conn_create(int fd, const char *address, TimestampTz now);
-extern void nc_feed_conn_free(NcFeedConn *conn);
+/* Loads certificate and keys and opens the port; FATAL when an address cannot be had. */
+extern NcDoor *nc_feed_door_open(NcLoop *loop);
 
-/* Reads what is there. */
-extern void nc_feed_conn_receive(NcFeedConn *conn, const NcFeedTurn *turn);
+/* Loads them anew; what cannot be loaded again stays as it is, which is logged. */
+extern void nc_feed_door_reload(void);
 
-/* Sends what is pending; true when all of it is gone. */
-extern bool nc_feed_conn_flush(NcFeedConn *conn);
+/* The door's turn within one of the feed. */
+extern void nc_feed_door_turn(const NcFeedTurn *turn);
 
-/* One turn of one connection; true when it could do more at once. */
-extern bool nc_feed_conn_pump(NcFeedConn *conn, const NcFeedTurn *turn);
-
-/* A writer behind what is pending; commit takes what was written, or ends the connection. */
-extern NcWriter nc_feed_conn_writer(NcFeedConn *conn);
-extern bool nc_feed_conn_commit(NcFeedConn *conn, const NcWriter *w);
+/* Ends the connections of a member that has parted. */
+extern void nc_feed_end_member(const NcId *member, const NcJoinAnswer *answer);
 
 /* An ErrorResponse; the connection lives on. */
 extern void nc_feed_conn_error(NcFeedConn *conn, const char *sqlstate, const char *message,
 							   const char *detail, const char *hint);
 
 /* The same with FATAL, logged, and the end of the connection. */
-extern void nc_feed_conn_fatal(NcFeedConn *conn, TimestampTz now, const char *sqlstate,
-							   const char *message, const char *detail, const char *hint);
+extern void nc_feed_conn_fatal(NcFeedConn *conn, const char *sqlstate, const char *message,
+							   const char *detail, const char *hint);
 
-/* Ends the connection once what is pending has been sent. */
-extern void nc_feed_conn_close(NcFeedConn *conn, TimestampTz now);
-
-/* Takes one message or packet off the input; returns the bytes it took, 0 = read more. */
-extern size_t nc_feed_login_startup(NcFeedConn *conn, const NcFeedTurn *turn);
-extern size_t nc_feed_login_password(NcFeedConn *conn, const NcFeedTurn *turn);
-extern size_t nc_feed_session_command(NcFeedConn *conn, const NcFeedTurn *turn);
-extern size_t nc_feed_stream_message(NcFeedConn *conn, const NcFeedTurn *turn);
-
-/* ---- the door (login.c) ---- */
-
-/* FATAL when certificate or keys cannot be used; in the postmaster, at its start. */
-extern void nc_feed_guard_check_files(void);
-
-/* Loads certificate and keys; what cannot be loaded again stays as it is, which is logged. */
-extern void nc_feed_guard_load(bool again);
-
-/* Logs that somebody was not let in, unless that was said just now. */
-extern void nc_feed_login_refused(const NcFeedConn *conn, TimestampTz now, const char *reason);
+/* Handle one message. */
+extern void nc_feed_session_command(NcFeedConn *conn, const NcFeedTurn *turn,
+									const NcFrame *frame);
+extern void nc_feed_stream_message(NcFeedConn *conn, const NcFeedTurn *turn,
+								   const NcFrame *frame);
 
 /* ---- streaming (stream.c) ---- */
 
 extern void nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot,
 								 XLogRecPtr start);
-extern bool nc_feed_stream_recheck(NcFeedConn *conn, const NcFeedTurn *turn);
-extern bool nc_feed_stream_fill(NcFeedConn *conn, const NcFeedTurn *turn);
-extern void nc_feed_stream_keepalive(NcFeedConn *conn, const NcFeedTurn *turn);
-extern void nc_feed_stream_finish(NcFeedConn *conn, TimestampTz now);
+
+/* Sends WAL and what else is due to who streams; true when it could send more at once. */
+extern bool nc_feed_stream_turn(NcFeedConn *conn, const NcFeedTurn *turn);
+extern void nc_feed_stream_finish(NcFeedConn *conn);
 extern XLogRecPtr nc_feed_stream_theirs(const NcFeedConn *conn);
 extern const char *nc_feed_stream_state(const NcFeedConn *conn, const NcFeedLimit *limit);
 
-/* ---- commands (command.c) ---- */
+/* ---- joining (join.c) ---- */
+
+/* Reads the identity file; throws. */
+extern void nc_feed_join_init(void);
+
+/* Answers NEON_COMM_JOIN. */
+extern void nc_feed_join(NcFeedConn *conn, const NcFeedTurn *turn, const char *text);
+
+/* False: it has not joined, which has been answered. True: nothing is held against the slot any more. */
+extern bool nc_feed_join_may_stream(NcFeedConn *conn, int slot);
+
+/* At the beginning of a turn; lowers its limit while nothing of this incarnation may be sent. */
+extern void nc_feed_join_tick(NcFeedTurn *turn);
+
+/* Why the page server of a slot was refused last, "" = it was not; state is one word. */
+extern const char *nc_feed_join_reason(int slot, const char **state);
+
+/* ---- commands (session.c, command.c) ---- */
+
+/* Answers with one row of one text column. */
+extern void nc_feed_answer_text(NcFeedConn *conn, const char *column, const char *text, int bytes,
+								const char *tag);
 
 typedef enum NcFeedCommandKind
 {
@@ -281,6 +277,7 @@ typedef enum NcFeedCommandKind
 	NC_FEED_CMD_MALFORMED,
 	NC_FEED_CMD_EMPTY,
 	NC_FEED_CMD_IDENTIFY,
+	NC_FEED_CMD_JOIN,			/* its text is read by the core, as a whole */
 	NC_FEED_CMD_START,
 	NC_FEED_CMD_START_LOGICAL,
 	NC_FEED_CMD_HISTORY,
@@ -306,8 +303,11 @@ extern void nc_feed_slot_detach(int slot, NcFeedConn *conn);
 
 /* True when WAL is kept for the page server; otherwise why says what to do. */
 extern bool nc_feed_slot_ensure(int slot, TimestampTz now, const char **why);
-extern void nc_feed_slot_confirm(int slot, XLogRecPtr flush);
+extern void nc_feed_slot_confirm(int slot, XLogRecPtr flush, const NcFeedTurn *turn);
 extern void nc_feed_retain_init(void);
+
+/* Can nobody else use any slot of a page server? */
+extern bool nc_feed_retain_holds_all(void);
 extern void nc_feed_retain_tick(const NcFeedTurn *turn);
 extern XLogRecPtr nc_feed_slot_retained_from(int slot);
 
@@ -318,10 +318,5 @@ extern void nc_feed_lag_tick(const NcFeedTurn *turn);
 
 /* True when writers of WAL have to wait for this page server, by the last turn. */
 extern bool nc_feed_lag_exceeded(int slot);
-
-/* ---- listening (listen.c) ---- */
-
-extern int	nc_feed_listen(int *fds, int max);
-extern NcFeedConn *nc_feed_accept(int listener, TimestampTz now);
 
 #endif							/* NC_FEED_INTERNAL_H */

@@ -19,7 +19,8 @@
 
 #include "feed_internal.h"
 #include "nc/compat/server.h"
-#include "nc/ext/guc.h"
+#include "nc/safety/settings.h"
+#include "nc/shared/settings.h"
 
 #define WARN_MB_DEFAULT 1024
 #define TIMEOUT_MS_DEFAULT 60000
@@ -29,6 +30,8 @@ char	   *nc_feed_listen_addresses = NULL;
 char	   *nc_feed_ssl_cert_file = NULL;
 char	   *nc_feed_ssl_key_file = NULL;
 bool		nc_feed_require_ssl = true;
+bool		nc_feed_allow_unjoined = false;
+bool		nc_feed_had_certificate = false;
 char	   *nc_feed_auth_public_key_file = NULL;
 int			nc_feed_port = 0;
 int			nc_feed_timeout_ms = TIMEOUT_MS_DEFAULT;
@@ -64,8 +67,9 @@ next_item(const char **at, char *item, size_t bytes, bool *too_long)
 	return true;
 }
 
-bool
-nc_feed_each_address(const char *list, bool (*visit) (const char *address, void *arg), void *arg)
+/* Calls visit for each address of a list; false when one failed. */
+static bool
+each_address(const char *list, bool (*visit) (const char *address, void *arg), void *arg)
 {
 	char		item[NC_FEED_ADDRESS_BYTES];
 	bool		too_long;
@@ -88,7 +92,7 @@ nc_feed_each_address(const char *list, bool (*visit) (const char *address, void 
  * other addresses or slots than were asked for would be worse than not starting.
  */
 static bool
-judge(const char *name, const char *value, bool good)
+judge_setting(const char *name, const char *value, bool good)
 {
 	if (!good && process_shared_preload_libraries_in_progress)
 		ereport(FATAL,
@@ -112,28 +116,22 @@ static bool
 check_address(const char *address, void *arg)
 {
 	AddressCheck *check = arg;
-	struct in_addr v4;
-	struct in6_addr v6;
-	bool		loopback = false;
+	struct in6_addr any;
 
 	check->count++;
-	if (inet_pton(AF_INET, address, &v4) == 1)
-		loopback = (ntohl(v4.s_addr) >> 24) == 127;
-	else if (inet_pton(AF_INET6, address, &v6) == 1)
-		loopback = IN6_IS_ADDR_LOOPBACK(&v6);
-	else
-		check->not_numeric = true;
+	check->not_numeric = inet_pton(AF_INET, address, &any) != 1 &&
+		inet_pton(AF_INET6, address, &any) != 1;
 	if (!check->not_loopback)
 		strlcpy(check->which, address, sizeof(check->which));
-	check->not_loopback = check->not_loopback || !loopback;
+	check->not_loopback = check->not_loopback || !nc_listen_address_is_loopback(address);
 	return !check->not_numeric;
 }
 
 static bool
-check_listen_addresses(char **newval, void **extra, GucSource source)
+check_feed_addresses(char **newval, void **extra, GucSource source)
 {
 	AddressCheck check = {0};
-	bool		good = nc_feed_each_address(*newval, check_address, &check);
+	bool		good = each_address(*newval, check_address, &check);
 
 	if (good && check.count > 0)
 		return true;
@@ -141,16 +139,7 @@ check_listen_addresses(char **newval, void **extra, GucSource source)
 		GUC_check_errdetail("\"%s\" is neither an IP address nor localhost.", check.which);
 	else
 		GUC_check_errdetail("The list must hold at least one address and no empty item.");
-	return judge("neon_comm.wal_feed_listen_addresses", *newval, false);
-}
-
-bool
-nc_feed_listens_on_loopback(void)
-{
-	AddressCheck check = {0};
-
-	return nc_feed_each_address(nc_feed_listen_addresses, check_address, &check) &&
-		!check.not_loopback;
+	return judge_setting("neon_comm.wal_feed_listen_addresses", *newval, false);
 }
 
 /*
@@ -163,7 +152,7 @@ nc_feed_check_network(void)
 	AddressCheck check = {0};
 	bool		asks = nc_feed_auth_public_key_file[0] != '\0';
 
-	(void) nc_feed_each_address(nc_feed_listen_addresses, check_address, &check);
+	(void) each_address(nc_feed_listen_addresses, check_address, &check);
 	if (asks && nc_guc_tenant_id[0] == '\0')
 		ereport(FATAL,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
@@ -180,12 +169,28 @@ nc_feed_check_network(void)
 						   check.which),
 				 errhint("Set neon_comm.wal_feed_auth_public_key_file, or "
 						 "neon_comm.wal_feed_listen_addresses to 127.0.0.1.")));
-	if (nc_feed_ssl_cert_file[0] == '\0' || !nc_feed_require_ssl)
+	nc_feed_warn_of_clear_text();
+}
+
+void
+nc_feed_warn_of_clear_text(void)
+{
+	AddressCheck check = {0};
+
+	(void) each_address(nc_feed_listen_addresses, check_address, &check);
+	if (check.not_loopback && (!nc_feed_had_certificate || !nc_feed_require_ssl))
 		ereport(WARNING,
 				(errmsg("the WAL feed does not insist on TLS: WAL and tokens can be read on the way "
 						"to \"%s\"", check.which),
 				 errhint("Set neon_comm.wal_feed_ssl_cert_file, neon_comm.wal_feed_ssl_key_file and "
 						 "neon_comm.wal_feed_require_ssl.")));
+}
+
+/* Also runs in the postmaster, whose memory every later process begins with. */
+static void
+assign_feed_cert_file(const char *newval, void *extra)
+{
+	nc_feed_had_certificate = nc_feed_had_certificate || newval[0] != '\0';
 }
 
 /* The server's own rule for slot names; its function has moved between minor versions. */
@@ -249,13 +254,13 @@ parse_slot_names(const char *list, SlotNames *out)
 static bool
 check_slots(char **newval, void **extra, GucSource source)
 {
-	SlotNames  *names = malloc(sizeof(SlotNames));
+	SlotNames  *names = nc_pg_guc_malloc(sizeof(SlotNames));
 
 	if (names == NULL)
 		return false;
-	if (!judge("neon_comm.wal_feed_slots", *newval, parse_slot_names(*newval, names)))
+	if (!judge_setting("neon_comm.wal_feed_slots", *newval, parse_slot_names(*newval, names)))
 	{
-		free(names);
+		nc_pg_guc_free(names);
 		return false;
 	}
 	*extra = names;
@@ -275,7 +280,7 @@ assign_slots(const char *newval, void *extra)
 
 /* A limit of lag, in MB. */
 static void
-define_int(const char *name, const char *text, NcLagKind kind)
+feed_define_int(const char *name, const char *text, NcLagKind kind)
 {
 	DefineCustomIntVariable(name, text, "Writers of WAL are slowed down above it; 0 never.",
 							&nc_feed_max_lag_mb[kind], nc_feed_max_lag_mb[kind], 0, INT_MAX,
@@ -285,19 +290,22 @@ define_int(const char *name, const char *text, NcLagKind kind)
 void
 nc_feed_guc_init(void)
 {
-	define_int("neon_comm.max_write_lag",
-			   "WAL that a connected page server may not have received.", NC_LAG_WRITE);
-	define_int("neon_comm.max_flush_lag",
-			   "WAL that a connected page server may not have on disk.", NC_LAG_FLUSH);
-	define_int("neon_comm.max_apply_lag",
-			   "WAL that a connected page server may not have replayed.", NC_LAG_APPLY);
-	define_int("neon_comm.max_retained_wal",
-			   "WAL that may be kept for a page server, connected or not.", NC_LAG_RETAINED);
+	feed_define_int("neon_comm.max_write_lag",
+					"WAL that a connected page server may not have received.", NC_LAG_WRITE);
+	feed_define_int("neon_comm.max_flush_lag",
+					"WAL that a connected page server may not have on disk.", NC_LAG_FLUSH);
+	feed_define_int("neon_comm.max_apply_lag",
+					"WAL that a connected page server may not have replayed.", NC_LAG_APPLY);
+	feed_define_int("neon_comm.max_retained_wal",
+					"WAL that may be kept for a page server, connected or not.", NC_LAG_RETAINED);
 	DefineCustomStringVariable("neon_comm.wal_feed_auth_public_key_file",
 							   "Ed25519 public keys (PEM) of who issues tokens.",
 							   "Empty: page servers are not authenticated.",
 							   &nc_feed_auth_public_key_file, "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomBoolVariable("neon_comm.wal_feed_allow_unjoined",
+							 "Sends WAL also to standbys and archives that do not say whose history they have.",
+							 NULL, &nc_feed_allow_unjoined, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("neon_comm.wal_feed_require_ssl",
 							 "Refuses page servers without TLS, if there is a certificate.",
 							 NULL, &nc_feed_require_ssl, true,
@@ -305,7 +313,7 @@ nc_feed_guc_init(void)
 	DefineCustomStringVariable("neon_comm.wal_feed_ssl_cert_file",
 							   "Certificate (chain) that the WAL feed shows.",
 							   "Empty: TLS is not offered.", &nc_feed_ssl_cert_file, "",
-							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, assign_feed_cert_file, NULL);
 	DefineCustomStringVariable("neon_comm.wal_feed_ssl_key_file",
 							   "Private key of the certificate of the WAL feed.",
 							   NULL, &nc_feed_ssl_key_file, "",
@@ -313,7 +321,7 @@ nc_feed_guc_init(void)
 	DefineCustomStringVariable("neon_comm.wal_feed_listen_addresses",
 							   "Addresses on which page servers fetch WAL.",
 							   NULL, &nc_feed_listen_addresses, "127.0.0.1",
-							   PGC_POSTMASTER, 0, check_listen_addresses, NULL, NULL);
+							   PGC_POSTMASTER, 0, check_feed_addresses, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.wal_feed_port",
 							"TCP port on which page servers fetch WAL; 0 turns the feed off.",
 							NULL, &nc_feed_port, 0, 0, 65535,
@@ -334,37 +342,34 @@ nc_feed_guc_init(void)
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 }
 
-/*
- * Settings under which the server may drop WAL or slots that page servers need.
- * FATAL in the postmaster; a reload cannot be refused, so then a WARNING.
- */
+static const NcSafeSetting settings[] = {
+	{"max_slot_wal_keep_size", "-1", NULL,
+	"The server could drop WAL that a page server still needs. Pages exist nowhere else: a page server without that WAL cannot serve them again."},
+	{"idle_replication_slot_timeout", "0", NULL,
+	"The server could drop WAL that a page server still needs."},
+};
+
+/* FATAL on settings under which the server may drop WAL or slots that page servers need. */
 void
-nc_feed_check_settings(int elevel)
+nc_feed_check_settings(void)
 {
 	if (wal_level < WAL_LEVEL_REPLICA)
-		ereport(elevel,
+		ereport(FATAL,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("neon_comm cannot feed page servers with wal_level = minimal"),
 				 errhint("Set wal_level = replica.")));
 	if (max_replication_slots < nc_feed_nslots)
-		ereport(elevel,
+		ereport(FATAL,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("max_replication_slots = %d is too small for the %d page servers in "
 						"neon_comm.wal_feed_slots", max_replication_slots, nc_feed_nslots),
 				 errhint("Set max_replication_slots to %d or more: one for each page server and "
 						 "each other slot.", nc_feed_nslots)));
-	if (max_slot_wal_keep_size_mb >= 0)
-		ereport(elevel,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("max_slot_wal_keep_size could make the server drop WAL that a page "
-						"server still needs"),
-				 errdetail("Pages exist nowhere else: a page server without that WAL cannot "
-						   "serve them again."),
-				 errhint("Set max_slot_wal_keep_size = -1.")));
-	if (nc_pg_idle_slots_time_out())
-		ereport(elevel,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("idle_replication_slot_timeout could make the server drop WAL that a "
-						"page server still needs"),
-				 errhint("Set idle_replication_slot_timeout = 0.")));
+	nc_safe_settings(settings, lengthof(settings), "neon_comm.allow_unsafe", nc_guc_allow_unsafe);
+}
+
+bool
+nc_feed_is_configured(void)
+{
+	return nc_feed_port != 0;
 }

@@ -36,7 +36,7 @@ position(int slot, NcLagKind kind)
 
 	if (kind == NC_LAG_RETAINED)
 		lsn = nc_feed_slot_retained_from(slot);
-	else if (conn != NULL && conn->state == NC_FEED_STREAMING && conn->greeted)
+	else if (conn != NULL && nc_feed_streams(conn) && conn->greeted)
 		lsn = kind == NC_LAG_WRITE ? conn->write : kind == NC_LAG_FLUSH ? conn->flush : conn->apply;
 	return lsn == InvalidXLogRecPtr ? PG_UINT64_MAX : lsn;
 }

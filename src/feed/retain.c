@@ -5,13 +5,23 @@
  * Runs in the feed.  Guarantees that outside recovery WAL is streamed to a page
  * server only while a slot keeps what it does not have on disk, and that a slot
  * never moves back.  Slots are made when recovery is over: before, the startup
- * process restores those on disk.  They are moved without being acquired, since
- * one process serves all of them.  A slot that somebody drops is noticed within
- * a second and made again where it stood if the WAL is still there; if not, the
- * page server is refused, because it cannot be brought up to date any more.
+ * process restores those on disk.
+ *
+ * Slots are held: marked as in use, so that nobody else can move, use or drop them
+ * ("is active for PID 2147483647").  No process has that number, and that is the point:
+ * a slot marked with our own would be dropped when we exit, as if it were temporary,
+ * and whoever wants a slot signals its user.  The mark outlives this process.  Where the
+ * server would give slots up (max_slot_wal_keep_size) they are not held, since the
+ * checkpointer would wait for them.  What somebody does to a slot that is not held, or
+ * before this process runs, is noticed by where it stood: the first account of that is
+ * the slot's file, read before anybody can connect.  A slot that was moved on is moved
+ * back, one that was dropped is made again, if the WAL is still there; if not, the page
+ * server is refused, because it cannot be brought up to date any more.
  */
 #include "postgres.h"
 
+#include <limits.h>
+#include <signal.h>
 #include <sys/statvfs.h>
 
 #include "access/xlog.h"
@@ -27,10 +37,23 @@
 
 #include "feed_internal.h"
 #include "nc/compat/server.h"
+#include "nc/shared/test_point.h"
 
 #define CHECK_PERIOD_MS 1000
 #define RETRY_PERIOD_MS 10000
 #define WARN_PERIOD_MS 60000
+
+/* Somebody else may have a slot for a moment; who keeps it is ended. */
+#define USER_PATIENCE_MS 200
+
+/* Who holds a slot of ours, for the server: not a process. */
+#define HOLDER INT_MAX
+
+/*
+ * How long a slot that was just made or moved back is left alone: a checkpoint that
+ * has not seen it there would want it.
+ */
+#define HOLD_AFTER_MS 1000
 
 /* Moving a slot takes a lock and a look at all slots; WAL is removed by segments anyway. */
 #define CONFIRM_PERIOD_MS 100
@@ -40,7 +63,12 @@ typedef struct FeedSlot
 	NcFeedConn *conn;			/* who streams under this name, or NULL */
 	bool		ready;			/* the slot exists and keeps WAL */
 	XLogRecPtr	kept;			/* its restart_lsn when last seen or set */
-	XLogRecPtr	confirmed;		/* the page server has this on disk */
+	XLogRecPtr	confirmed;		/* the page server has this on disk, and joins without what is before */
+	XLogRecPtr	whole_from;		/* a segment in which a record begins that it has wholly; 0 = not known */
+	bool		held;			/* nobody else can use it, when last looked at */
+	TimestampTz hold_from;		/* not before */
+	int			user;			/* who has it instead of us, 0 = nobody */
+	TimestampTz user_since;
 	TimestampTz moved_at;
 	TimestampTz failed_at;		/* 0 = the last attempt did not fail */
 	TimestampTz warned_at;
@@ -55,6 +83,9 @@ typedef struct SlotLook
 {
 	bool		exists;
 	bool		usable;			/* physical, persistent, not invalidated */
+	bool		held;			/* nobody else can use it */
+	bool		changed;		/* held, or not held any more, since this look */
+	int			user;			/* another process that uses it, 0 = none */
 	XLogRecPtr	restart_lsn;
 } SlotLook;
 
@@ -94,8 +125,8 @@ nc_feed_slot_attach(int slot, NcFeedConn *conn)
 	if (old == NULL || old == conn)
 		return;
 	snprintf(detail, sizeof(detail), "A newer connection from %s streams as \"%s\".",
-			 conn->address, nc_feed_slot_names[slot]);
-	nc_feed_conn_fatal(old, conn->heard_at, "55006", "replaced by a newer connection", detail,
+			 conn->v.address, nc_feed_slot_names[slot]);
+	nc_feed_conn_fatal(old, "55006", "replaced by a newer connection", detail,
 					   "If this repeats, two page servers use the same primary_slot_name.");
 }
 
@@ -108,35 +139,64 @@ nc_feed_slot_detach(int slot, NcFeedConn *conn)
 
 /* ---- the server's slots ---- */
 
+static bool
+may_hold(const FeedSlot *slot, TimestampTz now)
+{
+	return max_slot_wal_keep_size_mb < 0 && now >= slot->hold_from &&
+		!NC_TEST_TRUE("feed-lets-go");
+}
+
+/* Marks a usable slot as ours or lets go of it.  Its mutex is held. */
+static void
+mark(ReplicationSlot *slot, bool hold, SlotLook *look)
+{
+	int			user = slot->active_pid;
+
+	if (user == 0 && hold && look->usable)
+		user = HOLDER;
+	else if (user == HOLDER && !(hold && look->usable))
+		user = 0;
+	look->changed = user != slot->active_pid;
+	slot->active_pid = user;
+	look->user = user == HOLDER ? 0 : user;
+	look->held = user == HOLDER;
+}
+
 /* Caller holds ReplicationSlotControlLock, so that the slot cannot go away. */
 static void
-look_at(ReplicationSlot *slot, SlotLook *look)
+look_at(ReplicationSlot *slot, bool hold, SlotLook *look)
 {
 	SpinLockAcquire(&slot->mutex);
 	look->restart_lsn = slot->data.restart_lsn;
 	look->usable = !nc_pg_slot_invalidated(slot) && slot->data.database == InvalidOid &&
 		slot->data.persistency != RS_TEMPORARY;
+	mark(slot, hold, look);
 	SpinLockRelease(&slot->mutex);
 	look->exists = true;
 }
 
+/* Holds the slot while that is right, and tells what it is like. */
 static SlotLook
-look_up(const char *name)
+look_up(int index, TimestampTz now)
 {
+	bool		hold = may_hold(&slots[index], now);
 	SlotLook	look = {0};
 	ReplicationSlot *slot;
 
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
-	slot = SearchNamedReplicationSlot(name, false);
+	slot = SearchNamedReplicationSlot(nc_feed_slot_names[index], false);
 	if (slot != NULL)
-		look_at(slot, &look);
+		look_at(slot, hold, &look);
 	LWLockRelease(ReplicationSlotControlLock);
+	if (slot != NULL && look.changed)
+		ConditionVariableBroadcast(&slot->active_cv);
+	slots[index].held = look.held;
 	return look;
 }
 
-/* Moves restart_lsn forward; the next checkpoint writes it. False when the slot is gone. */
+/* Moves restart_lsn; the next checkpoint writes it. False when the slot is gone. */
 static bool
-move_forward(const char *name, XLogRecPtr to)
+move_to(const char *name, XLogRecPtr to, bool back)
 {
 	ReplicationSlot *slot;
 	bool		moved = false;
@@ -146,7 +206,7 @@ move_forward(const char *name, XLogRecPtr to)
 	if (slot != NULL)
 	{
 		SpinLockAcquire(&slot->mutex);
-		if (slot->data.restart_lsn < to)
+		if (back ? slot->data.restart_lsn > to : slot->data.restart_lsn < to)
 		{
 			slot->data.restart_lsn = to;
 			slot->just_dirtied = true;
@@ -199,7 +259,7 @@ create_and_reserve(const char *name, XLogRecPtr from)
 
 /* After an error outside a transaction, as the server's own database-less processes do. */
 static void
-recover_from_error(char *problem)
+recover_slot_error(char *problem)
 {
 	ErrorData  *error = CopyErrorData();
 
@@ -230,7 +290,7 @@ create_slot(const char *name, XLogRecPtr from, char *problem)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		recover_from_error(problem);
+		recover_slot_error(problem);
 	}
 	PG_END_TRY();
 	return created;
@@ -248,7 +308,7 @@ drop_slot(const char *name, char *problem)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		recover_from_error(problem);
+		recover_slot_error(problem);
 	}
 	PG_END_TRY();
 }
@@ -270,7 +330,7 @@ first_position(const FeedSlot *slot, TimeLineID timeline, char *problem)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		recover_from_error(problem);
+		recover_slot_error(problem);
 	}
 	PG_END_TRY();
 	if (slot->conn != NULL && slot->conn->flush != InvalidXLogRecPtr &&
@@ -280,12 +340,12 @@ first_position(const FeedSlot *slot, TimeLineID timeline, char *problem)
 }
 
 static bool
-fail(FeedSlot *slot, TimestampTz now)
+fail_slot(FeedSlot *slot, TimestampTz now)
 {
 	slot->ready = false;
 	slot->failed_at = now;
 	if (slot->conn != NULL)
-		nc_feed_conn_fatal(slot->conn, now, "55000", "no WAL can be kept for this page server",
+		nc_feed_conn_fatal(slot->conn, "55000", "no WAL can be kept for this page server",
 						   slot->problem, NULL);
 	return false;
 }
@@ -301,7 +361,7 @@ make_slot(int index, TimestampTz now)
 	XLogRecPtr	from = lost_before ? slot->kept : first_position(slot, timeline, slot->problem);
 
 	if (!create_slot(name, from, slot->problem))
-		return fail(slot, now);
+		return fail_slot(slot, now);
 
 	/* Now that it keeps WAL, see whether all of it was still there. */
 	if (!nc_feed_wal_present(timeline, from))
@@ -309,10 +369,10 @@ make_slot(int index, TimestampTz now)
 		drop_slot(name, slot->problem);
 		snprintf(slot->problem, sizeof(slot->problem),
 				 "replication slot \"%s\" was dropped and the WAL from %X/%X on, which the page "
-				 "server needs, is gone: make the page server anew and restart the compute",
+				 "server needs, is gone: put a copy of another one in its place and restart the compute",
 				 name, LSN_FORMAT_ARGS(from));
 		ereport(WARNING, (errmsg("%s", slot->problem)));
-		return fail(slot, now);
+		return fail_slot(slot, now);
 	}
 	if (lost_before)
 		ereport(WARNING,
@@ -327,7 +387,63 @@ make_slot(int index, TimestampTz now)
 	slot->kept = from;
 	slot->ready = true;
 	slot->failed_at = 0;
+	slot->hold_from = TimestampTzPlusMilliseconds(now, HOLD_AFTER_MS);
 	return true;
+}
+
+/*
+ * Somebody else uses the slot.  He may have begun before it was held, or have made
+ * it, as his own for one session.  He is ended, or WAL would not be kept.
+ */
+static void
+end_user(int index, int user, TimestampTz now)
+{
+	FeedSlot   *slot = &slots[index];
+
+	if (user != slot->user)
+		slot->user_since = now;
+	slot->user = user;
+	if (user == 0 || !may_hold(slot, now) ||
+		!TimestampDifferenceExceeds(slot->user_since, now, USER_PATIENCE_MS))
+		return;
+	ereport(WARNING,
+			(errmsg("ending process %d, which uses replication slot \"%s\"", user,
+					nc_feed_slot_names[index]),
+			 errdetail("It is the slot of a page server, for which it keeps WAL.")));
+	(void) kill(user, SIGTERM);
+	slot->user_since = now;
+}
+
+/* The slot stands where we have not moved it to. */
+static void
+move_back(int index, XLogRecPtr from, TimestampTz now)
+{
+	FeedSlot   *slot = &slots[index];
+	const char *name = nc_feed_slot_names[index];
+
+	slot->hold_from = TimestampTzPlusMilliseconds(now, HOLD_AFTER_MS);
+	(void) look_up(index, now);
+	(void) move_to(name, slot->kept, true);
+
+	/* Now that it keeps WAL again, see whether all of it is still there. */
+	if (nc_feed_wal_present(GetWALInsertionTimeLine(), slot->kept))
+	{
+		ereport(WARNING,
+				(errmsg("replication slot \"%s\" of a page server was moved to %X/%X by somebody "
+						"else; moved it back to %X/%X, nothing is lost", name,
+						LSN_FORMAT_ARGS(from), LSN_FORMAT_ARGS(slot->kept)),
+				 errhint("To remove a page server, take its name out of "
+						 "neon_comm.wal_feed_slots and restart.")));
+		return;
+	}
+	ereport(WARNING,
+			(errmsg("replication slot \"%s\" of a page server was moved to %X/%X by somebody else, "
+					"and WAL from %X/%X on is gone", name, LSN_FORMAT_ARGS(from),
+					LSN_FORMAT_ARGS(slot->kept)),
+			 errdetail("If the page server does not have it, it cannot be brought up to date."),
+			 errhint("Make the page server anew if it is refused.")));
+	slot->kept = from;
+	(void) move_to(name, from, false);
 }
 
 static bool
@@ -337,26 +453,31 @@ adopt_slot(int index, const SlotLook *look, TimestampTz now)
 	const char *name = nc_feed_slot_names[index];
 	bool		was_ready = slot->ready;
 
+	end_user(index, look->user, now);
 	if (!look->usable)
 	{
 		if (slot->failed_at == 0)
 			ereport(WARNING,
 					(errmsg("replication slot \"%s\" cannot keep WAL for a page server", name),
 					 errdetail("It is logical, temporary or invalidated."),
-					 errhint("Drop it with pg_drop_replication_slot; it is then made anew.")));
+					 errhint("Drop it with pg_drop_replication_slot; the feed makes another one.")));
 		snprintf(slot->problem, sizeof(slot->problem),
 				 "replication slot \"%s\" is logical, temporary or invalidated", name);
-		return fail(slot, now);
+		return fail_slot(slot, now);
 	}
 	if (look->restart_lsn == InvalidXLogRecPtr)
 	{
 		/* Made by hand without reserving WAL. */
 		if (slot->kept == InvalidXLogRecPtr)
 			slot->kept = first_position(slot, GetWALInsertionTimeLine(), slot->problem);
-		move_forward(name, slot->kept);
+		(void) move_to(name, slot->kept, false);
 	}
-	else
+	else if (slot->kept == InvalidXLogRecPtr)
 		slot->kept = look->restart_lsn;
+	else if (look->restart_lsn > slot->kept)
+		move_back(index, look->restart_lsn, now);
+	else
+		(void) move_to(name, slot->kept, false);
 	slot->ready = true;
 	slot->failed_at = 0;
 	if (!was_ready)
@@ -368,7 +489,7 @@ adopt_slot(int index, const SlotLook *look, TimestampTz now)
 bool
 nc_feed_slot_ensure(int slot, TimestampTz now, const char **why)
 {
-	SlotLook	look = look_up(nc_feed_slot_names[slot]);
+	SlotLook	look = look_up(slot, now);
 
 	*why = slots[slot].problem;
 	if (look.exists)
@@ -381,10 +502,27 @@ nc_feed_slot_ensure(int slot, TimestampTz now, const char **why)
 
 /* ---- progress ---- */
 
-void
-nc_feed_slot_confirm(int slot, XLogRecPtr flush)
+/*
+ * When it joins again the last record that it has wholly is compared with ours, so
+ * that must be here still. It begins in an earlier segment than it ends in at times: a
+ * switch of segments always, and a record may be longer than several segments.
+ */
+static XLogRecPtr
+compared_from(FeedSlot *slot, XLogRecPtr flush, const NcFeedTurn *turn)
 {
-	slots[slot].confirmed = Max(slots[slot].confirmed, flush);
+	XLogRecPtr	segment = flush - XLogSegmentOffset(flush, wal_segment_size);
+
+	if (slot->whole_from != segment)
+		slot->whole_from = nc_feed_wal_last_record_from(turn->limit.timeline, flush);
+	return slot->whole_from == segment ? flush : slot->whole_from;
+}
+
+void
+nc_feed_slot_confirm(int slot, XLogRecPtr flush, const NcFeedTurn *turn)
+{
+	XLogRecPtr	from = compared_from(&slots[slot], flush, turn);
+
+	slots[slot].confirmed = Max(slots[slot].confirmed, from);
 }
 
 static void
@@ -399,7 +537,7 @@ move_slot(int index, TimestampTz now)
 
 	/* Remembered even if the slot has just been dropped: it will be made again there. */
 	slot->kept = slot->confirmed;
-	(void) move_forward(nc_feed_slot_names[index], slot->confirmed);
+	(void) move_to(nc_feed_slot_names[index], slot->confirmed, false);
 }
 
 /* Free space where WAL is, in MB; -1 when it cannot be told. */
@@ -427,12 +565,23 @@ warn_of_growth(int index, const NcFeedTurn *turn)
 					nc_feed_slot_names[index], held_mb),
 			 slot->conn != NULL ?
 			 errdetail("It is connected from %s but has not stored it; pg_wal has " INT64_FORMAT
-					   " MB of free space.", slot->conn->address, wal_space_mb()) :
+					   " MB of free space.", slot->conn->v.address, wal_space_mb()) :
 			 errdetail("It is not connected; pg_wal has " INT64_FORMAT " MB of free space.",
 					   wal_space_mb()),
 			 errhint("pg_wal grows until the page server catches up or is taken out of "
 					 "neon_comm.wal_feed_slots; neon_comm.max_retained_wal would slow writers "
 					 "down before the disk is full.")));
+}
+
+bool
+nc_feed_retain_holds_all(void)
+{
+	for (int i = 0; i < nc_feed_nslots; i++)
+	{
+		if (!slots[i].held)
+			return false;
+	}
+	return true;
 }
 
 /* A restarted feed goes on from what its predecessor knew. */
@@ -453,17 +602,22 @@ nc_feed_retain_tick(const NcFeedTurn *turn)
 {
 	bool		check = TimestampDifferenceExceeds(checked_at, turn->now, CHECK_PERIOD_MS);
 
-	if (turn->limit.in_recovery)
-		return;
 	for (int i = 0; i < nc_feed_nslots; i++)
 	{
 		const char *why;
 
-		if (check)
+		/* what is on disk is restored before recovery begins; nothing more is done until it ends */
+		if (turn->limit.in_recovery)
+		{
+			if (!slots[i].held)
+				(void) look_up(i, turn->now);
+			continue;
+		}
+		if (check || (!slots[i].held && slots[i].ready && slots[i].user != 0))
 			(void) nc_feed_slot_ensure(i, turn->now, &why);
 		move_slot(i, turn->now);
 		warn_of_growth(i, turn);
 	}
-	if (check)
+	if (check && !turn->limit.in_recovery)
 		checked_at = turn->now;
 }

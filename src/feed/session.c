@@ -26,17 +26,26 @@ static void
 answer_row(NcFeedConn *conn, const NcColumn *columns, int ncolumns, const char *const *values,
 		   const int *lens, const char *tag)
 {
-	NcWriter	w = nc_feed_conn_writer(conn);
+	NcWriter	w = nc_visitor_writer(&conn->v);
 
 	nc_session_row_description(&w, columns, ncolumns);
 	nc_session_data_row(&w, ncolumns, values, lens);
 	nc_session_command_complete(&w, tag);
 	nc_session_ready(&w);
-	nc_feed_conn_commit(conn, &w);
+	nc_visitor_commit(&conn->v, &w);
+}
+
+void
+nc_feed_answer_text(NcFeedConn *conn, const char *column, const char *text, int bytes,
+					const char *tag)
+{
+	NcColumn	described = {column, TEXTOID, -1};
+
+	answer_row(conn, &described, 1, &text, &bytes, tag);
 }
 
 static void
-identify_system(NcFeedConn *conn, const NcFeedTurn *turn)
+feed_identify_system(NcFeedConn *conn, const NcFeedTurn *turn)
 {
 	static const NcColumn columns[] = {
 		{"systemid", TEXTOID, -1}, {"timeline", INT4OID, 4},
@@ -170,7 +179,7 @@ check_timeline(NcFeedConn *conn, const NcFeedTurn *turn, const NcFeedCommand *cm
 	nc_feed_conn_error(conn, "55000", message,
 					   "A compute never changes its timeline, so this page server holds the "
 					   "data of another one or has been promoted.",
-					   "Make the page server anew from this compute's storage.");
+					   NC_FEED_KEEP_BOTH);
 	return false;
 }
 
@@ -188,7 +197,7 @@ check_start(NcFeedConn *conn, const NcFeedTurn *turn, const NcFeedCommand *cmd)
 				 "compute %X/%X", LSN_FORMAT_ARGS(cmd->start), LSN_FORMAT_ARGS(limit.lsn));
 		nc_feed_conn_error(conn, "55000", message,
 						   "The page server has WAL that this compute has lost.",
-						   "Make the page server anew; it must not serve this compute.");
+						   NC_FEED_KEEP_BOTH);
 		return false;
 	}
 	if (cmd->start < limit.lsn && !nc_feed_wal_present(limit.timeline, cmd->start))
@@ -201,8 +210,9 @@ check_start(NcFeedConn *conn, const NcFeedTurn *turn, const NcFeedCommand *cmd)
 		snprintf(message, sizeof(message),
 				 "requested WAL segment %s has already been removed", name);
 		nc_feed_conn_error(conn, "58P01", message, NULL,
-						   "The page server is older than the WAL kept for it: make it anew, or "
-						   "bring the segment back into pg_wal of the compute.");
+						   "The page server is older than the WAL kept for it. Bring the segment back "
+						   "into pg_wal of the compute, or put a copy of another page server in its "
+						   "place; until then keep its directory.");
 		return false;
 	}
 	return true;
@@ -226,7 +236,8 @@ start_replication(NcFeedConn *conn, const NcFeedTurn *turn, const NcFeedCommand 
 {
 	int			slot;
 
-	if (check_slot(conn, cmd, &slot) && check_timeline(conn, turn, cmd) &&
+	if (check_slot(conn, cmd, &slot) && nc_feed_join_may_stream(conn, slot) &&
+		check_timeline(conn, turn, cmd) &&
 		check_start(conn, turn, cmd) && check_retention(conn, turn, slot))
 		nc_feed_stream_begin(conn, turn, slot, cmd->start);
 }
@@ -260,11 +271,14 @@ run_command(NcFeedConn *conn, const NcFeedTurn *turn, const char *text)
 	NcWriter	w;
 
 	nc_feed_command_parse(text, &cmd);
-	ereport(DEBUG1, (errmsg_internal("WAL feed received from %s: %s", conn->address, text)));
+	ereport(DEBUG1, (errmsg_internal("WAL feed received from %s: %s", conn->v.address, text)));
 	switch (cmd.kind)
 	{
 		case NC_FEED_CMD_IDENTIFY:
-			identify_system(conn, turn);
+			feed_identify_system(conn, turn);
+			break;
+		case NC_FEED_CMD_JOIN:
+			nc_feed_join(conn, turn, text);
 			break;
 		case NC_FEED_CMD_START:
 			start_replication(conn, turn, &cmd);
@@ -276,10 +290,10 @@ run_command(NcFeedConn *conn, const NcFeedTurn *turn, const char *text)
 			show(conn, cmd.name);
 			break;
 		case NC_FEED_CMD_EMPTY:
-			w = nc_feed_conn_writer(conn);
+			w = nc_visitor_writer(&conn->v);
 			nc_frame_end(&w, nc_frame_begin(&w, 'I'));
 			nc_session_ready(&w);
-			nc_feed_conn_commit(conn, &w);
+			nc_visitor_commit(&conn->v, &w);
 			break;
 		case NC_FEED_CMD_UNKNOWN:
 		case NC_FEED_CMD_MALFORMED:
@@ -289,14 +303,14 @@ run_command(NcFeedConn *conn, const NcFeedTurn *turn, const char *text)
 	}
 }
 
-static void
-take_command_frame(NcFeedConn *conn, const NcFeedTurn *turn, const NcFrame *frame)
+void
+nc_feed_session_command(NcFeedConn *conn, const NcFeedTurn *turn, const NcFrame *frame)
 {
 	switch (frame->type)
 	{
 		case 'Q':
 			if (memchr(frame->body, 0, frame->body_bytes) == NULL)
-				nc_feed_conn_fatal(conn, turn->now, "08P01", "query without an end", NULL, NULL);
+				nc_feed_conn_fatal(conn, "08P01", "query without an end", NULL, NULL);
 			else
 				run_command(conn, turn, (const char *) frame->body);
 			break;
@@ -306,32 +320,12 @@ take_command_frame(NcFeedConn *conn, const NcFeedTurn *turn, const NcFrame *fram
 			/* Was on its way when streaming ended. */
 			break;
 		case 'X':
-			conn->dead = true;
+			nc_visitor_leave(&conn->v);
 			break;
 		default:
-			nc_feed_conn_fatal(conn, turn->now, "0A000",
+			nc_feed_conn_fatal(conn, "0A000",
 							   "the WAL feed knows the simple query protocol only", NULL,
 							   "Use the server's own port.");
 			break;
 	}
-}
-
-size_t
-nc_feed_session_command(NcFeedConn *conn, const NcFeedTurn *turn)
-{
-	NcFrame		frame;
-
-	switch (nc_frame_parse(conn->in, conn->in_bytes, NC_FEED_IN_BYTES - 5, &frame))
-	{
-		case NC_FRAME_INCOMPLETE:
-			return 0;
-		case NC_FRAME_INVALID:
-			nc_feed_conn_fatal(conn, turn->now, "08P01", "message has an invalid length",
-							   NULL, NULL);
-			return 0;
-		case NC_FRAME_OK:
-			break;
-	}
-	take_command_frame(conn, turn, &frame);
-	return frame.consumed;
 }

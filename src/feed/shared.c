@@ -10,16 +10,22 @@
  */
 #include "postgres.h"
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "port/atomics.h"
+#include "replication/slot.h"
 #include "storage/shmem.h"
 
 #include "feed_internal.h"
-#include "nc/ext/shmem.h"
+#include "nc/shared/shmem.h"
 
 #define ROW_READ_ATTEMPTS 1000
+
+/* As replication/slot.c writes a slot: magic, checksum, version, length, then what persists. */
+#define SLOT_FILE_MAGIC 0x1051CA1
+#define SLOT_FILE_HEAD 4
 
 typedef struct FeedRow
 {
@@ -91,6 +97,36 @@ nc_feed_shmem_bytes(void)
 	return MAXALIGN(offsetof(FeedShared, rows) + nc_feed_nslots * sizeof(FeedRow));
 }
 
+/*
+ * Where the slot stands that the server is going to restore, 0 = there is none.  The
+ * startup process judges the file; a wrong answer here is at worst a position too
+ * early, whose WAL is looked for before anything is done.
+ */
+static XLogRecPtr
+slot_on_disk(const char *name)
+{
+	struct
+	{
+		uint32		head[SLOT_FILE_HEAD];
+		ReplicationSlotPersistentData data;
+	}			file;
+	char		path[MAXPGPATH];
+	ssize_t		got;
+	int			fd;
+
+	snprintf(path, sizeof(path), "pg_replslot/%s/state", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return InvalidXLogRecPtr;
+	got = read(fd, &file, sizeof(file));
+	close(fd);
+	if (got != sizeof(file) || file.head[0] != SLOT_FILE_MAGIC ||
+		strncmp(NameStr(file.data.name), name, NAMEDATALEN) != 0 ||
+		file.data.database != InvalidOid || file.data.persistency != RS_PERSISTENT)
+		return InvalidXLogRecPtr;
+	return file.data.restart_lsn;
+}
+
 void
 nc_feed_shmem_startup(void)
 {
@@ -114,6 +150,7 @@ nc_feed_shmem_startup(void)
 		pg_atomic_init_u32(&shared->rows[i].version, 0);
 		strlcpy(shared->rows[i].peer.name, nc_feed_slot_names[i], NAMEDATALEN);
 		strlcpy(shared->rows[i].peer.state, "absent", NC_FEED_STATE_BYTES);
+		shared->rows[i].peer.retained_from = slot_on_disk(nc_feed_slot_names[i]);
 	}
 }
 
@@ -200,6 +237,7 @@ nc_feed_row_read(int index, NcFeedPeer *row)
 	row->name[sizeof(row->name) - 1] = '\0';
 	row->address[sizeof(row->address) - 1] = '\0';
 	row->state[sizeof(row->state) - 1] = '\0';
+	row->reason[sizeof(row->reason) - 1] = '\0';
 }
 
 /* Only the feed writes. A version left odd by a feed that died is evened out by the next. */

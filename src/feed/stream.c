@@ -16,21 +16,25 @@
 #include "utils/timestamp.h"
 
 #include "feed_internal.h"
-#include "nc/ext/shmem.h"
-#include "nc/ext/test_point.h"
+#include "nc/shared/shmem.h"
+#include "nc/shared/test_point.h"
 
 /* How often a page server for which writers pause is asked where it is. */
 #define NEWS_PERIOD_MS 100
 
+/* What a connection may send before the others have their turn. */
+#define TURN_BYTES (1024 * 1024)
+
 void
 nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRecPtr start)
 {
-	NcWriter	w = nc_feed_conn_writer(conn);
+	NcWriter	w = nc_visitor_writer(&conn->v);
 
 	nc_session_copy_both(&w);
-	if (!nc_feed_conn_commit(conn, &w))
+	if (!nc_visitor_commit(&conn->v, &w))
 		return;
-	conn->state = NC_FEED_STREAMING;
+	conn->streaming = true;
+	conn->v.full = SIZE_MAX;
 	conn->slot = slot;
 	conn->from_recovery = turn->limit.in_recovery;
 	conn->timeline = turn->limit.timeline;
@@ -42,7 +46,7 @@ nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRec
 	nc_stat(NC_COUNTER_FEED_CONNECTS, 1);
 	ereport(LOG,
 			(errmsg("WAL feed streams to %s at %s from %X/%X on timeline %u%s",
-					nc_feed_slot_names[slot], conn->address, LSN_FORMAT_ARGS(start),
+					nc_feed_slot_names[slot], conn->v.address, LSN_FORMAT_ARGS(start),
 					turn->limit.timeline, turn->limit.in_recovery ? " (in recovery)" : "")));
 }
 
@@ -63,14 +67,14 @@ refuse_diverged(NcFeedConn *conn, const NcFeedTurn *turn, XLogRecPtr theirs)
 			 "page server \"%s\" has WAL up to %X/%X, this compute only up to %X/%X",
 			 nc_feed_slot_names[conn->slot], LSN_FORMAT_ARGS(theirs),
 			 LSN_FORMAT_ARGS(turn->limit.lsn));
-	nc_feed_conn_fatal(conn, turn->now, "55000", message,
+	nc_feed_conn_fatal(conn, "55000", message,
 					   "The compute has lost WAL that the page server has: their data differ.",
-					   "Make the page server anew; it must not serve this compute.");
+					   NC_FEED_KEEP_BOTH);
 }
 
 /* Recovery has ended under a connection: now everything can be judged that had to wait. */
-bool
-nc_feed_stream_recheck(NcFeedConn *conn, const NcFeedTurn *turn)
+static bool
+recheck(NcFeedConn *conn, const NcFeedTurn *turn)
 {
 	XLogRecPtr	theirs = Max(conn->sent, nc_feed_stream_theirs(conn));
 	const char *why;
@@ -78,17 +82,17 @@ nc_feed_stream_recheck(NcFeedConn *conn, const NcFeedTurn *turn)
 	if (!conn->from_recovery || turn->limit.in_recovery)
 		return true;
 	if (conn->timeline != turn->limit.timeline)
-		nc_feed_conn_fatal(conn, turn->now, "55000", "this compute has changed its timeline",
+		nc_feed_conn_fatal(conn, "55000", "this compute has changed its timeline",
 						   "It was promoted, which a compute never is.",
-						   "Make the page servers anew from this compute's storage.");
+						   NC_FEED_KEEP_BOTH);
 	else if (theirs > turn->limit.lsn)
 		refuse_diverged(conn, turn, theirs);
 	else if (!nc_feed_slot_ensure(conn->slot, turn->now, &why))
-		nc_feed_conn_fatal(conn, turn->now, "55000", "no WAL can be kept for this page server",
+		nc_feed_conn_fatal(conn, "55000", "no WAL can be kept for this page server",
 						   why, "The compute's log says more.");
 	else
 		conn->from_recovery = false;
-	return conn->state == NC_FEED_STREAMING;
+	return nc_feed_streams(conn);
 }
 
 static XLogRecPtr
@@ -102,8 +106,8 @@ message_end(XLogRecPtr start, XLogRecPtr limit)
 }
 
 /* Puts the next piece of WAL into the empty buffer; false when there is none. */
-bool
-nc_feed_stream_fill(NcFeedConn *conn, const NcFeedTurn *turn)
+static bool
+fill(NcFeedConn *conn, const NcFeedTurn *turn)
 {
 	char		why[NC_FEED_WHY_BYTES];
 	XLogRecPtr	end;
@@ -111,13 +115,13 @@ nc_feed_stream_fill(NcFeedConn *conn, const NcFeedTurn *turn)
 	uint8_t    *length_at;
 	uint8_t    *wal;
 
-	if (conn->state != NC_FEED_STREAMING || turn->limit.lsn <= conn->sent)
+	if (!nc_feed_streams(conn) || turn->limit.lsn <= conn->sent)
 		return false;
 	if (!conn->greeted || nc_feed_stream_theirs(conn) > turn->limit.lsn ||
 		NC_TEST_TRUE("feed-withhold"))
 		return false;
 	end = message_end(conn->sent, turn->limit.lsn);
-	w = nc_feed_conn_writer(conn);
+	w = nc_visitor_writer(&conn->v);
 	length_at = nc_frame_begin(&w, 'd');
 	nc_write_u8(&w, 'w');
 	nc_write_u64(&w, conn->sent);
@@ -128,12 +132,13 @@ nc_feed_stream_fill(NcFeedConn *conn, const NcFeedTurn *turn)
 		!nc_feed_wal_read(&conn->segment, turn->limit.timeline, conn->sent,
 						  end - conn->sent, wal, why))
 	{
-		nc_feed_conn_fatal(conn, turn->now, "58P01", why, NULL,
-						   "If the segment is gone for good, the page server must be made anew.");
+		nc_feed_conn_fatal(conn, "58P01", why, NULL,
+						   "Bring the segment back into pg_wal of the compute; if it is gone for "
+						   "good, put a copy of another page server in place of this one.");
 		return false;
 	}
 	nc_frame_end(&w, length_at);
-	if (!nc_feed_conn_commit(conn, &w))
+	if (!nc_visitor_commit(&conn->v, &w))
 		return false;
 	nc_stat(NC_COUNTER_FEED_BYTES, end - conn->sent);
 	conn->sent = end;
@@ -152,10 +157,10 @@ writers_wait_for_news(const NcFeedConn *conn, const NcFeedTurn *turn)
 }
 
 /* Answers a request; asks for positions at first, when they are needed, and when it is quiet. */
-void
-nc_feed_stream_keepalive(NcFeedConn *conn, const NcFeedTurn *turn)
+static void
+keepalive(NcFeedConn *conn, const NcFeedTurn *turn)
 {
-	bool		quiet = TimestampDifferenceExceeds(conn->heard_at, turn->now,
+	bool		quiet = TimestampDifferenceExceeds((TimestampTz) conn->v.heard_us, turn->now,
 												   nc_feed_timeout_ms / 2);
 	bool		ping = !conn->ping_sent &&
 		(quiet || !conn->greeted || writers_wait_for_news(conn, turn));
@@ -164,7 +169,7 @@ nc_feed_stream_keepalive(NcFeedConn *conn, const NcFeedTurn *turn)
 
 	if (!ping && !conn->keepalive_owed)
 		return;
-	w = nc_feed_conn_writer(conn);
+	w = nc_visitor_writer(&conn->v);
 	length_at = nc_frame_begin(&w, 'd');
 	nc_write_u8(&w, 'k');
 	nc_write_u64(&w, conn->sent);
@@ -175,32 +180,59 @@ nc_feed_stream_keepalive(NcFeedConn *conn, const NcFeedTurn *turn)
 	/* No room behind what is pending: it is sent in a later turn. */
 	if (w.failed)
 		return;
-	nc_feed_conn_commit(conn, &w);
+	nc_visitor_commit(&conn->v, &w);
 	conn->keepalive_owed = false;
 	conn->ping_sent |= ping;
 }
 
+/* Sends WAL until there is none, the socket is full, or others should have their turn. */
+static bool
+push_wal(NcFeedConn *conn, const NcFeedTurn *turn)
+{
+	for (size_t sent = 0; sent < TURN_BYTES; sent += NC_FEED_WAL_BYTES)
+	{
+		if (!nc_visitor_flush(&conn->v) || !fill(conn, turn))
+			return false;
+	}
+	return nc_visitor_flush(&conn->v);
+}
+
+bool
+nc_feed_stream_turn(NcFeedConn *conn, const NcFeedTurn *turn)
+{
+	bool		more;
+
+	if (!nc_feed_streams(conn) || !recheck(conn, turn))
+		return false;
+	more = push_wal(conn, turn);
+	if (nc_feed_streams(conn))
+		keepalive(conn, turn);
+	(void) nc_visitor_flush(&conn->v);
+	nc_visitor_arm(&conn->v);
+	return more && nc_feed_streams(conn);
+}
+
 /* The end of a server that shuts down in order, as a walsender says it. */
 void
-nc_feed_stream_finish(NcFeedConn *conn, TimestampTz now)
+nc_feed_stream_finish(NcFeedConn *conn)
 {
-	NcWriter	w = nc_feed_conn_writer(conn);
+	NcWriter	w = nc_visitor_writer(&conn->v);
 
 	nc_session_command_complete(&w, "COPY 0");
-	nc_feed_conn_commit(conn, &w);
-	nc_feed_conn_close(conn, now);
+	nc_visitor_commit(&conn->v, &w);
+	nc_visitor_close(&conn->v);
 }
 
 const char *
 nc_feed_stream_state(const NcFeedConn *conn, const NcFeedLimit *limit)
 {
-	if (conn->state == NC_FEED_CLOSING)
+	if (conn->v.state == NC_VISITOR_CLOSING)
 		return "closing";
-	if (conn->state != NC_FEED_STREAMING)
+	if (!nc_feed_streams(conn))
 		return "absent";
 	if (limit->in_recovery && Max(conn->sent, nc_feed_stream_theirs(conn)) > limit->lsn)
 		return "waiting";
-	return conn->sent < limit->lsn || !nc_feed_conn_drained(conn) ? "catchup" : "streaming";
+	return conn->sent < limit->lsn || nc_channel_unsent(&conn->v.channel) > 0 ? "catchup" : "streaming";
 }
 
 /* ---- what the page server says ---- */
@@ -217,7 +249,7 @@ take_status(NcFeedConn *conn, const NcFeedTurn *turn, NcReader *r)
 	reply = nc_read_u8(r) != 0;
 	if (r->failed)
 	{
-		nc_feed_conn_fatal(conn, turn->now, "08P01", "status update is too short", NULL, NULL);
+		nc_feed_conn_fatal(conn, "08P01", "status update is too short", NULL, NULL);
 		return;
 	}
 	conn->write = write;
@@ -232,7 +264,7 @@ take_status(NcFeedConn *conn, const NcFeedTurn *turn, NcReader *r)
 	if (nc_feed_stream_theirs(conn) > turn->limit.lsn)
 		refuse_diverged(conn, turn, nc_feed_stream_theirs(conn));
 	else if (flush != InvalidXLogRecPtr)
-		nc_feed_slot_confirm(conn->slot, flush);
+		nc_feed_slot_confirm(conn->slot, flush, turn);
 }
 
 static void
@@ -249,7 +281,7 @@ take_copy_data(NcFeedConn *conn, const NcFeedTurn *turn, const NcFrame *frame)
 			/* Hot standby feedback: page servers run no queries that it could protect. */
 			break;
 		default:
-			nc_feed_conn_fatal(conn, turn->now, "08P01", "unexpected message while streaming",
+			nc_feed_conn_fatal(conn, "08P01", "unexpected message while streaming",
 							   NULL, NULL);
 			break;
 	}
@@ -259,50 +291,37 @@ take_copy_data(NcFeedConn *conn, const NcFeedTurn *turn, const NcFrame *frame)
 static void
 take_copy_done(NcFeedConn *conn)
 {
-	NcWriter	w = nc_feed_conn_writer(conn);
+	NcWriter	w = nc_visitor_writer(&conn->v);
 
 	nc_session_copy_done(&w);
 	nc_session_command_complete(&w, "START_STREAMING");
 	nc_session_command_complete(&w, "START_REPLICATION");
 	nc_session_ready(&w);
-	nc_feed_conn_commit(conn, &w);
+	nc_visitor_commit(&conn->v, &w);
 	nc_feed_slot_detach(conn->slot, conn);
 	nc_feed_wal_close(&conn->segment);
 	conn->slot = -1;
-	conn->state = NC_FEED_COMMAND;
+	conn->streaming = false;
+	conn->v.full = 1;
 }
 
-size_t
-nc_feed_stream_message(NcFeedConn *conn, const NcFeedTurn *turn)
+void
+nc_feed_stream_message(NcFeedConn *conn, const NcFeedTurn *turn, const NcFrame *frame)
 {
-	NcFrame		frame;
-
-	switch (nc_frame_parse(conn->in, conn->in_bytes, NC_FEED_IN_BYTES - 5, &frame))
-	{
-		case NC_FRAME_INCOMPLETE:
-			return 0;
-		case NC_FRAME_INVALID:
-			nc_feed_conn_fatal(conn, turn->now, "08P01", "message has an invalid length",
-							   NULL, NULL);
-			return 0;
-		case NC_FRAME_OK:
-			break;
-	}
-	switch (frame.type)
+	switch (frame->type)
 	{
 		case 'd':
-			take_copy_data(conn, turn, &frame);
+			take_copy_data(conn, turn, frame);
 			break;
 		case 'c':
 			take_copy_done(conn);
 			break;
 		case 'X':
-			conn->dead = true;
+			nc_visitor_leave(&conn->v);
 			break;
 		default:
-			nc_feed_conn_fatal(conn, turn->now, "08P01", "unexpected message while streaming",
+			nc_feed_conn_fatal(conn, "08P01", "unexpected message while streaming",
 							   NULL, NULL);
 			break;
 	}
-	return frame.consumed;
 }

@@ -29,9 +29,10 @@
 
 #include "feed_internal.h"
 #include "nc/base/clock.h"
-#include "nc/ext/shmem.h"
+#include "nc/compat/server.h"
 #include "nc/feed/throttle.h"
 #include "nc/lsn/throttle.h"
+#include "nc/shared/shmem.h"
 
 /* Less than this is owed until more comes together: a sleep has its own price. */
 #define PAUSE_MIN_US 1000
@@ -60,10 +61,13 @@ static ProcessUtility_hook_type next_utility = NULL;
 /* ---- the pause ---- */
 
 static bool
-may_pause(void)
+may_pause(NcThrottlePlace place)
 {
-	return INTERRUPTS_CAN_BE_PROCESSED() && MyProc != NULL &&
-		MyAuxProcType == NotAnAuxProcess &&
+	bool		may_interrupt = place == NC_THROTTLE_STORAGE ? nc_pg_storage_may_interrupt() :
+		INTERRUPTS_CAN_BE_PROCESSED();
+
+	return may_interrupt && MyProc != NULL &&
+		!nc_pg_is_auxiliary() &&
 		!proc_exit_inprogress;
 }
 
@@ -97,7 +101,7 @@ sleep_for(uint64 us)
 		int			events;
 		uint64		now;
 
-		CHECK_FOR_INTERRUPTS();
+		nc_pg_storage_interrupts();
 		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						   (long) ((us - gone + 999) / 1000), PG_WAIT_EXTENSION);
 		now = nc_clock_us() - start;
@@ -120,7 +124,7 @@ nc_throttle(NcThrottlePlace place)
 	uint64		now_bytes = pgWalUsage.wal_bytes;
 	uint64		us;
 
-	if (now_bytes == seen_bytes || !may_pause())
+	if (now_bytes == seen_bytes || !may_pause(place))
 		return;
 	us = pause_for(now_bytes - seen_bytes);
 	seen_bytes = now_bytes;
@@ -204,18 +208,19 @@ on_executor_start(QueryDesc *query, int eflags)
 }
 
 static void
-on_executor_run(QueryDesc *query, ScanDirection direction, uint64 count, bool once)
+on_executor_run(NC_PG_EXECUTOR_RUN_PARAMETERS)
 {
 	nc_throttle(NC_THROTTLE_STATEMENT);
 	if (next_run != NULL)
-		next_run(query, direction, count, once);
+		next_run(NC_PG_EXECUTOR_RUN_ARGUMENTS);
 	else
-		standard_ExecutorRun(query, direction, count, once);
+		standard_ExecutorRun(NC_PG_EXECUTOR_RUN_ARGUMENTS);
 }
 
 static void
-on_utility(PlannedStmt *pstmt, const char *text, bool read_only, ProcessUtilityContext context,
-		   ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+on_throttled_utility(PlannedStmt *pstmt, const char *text, bool read_only,
+					 ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env,
+					 DestReceiver *dest, QueryCompletion *qc)
 {
 	if (!IsA(pstmt->utilityStmt, TransactionStmt))
 		nc_throttle(NC_THROTTLE_STATEMENT);
@@ -233,5 +238,5 @@ nc_throttle_init(void)
 	next_run = ExecutorRun_hook;
 	ExecutorRun_hook = on_executor_run;
 	next_utility = ProcessUtility_hook;
-	ProcessUtility_hook = on_utility;
+	ProcessUtility_hook = on_throttled_utility;
 }

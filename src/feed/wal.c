@@ -20,7 +20,7 @@
 #include "miscadmin.h"
 
 #include "feed_internal.h"
-#include "nc/ext/test_point.h"
+#include "nc/shared/test_point.h"
 
 #define CONTROL_FILE_ATTEMPTS 20
 #define CONTROL_FILE_PAUSE_US 10000
@@ -103,7 +103,7 @@ explain_missing(TimeLineID timeline, XLogSegNo number, char *why)
 }
 
 static bool
-open_segment(NcFeedSegment *seg, TimeLineID timeline, XLogSegNo number, char *why)
+open_wal_segment(NcFeedSegment *seg, TimeLineID timeline, XLogSegNo number, char *why)
 {
 	char		path[MAXPGPATH];
 
@@ -126,7 +126,7 @@ open_segment(NcFeedSegment *seg, TimeLineID timeline, XLogSegNo number, char *wh
 
 /* Reads a part that lies within one segment. */
 static bool
-read_part(NcFeedSegment *seg, XLogRecPtr start, size_t bytes, uint8_t *to, char *why)
+read_wal_part(NcFeedSegment *seg, XLogRecPtr start, size_t bytes, uint8_t *to, char *why)
 {
 	off_t		at = (off_t) XLogSegmentOffset(start, wal_segment_size);
 
@@ -163,8 +163,8 @@ nc_feed_wal_read(NcFeedSegment *seg, TimeLineID timeline, XLogRecPtr start, size
 		size_t		part = Min(bytes, left);
 
 		XLByteToSeg(start, number, wal_segment_size);
-		if (!open_segment(seg, timeline, number, why) ||
-			!read_part(seg, start, part, to, why))
+		if (!open_wal_segment(seg, timeline, number, why) ||
+			!read_wal_part(seg, start, part, to, why))
 			return false;
 		start += part;
 		to += part;
@@ -179,6 +179,26 @@ nc_feed_wal_read(NcFeedSegment *seg, TimeLineID timeline, XLogRecPtr start, size
 		return false;
 	}
 	return true;
+}
+
+static NcWalRead
+read_flushed(void *arg, NcLsn at, size_t bytes, uint8_t *to)
+{
+	NcFeedSegment *segment = arg;
+	char		why[NC_FEED_WHY_BYTES];
+
+	return nc_feed_wal_read(segment, segment->timeline, at, bytes, to, why) ? NC_WAL_OK : NC_WAL_GONE;
+}
+
+XLogRecPtr
+nc_feed_wal_last_record_from(TimeLineID timeline, XLogRecPtr upto)
+{
+	NcFeedSegment segment = {.fd = -1, .timeline = timeline};
+	NcWalSource source = {read_flushed, &segment, (uint32) wal_segment_size};
+	XLogRecPtr	from = nc_wal_last_record_from(&source, upto);
+
+	nc_feed_wal_close(&segment);
+	return from;
 }
 
 bool

@@ -23,10 +23,11 @@
 #include "storage/shmem.h"
 
 #include "nc/base/clock.h"
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
-#include "nc/ext/test_point.h"
+#include "nc/compat/page.h"
 #include "nc/filecache/filecache.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/shmem.h"
+#include "nc/shared/test_point.h"
 
 #include "filecache_int.h"
 
@@ -63,11 +64,11 @@ nc_filecache_shmem_bytes(void)
 	if (!is_configured())
 		return 0;
 	return add_size(add_size(MAXALIGN(sizeof(NcFileCache)), 2 * NC_CACHE_LINE_BYTES),
-					nc_lfc_bytes(nc_lfc_sets(blocks), nc_lfc_stage_pages(blocks)));
+					nc_lfc_bytes(nc_lfc_sets(blocks), nc_lfc_outbox_pages(blocks)));
 }
 
 static void
-on_postmaster_exit(int code, Datum arg)
+save_cache_at_stop(int code, Datum arg)
 {
 	char		err[NC_FILECACHE_ERROR_BYTES];
 
@@ -89,7 +90,7 @@ nc_filecache_shmem_startup(void)
 	static bool started_before = false;
 	uint64		blocks = size_in_blocks();
 	uint32		nsets = nc_lfc_sets(blocks);
-	uint32		nstage = nc_lfc_stage_pages(blocks);
+	uint32		noutbox = nc_lfc_outbox_pages(blocks);
 	bool		found;
 	char	   *memory;
 
@@ -99,11 +100,11 @@ nc_filecache_shmem_startup(void)
 	if (!found)
 		memset(nc_filecache, 0, sizeof(*nc_filecache));
 	memory = ShmemInitStruct("neon_comm file cache index",
-							 nc_lfc_bytes(nsets, nstage) + NC_CACHE_LINE_BYTES, &found);
+							 nc_lfc_bytes(nsets, noutbox) + NC_CACHE_LINE_BYTES, &found);
 	nc_filecache_index = (NcLfc *) TYPEALIGN(NC_CACHE_LINE_BYTES, memory);
 	if (found)
 		return;
-	nc_lfc_init(nc_filecache_index, nsets, nstage);
+	nc_lfc_init(nc_filecache_index, nsets, noutbox);
 	nc_lfc_set_limit(nc_filecache_index, nc_filecache_limit_setting());
 	atomic_store(&nc_filecache->state, NC_FILECACHE_STARTING);
 	if (IsUnderPostmaster)
@@ -112,7 +113,7 @@ nc_filecache_shmem_startup(void)
 	if (!started_before && nc_filecache_adopt())
 		atomic_store(&nc_filecache->state, NC_FILECACHE_ON);
 	started_before = true;
-	on_shmem_exit(on_postmaster_exit, (Datum) 0);
+	on_shmem_exit(save_cache_at_stop, (Datum) 0);
 }
 
 uint64
@@ -156,7 +157,7 @@ nc_filecache_wake(bool urgent)
 	uint32		nap,
 				worker;
 
-	/* pairs with nap() of the writer: stage, full barrier, look how deep it sleeps */
+	/* pairs with nap() of the writer: post, full barrier, look how deep it sleeps */
 	atomic_thread_fence(memory_order_seq_cst);
 	nap = atomic_load(&nc_filecache->nap);
 	if (nap == NC_NAP_AWAKE || (nap == NC_NAP_SHORT && !urgent))
@@ -189,7 +190,7 @@ nc_filecache_is_file(int fd)
 }
 
 static void
-close_file(void)
+close_cache_for_reads(void)
 {
 	if (read_fd < 0)
 		return;
@@ -200,14 +201,14 @@ close_file(void)
 
 /* Opens the file of this generation. Whoever cannot open it goes without the cache for a while. */
 static bool
-open_file(uint32 generation)
+open_cache_for_reads(uint32 generation)
 {
 	int			fd;
 
 	if (reopen_after_us != 0 && nc_clock_us() < reopen_after_us)
 		return false;
-	close_file();
-	fd = NC_TEST_FAULT("lfc-open") ? -1 : BasicOpenFile(nc_guc_lfc_path, O_RDONLY | PG_BINARY | O_CLOEXEC);
+	close_cache_for_reads();
+	fd = NC_TEST_FAULT("lfc-open") ? -1 : BasicOpenFile(nc_guc_lfc_path, O_RDONLY | O_NONBLOCK | PG_BINARY | O_CLOEXEC);
 	if (fd >= 0 && !nc_filecache_is_file(fd))
 	{
 		/* moved away, and another one has its name */
@@ -239,15 +240,15 @@ typedef enum ReadResult
 } ReadResult;
 
 static ReadResult
-read_place(uint32 place, char *page)
+read_cache_place(uint32 place, char *page)
 {
 	uint32		generation = atomic_load(&nc_filecache->generation);
 	ssize_t		got;
 
-	if ((read_fd < 0 || read_generation != generation) && !open_file(generation))
+	if ((read_fd < 0 || read_generation != generation) && !open_cache_for_reads(generation))
 		return READ_NO_FILE;
 	pgstat_report_wait_start(WAIT_EVENT_DATA_FILE_READ);
-	got = NC_TEST_FAULT("lfc-read") ? -1 : pg_pread(read_fd, page, BLCKSZ, (off_t) place * BLCKSZ);
+	got = NC_TEST_FAULT("lfc-read") ? -1 : pg_pread(read_fd, page, BLCKSZ, nc_filecache_offset(place));
 	pgstat_report_wait_end();
 	if (got == BLCKSZ)
 		return READ_OK;
@@ -258,7 +259,7 @@ read_place(uint32 place, char *page)
 
 /* Judges what was read from a place. */
 static bool
-is_page(const NcPageKey *key, const NcLfcRef *ref, const char *page)
+read_is_page(const NcPageKey *key, const NcLfcRef *ref, const char *page)
 {
 	if (nc_lfc_sum(key, (const uint8_t *) page) == ref->sum)
 		return true;
@@ -269,7 +270,7 @@ is_page(const NcPageKey *key, const NcLfcRef *ref, const char *page)
 
 /* One lookup; *again: the place changed while it was read. */
 static bool
-read_once(const NcPageKey *key, char *page, bool *again)
+read_cached_once(const NcPageKey *key, char *page, bool *again)
 {
 	NcLfcRef	ref;
 	ReadResult	result;
@@ -285,7 +286,7 @@ read_once(const NcPageKey *key, char *page, bool *again)
 			break;
 	}
 	NC_TEST_POINT("lfc-found");
-	result = read_place(ref.place, page);
+	result = read_cache_place(ref.place, page);
 	NC_TEST_POINT("lfc-was-read");
 	if (result == READ_NO_FILE)
 		return false;
@@ -294,7 +295,7 @@ read_once(const NcPageKey *key, char *page, bool *again)
 	if (*again)
 		return false;
 	if (result == READ_OK)
-		return is_page(key, &ref, page);
+		return read_is_page(key, &ref, page);
 	nc_stat(NC_COUNTER_LFC_ERRORS, 1);
 	nc_lfc_discard(nc_filecache_index, &ref);
 	complain(errno != 0 ? errno : EIO);
@@ -310,18 +311,35 @@ nc_filecache_read(const NcRelKey *rel, BlockNumber block, char *page)
 
 	if (!nc_filecache_usable())
 		return false;
-	hit = read_once(&key, page, &again);
+	hit = read_cached_once(&key, page, &again);
 	/* written meanwhile, or moved to another place: it may be there still */
 	if (again)
-		hit = read_once(&key, page, &again);
+		hit = read_cached_once(&key, page, &again);
+	if (hit && !nc_page_is_sound(page, block))
+	{
+		/* bufmgr would refuse it each time; another copy may be good */
+		nc_stat(NC_COUNTER_LFC_DAMAGED, 1);
+		nc_filecache_forget(rel, block, block + 1);
+		hit = false;
+	}
 	nc_stat(hit ? NC_COUNTER_LFC_HITS : NC_COUNTER_LFC_MISSES, 1);
 	return hit;
 }
 
 /* ---- pages that come ---- */
 
+/* What bufmgr would refuse when it is read again does not enter. */
+static bool
+may_enter(const char *page, BlockNumber block)
+{
+	if (nc_page_is_sound(page, block))
+		return true;
+	nc_stat(NC_COUNTER_LFC_DAMAGED, 1);
+	return false;
+}
+
 static void
-put(const NcRelKey *rel, BlockNumber block, const char *page, NcCounter counter)
+put_page(const NcRelKey *rel, BlockNumber block, const char *page, NcCounter counter)
 {
 	NcPageKey	key = {*rel, block};
 	NcLfcNote	note;
@@ -352,8 +370,8 @@ nc_filecache_received(const NcRelKey *rel, BlockNumber block, const char *page)
 {
 	/* a page in private memory may be read while somebody else changes it in shared buffers */
 	if (page >= BufferBlocks && page < BufferBlocks + (Size) NBuffers * BLCKSZ &&
-		nc_filecache_usable())
-		put(rel, block, page, NC_COUNTER_LFC_FILLS);
+		nc_filecache_usable() && may_enter(page, block))
+		put_page(rel, block, page, NC_COUNTER_LFC_FILLS);
 }
 
 void
@@ -361,8 +379,8 @@ nc_filecache_written(const NcRelKey *rel, BlockNumber block, const char *page)
 {
 	if (nc_filecache_index == NULL)
 		return;
-	if (nc_filecache_usable())
-		put(rel, block, page, NC_COUNTER_LFC_WRITES);
+	if (nc_filecache_usable() && may_enter(page, block))
+		put_page(rel, block, page, NC_COUNTER_LFC_WRITES);
 	else
 		nc_filecache_forget(rel, block, block + 1);
 }

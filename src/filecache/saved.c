@@ -21,9 +21,10 @@
 #include "storage/fd.h"
 #include "utils/memutils.h"
 
+#include "nc/base/file.h"
 #include "nc/cache/lfc_list.h"
-#include "nc/ext/guc.h"
 #include "nc/filecache/filecache.h"
+#include "nc/shared/settings.h"
 
 #include "filecache_int.h"
 
@@ -71,7 +72,7 @@ save_items(Saver *s)
 
 /* Names of this cluster, and of the stop that its control file tells of. */
 static bool
-describe(NcLfcListHead *head)
+describe_list(NcLfcListHead *head)
 {
 	bool		crc_ok;
 	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
@@ -96,7 +97,7 @@ nc_filecache_server_stopped(void)
 {
 	NcLfcListHead unused;
 
-	return describe(&unused);
+	return describe_list(&unused);
 }
 
 static bool
@@ -121,16 +122,22 @@ nc_filecache_save(bool final, char *err, size_t err_bytes)
 {
 	char		temporary[MAXPGPATH];
 	NcLfcListHead head;
-	bool		stopped = describe(&head);
+	bool		stopped = describe_list(&head);
 	FILE	   *file;
+	const char *why;
 	bool		ok;
 
+	if (!nc_filecache_list_is_ours(&why))
+	{
+		snprintf(err, err_bytes, "\"%.90s\" %s and is left alone", nc_filecache_list_path(), why);
+		return -1;
+	}
 	head.final = final && stopped;
 	snprintf(temporary, sizeof(temporary), "%s.%d.tmp", nc_filecache_list_path(), MyProcPid);
-	file = fopen(temporary, "wb");
+	file = nc_file_fopen(temporary, "wb");
 	ok = file != NULL && write_list(file, &head);
 	if (!ok)
-		snprintf(err, err_bytes, "could not write \"%s\": %s", temporary, strerror(errno));
+		snprintf(err, err_bytes, "could not write \"%s\": %s", temporary, nc_file_error(errno));
 	if (file != NULL && fclose(file) != 0 && ok)
 	{
 		snprintf(err, err_bytes, "could not write \"%s\": %s", temporary, strerror(errno));
@@ -152,14 +159,14 @@ nc_filecache_save(bool final, char *err, size_t err_bytes)
 static FILE *
 open_list(NcLfcListHead *head, char *err, size_t err_bytes)
 {
-	FILE	   *file = fopen(nc_filecache_list_path(), "rb");
+	FILE	   *file = nc_file_fopen(nc_filecache_list_path(), "rb");
 	uint8		bytes[NC_LFC_LIST_HEAD_BYTES];
 	struct stat st;
 
 	if (file == NULL)
 	{
 		snprintf(err, err_bytes, "could not open \"%s\": %s", nc_filecache_list_path(),
-				 strerror(errno));
+				 nc_file_error(errno));
 		return NULL;
 	}
 	if (fread(bytes, 1, sizeof(bytes), file) == sizeof(bytes) &&
@@ -175,7 +182,7 @@ open_list(NcLfcListHead *head, char *err, size_t err_bytes)
 
 /* All items, palloc'd; NULL when they are not what the head says. */
 static NcLfcItem *
-read_items(FILE *file, const NcLfcListHead *head)
+read_cache_items(FILE *file, const NcLfcListHead *head)
 {
 	NcLfcItem  *items = MemoryContextAllocExtended(CurrentMemoryContext,
 												   Max(head->items, 1) * sizeof(NcLfcItem),
@@ -216,12 +223,12 @@ nc_filecache_load(uint64 *n, char *err, size_t err_bytes)
 
 	if (file == NULL)
 		return NULL;
-	(void) describe(&here);
+	(void) describe_list(&here);
 	if (!same_cluster(&head, &here))
 		snprintf(err, err_bytes, "\"%s\" is the list of another cluster", nc_filecache_list_path());
 	else
 	{
-		items = read_items(file, &head);
+		items = read_cache_items(file, &head);
 		if (items == NULL)
 			snprintf(err, err_bytes, "\"%s\" is damaged", nc_filecache_list_path());
 	}
@@ -235,11 +242,11 @@ nc_filecache_load(uint64 *n, char *err, size_t err_bytes)
 
 /* Is the server about to go on exactly where that stop left it? */
 static bool
-nothing_changed_since(const NcLfcListHead *head)
+cache_is_unchanged(const NcLfcListHead *head)
 {
 	NcLfcListHead now;
 
-	if (!describe(&now) || !head->final || !same_cluster(head, &now) ||
+	if (!describe_list(&now) || !head->final || !same_cluster(head, &now) ||
 		head->checkpoint_lsn != now.checkpoint_lsn ||
 		head->checkpoint_time != now.checkpoint_time || head->next_xid != now.next_xid ||
 		head->nsets != now.nsets)
@@ -269,8 +276,8 @@ nc_filecache_adopt(void)
 
 	if (file == NULL)
 		return false;
-	if (nothing_changed_since(&head) && is_cache_file(&head))
-		items = read_items(file, &head);
+	if (cache_is_unchanged(&head) && is_cache_file(&head))
+		items = read_cache_items(file, &head);
 	fclose(file);
 	if (items == NULL)
 	{

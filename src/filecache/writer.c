@@ -1,9 +1,9 @@
 /*
  * writer.c
- *	  The worker "neon_comm cache writer": the one process that writes the cache
- *	  file, changes its size, and switches the cache off and on.
+ *	  What the one process does that writes the cache file (src/worker/cache_writer.c):
+ *	  it changes its size, too, and switches the cache off and on.
  *
- * Pages wait in staging pages in shared memory until it has written them, so no
+ * Pages wait in outbox pages in shared memory until it has written them, so no
  * reader and no evictor waits for the file.  It reads no page, needs no page
  * server and no catalog.  Any error of the file switches the cache off, says so
  * at most once a minute, and is tried again later and at each reload; nothing
@@ -12,27 +12,25 @@
 #include "postgres.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
-#include "utils/guc.h"
 
 #include "nc/base/clock.h"
+#include "nc/base/file.h"
 #include "nc/compat/pg.h"
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
-#include "nc/ext/test_point.h"
 #include "nc/filecache/filecache.h"
-#include "nc/worker/alone.h"
+#include "nc/filecache/writer.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/shmem.h"
+#include "nc/shared/test_point.h"
 
 #include "filecache_int.h"
 
@@ -74,7 +72,7 @@ give_up_claim(void)
 /* ---- the file ---- */
 
 static void
-close_file(void)
+close_cache_for_writes(void)
 {
 	if (write_fd >= 0)
 		close(write_fd);
@@ -89,31 +87,50 @@ set_state(NcFileCacheState state)
 
 /* Switches the cache off: whatever is wrong with the file, queries go on without it. */
 static void
-fail(int error, const char *what)
+switch_off(const char *why, const char *hint)
 {
 	uint64		now = nc_clock_us();
 
 	nc_stat(NC_COUNTER_LFC_ERRORS, 1);
 	nc_lfc_switch(nc_filecache_index, false);
 	/* room for others if the disk is full; fails if the file is the trouble */
-	if (write_fd >= 0 && ftruncate(write_fd, 0) != 0)
+	if (write_fd >= 0 && !nc_filecache_cut_to_head(write_fd))
 		errno = 0;
-	close_file();
+	close_cache_for_writes();
 	set_state(NC_FILECACHE_FAILED);
-	snprintf(nc_filecache->last_error, sizeof(nc_filecache->last_error), "could not %s \"%.80s\": %s",
-			 what, nc_filecache_path(), strerror(error));
+	strlcpy(nc_filecache->last_error, why, sizeof(nc_filecache->last_error));
 	/* a test has no half a minute */
 	retry_at_us = now + (NC_TEST_TRUE("lfc-retry-soon") ? 0 : RETRY_US);
 	if (warned_us != 0 && now - warned_us < WARN_US)
 		return;
 	warned_us = now;
-	errno = error;
 	ereport(WARNING,
-			(errmsg("neon_comm: the local file cache is off: could not %s \"%s\": %m", what,
-					nc_filecache_path()),
+			(errmsg("neon_comm: the local file cache is off: %s", why),
 			 errdetail("Pages are read from page servers instead."),
-			 errhint("It is tried again every %d s, and when the configuration is reloaded.",
+			 errhint("%sIt is tried again every %d s, and when the configuration is reloaded.", hint,
 					 (int) (RETRY_US / 1000000))));
+}
+
+/* An error of the file. */
+static void
+fail_cache(int error, const char *what)
+{
+	char		why[NC_FILECACHE_ERROR_BYTES];
+
+	snprintf(why, sizeof(why), "could not %s \"%.80s\": %s", what, nc_filecache_path(),
+			 strerror(error));
+	switch_off(why, "");
+}
+
+/* Something else stands at the path: it is left as it is. */
+static void
+refuse_cache_file(const char *reason)
+{
+	char		why[NC_FILECACHE_ERROR_BYTES];
+
+	Assert(write_fd < 0);
+	snprintf(why, sizeof(why), "\"%.80s\" %s", nc_filecache_path(), reason);
+	switch_off(why, "Set neon_comm.lfc_path to a name that nobody else uses, or remove the file if nobody needs it. ");
 }
 
 /*
@@ -126,16 +143,17 @@ cut_file(void)
 	struct stat st;
 	uint32		nsets,
 				ways;
-	off_t		length = (off_t) nc_lfc_file_blocks(nc_filecache_index, &nsets, &ways) * BLCKSZ;
+	uint64		blocks = nc_lfc_file_blocks(nc_filecache_index, &nsets, &ways);
+	off_t		length = (off_t) (blocks + 1) * BLCKSZ;
 
 	if (fstat(write_fd, &st) != 0 || (st.st_size > length && ftruncate(write_fd, length) != 0))
 		return false;
-	if ((uint64) st.st_blocks * 512 <= nc_filecache_limit_bytes())
+	if ((uint64) st.st_blocks * 512 <= nc_filecache_limit_bytes() + BLCKSZ)
 		return true;
 	for (uint32 s = 0; s < nsets && ways < NC_LFC_WAYS; s++)
 	{
 		if (fallocate(write_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-					  ((off_t) s * NC_LFC_WAYS + ways) * BLCKSZ,
+					  nc_filecache_offset(s * NC_LFC_WAYS + ways),
 					  (off_t) (NC_LFC_WAYS - ways) * BLCKSZ) != 0)
 			break;
 	}
@@ -149,7 +167,7 @@ begin_file(void)
 	struct stat st;
 
 	nc_lfc_switch(nc_filecache_index, false);
-	if (ftruncate(write_fd, 0) != 0 || fstat(write_fd, &st) != 0)
+	if (!nc_filecache_cut_to_head(write_fd) || fstat(write_fd, &st) != 0)
 		return false;
 	atomic_store(&nc_filecache->dev, (uint64) st.st_dev);
 	atomic_store(&nc_filecache->ino, (uint64) st.st_ino);
@@ -162,27 +180,25 @@ static void
 start_file(void)
 {
 	uint32		state = atomic_load(&nc_filecache->state);
+	const char *why;
 
-	write_fd = open(nc_filecache_path(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	write_fd = nc_filecache_open_ours(&why);
 	if (write_fd < 0)
 	{
-		fail(errno, "open");
-		return;
-	}
-	/* two servers with the same path would only spoil each other's pages */
-	if (flock(write_fd, LOCK_EX | LOCK_NB) != 0)
-	{
-		fail(errno, "lock");
+		if (why != NULL)
+			refuse_cache_file(why);
+		else
+			fail_cache(errno, "open");
 		return;
 	}
 	if ((state != NC_FILECACHE_ON || !nc_filecache_is_file(write_fd)) && !begin_file())
 	{
-		fail(errno, "empty");
+		fail_cache(errno, "empty");
 		return;
 	}
 	if (!cut_file())
 	{
-		fail(errno, "truncate");
+		fail_cache(errno, "truncate");
 		return;
 	}
 	nc_lfc_switch(nc_filecache_index, true);
@@ -201,9 +217,9 @@ apply_limit(void)
 	if (blocks == 0)
 	{
 		nc_lfc_switch(nc_filecache_index, false);
-		if (write_fd >= 0 && ftruncate(write_fd, 0) != 0)
+		if (write_fd >= 0 && !nc_filecache_cut_to_head(write_fd))
 			nc_stat(NC_COUNTER_LFC_ERRORS, 1);
-		close_file();
+		close_cache_for_writes();
 		nc_lfc_set_limit(nc_filecache_index, 0);
 		set_state(NC_FILECACHE_LIMIT_ZERO);
 		return;
@@ -212,7 +228,7 @@ apply_limit(void)
 	if (atomic_load(&nc_filecache->state) == NC_FILECACHE_LIMIT_ZERO)
 		set_state(NC_FILECACHE_STARTING);
 	if (write_fd >= 0 && !cut_file())
-		fail(errno, "truncate");
+		fail_cache(errno, "truncate");
 }
 
 /* A reader met trouble: is the file still where it was? */
@@ -224,7 +240,7 @@ hear_complaint(int error)
 
 	if (write_fd < 0)
 		return;
-	fd = open(nc_filecache_path(), O_RDONLY | O_CLOEXEC);
+	fd = nc_file_open(nc_filecache_path(), O_RDONLY, 0);
 	same = fd >= 0 && nc_filecache_is_file(fd);
 	if (fd >= 0)
 		close(fd);
@@ -232,13 +248,13 @@ hear_complaint(int error)
 	if (!same)
 	{
 		nc_lfc_switch(nc_filecache_index, false);
-		close_file();
+		close_cache_for_writes();
 		set_state(NC_FILECACHE_STARTING);
 		start_file();
 		return;
 	}
 	if (error != ESTALE)
-		fail(error, "read");
+		fail_cache(error, "read");
 }
 
 /* ---- writing ---- */
@@ -247,16 +263,16 @@ static bool
 write_page(const NcLfcJob *job)
 {
 	ssize_t		put = NC_TEST_FAULT("lfc-write") ? -1 :
-		pg_pwrite(write_fd, job->page, BLCKSZ, (off_t) job->ref.place * BLCKSZ);
+		pg_pwrite(write_fd, job->page, BLCKSZ, nc_filecache_offset(job->ref.place));
 
 	if (put >= 0 && put < BLCKSZ)
 		errno = ENOSPC;
 	return put == BLCKSZ;
 }
 
-/* Writes at most `most` staged pages; returns how many were taken. */
+/* Writes at most `most` pages of the outbox; returns how many were taken. */
 static int
-write_some(int most)
+write_outbox(int most)
 {
 	NcLfcJob	job;
 	int			n = 0;
@@ -276,7 +292,7 @@ write_some(int most)
 		if (ok)
 			nc_stat(NC_COUNTER_LFC_BLOCKS_WRITTEN, 1);
 		else if (error != 0)
-			fail(error, "write");
+			fail_cache(error, "write");
 	}
 	return n;
 }
@@ -287,34 +303,17 @@ nc_filecache_drain(void)
 	if (atomic_load(&nc_filecache->state) != NC_FILECACHE_ON || !claim())
 		return;
 	if (write_fd < 0)
-		write_fd = open(nc_filecache_path(), O_RDWR | O_CLOEXEC);
-	if (write_fd >= 0 && !nc_filecache_is_file(write_fd))
-		close_file();
-	(void) write_some(INT_MAX);
+		write_fd = nc_file_open(nc_filecache_path(), O_RDWR, 0);
+	if (write_fd >= 0 && (!nc_filecache_is_file(write_fd) || !nc_filecache_is_ours(write_fd)))
+		close_cache_for_writes();
+	(void) write_outbox(INT_MAX);
 	give_up_claim();
 }
 
-/* ---- the worker ---- */
-
-void
-nc_filecache_writer_register(void)
-{
-	BackgroundWorker worker = {
-		.bgw_name = "neon_comm cache writer",
-		.bgw_type = "neon_comm cache writer",
-		.bgw_flags = BGWORKER_SHMEM_ACCESS,
-		.bgw_start_time = BgWorkerStart_RecoveryFinished,
-		.bgw_restart_time = 1,
-		.bgw_library_name = "neon_comm",
-		.bgw_function_name = "nc_filecache_writer_main"
-	};
-
-	if (nc_guc_lfc_size > 0)
-		RegisterBackgroundWorker(&worker);
-}
+/* ---- the process ---- */
 
 static void
-on_exit_leave(int code, Datum arg)
+cache_writer_leave(int code, Datum arg)
 {
 	atomic_store(&nc_filecache->worker, 0);
 	atomic_store(&nc_filecache->nap, NC_NAP_AWAKE);
@@ -335,19 +334,34 @@ nap(bool shortly)
 	ResetLatch(MyLatch);
 }
 
-/* What is not writing: settings, complaints, another try. */
+/* Somebody was stopped while he held the lock of a set: nobody waits for him, but it is told. */
 static void
-look_around(void)
+tell_given_up(void)
+{
+	static uint32 told = 0;
+	static uint64 told_us = 0;
+	uint32		now = nc_lfc_given_up(nc_filecache_index);
+
+	if (now == told)
+		return;
+	nc_stat(NC_COUNTER_LFC_GIVEN_UP, (uint32) (now - told));
+	told = now;
+	if (told_us != 0 && nc_clock_us() - told_us < WARN_US)
+		return;
+	told_us = nc_clock_us();
+	ereport(LOG,
+			(errmsg("neon_comm: a process holds a part of the local file cache's index and does not get on"),
+			 errdetail("Others go without that part: they read its pages from page servers, and forget it where they change one."),
+			 errhint("Look for a process that was stopped (SIGSTOP, a debugger).")));
+}
+
+/* What is not writing: complaints, another try. */
+static void
+look_at_cache_file(void)
 {
 	uint32		error = atomic_exchange(&nc_filecache->complaint, 0);
 
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-		retry_at_us = 0;
-		apply_limit();
-	}
+	tell_given_up();
 	if (error != 0)
 		hear_complaint((int) error);
 	if (write_fd < 0 && atomic_load(&nc_filecache->state) != NC_FILECACHE_LIMIT_ZERO &&
@@ -355,37 +369,53 @@ look_around(void)
 		start_file();
 }
 
-void
-nc_filecache_writer_main(Datum arg)
+/* The checkpointer may be at it, if a predecessor has just gone. */
+static void
+wait_for_claim(void)
 {
-	int			idle = 0;
+	uint64		logged_us = nc_clock_us();
 
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-	BackgroundWorkerUnblockSignals();
-	nc_worker_register_self();
-	before_shmem_exit(on_exit_leave, 0);
-	/* the checkpointer may be at it, if a predecessor has just gone */
 	while (!claim())
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (ShutdownRequestPending)
 			proc_exit(1);
 		pg_usleep(10000);
+		if (nc_clock_us() - logged_us < (uint64) nc_guc_wait_log_period * 1000)
+			continue;
+		logged_us = nc_clock_us();
+		ereport(LOG,
+				(errmsg("neon_comm: the cache writer waits for process %u, which writes the cache's file",
+						atomic_load(&nc_filecache->owner))));
 	}
+}
+
+void
+nc_filecache_writer_begin(void)
+{
+	before_shmem_exit(cache_writer_leave, 0);
+	wait_for_claim();
 	atomic_store(&nc_filecache->worker, NC_MY_PROC_INDEX() + 1);
 	apply_limit();
+}
 
-	for (;;)
-	{
-		look_around();
-		if (write_some(BATCH) > 0)
-			idle = 0;
-		else if (ShutdownRequestPending)
-			proc_exit(1);
-		else
-			idle++;
-		if (!ShutdownRequestPending)
-			nap(idle < SHORT_NAPS);
-	}
+void
+nc_filecache_writer_reloaded(void)
+{
+	retry_at_us = 0;
+	apply_limit();
+}
+
+bool
+nc_filecache_writer_turn(void)
+{
+	look_at_cache_file();
+	return write_outbox(BATCH) > 0;
+}
+
+void
+nc_filecache_writer_nap(int idle)
+{
+	/* work that is left although none could be done is behind a lock that somebody keeps: soon, not at once */
+	nap(idle < SHORT_NAPS || nc_lfc_has_work(nc_filecache_index));
 }

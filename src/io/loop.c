@@ -7,11 +7,31 @@
  */
 #include "loop_int.h"
 
+#include <stdio.h>
+
+/* Without io_uring; err keeps why, but for what epoll has to say. */
+static NcLoop *
+auto_epoll(char *err, size_t err_bytes)
+{
+	char		why[256] = "";
+	NcLoop	   *loop = nc_loop_epoll_create(why, sizeof(why));
+
+	if (loop == NULL)
+		snprintf(err, err_bytes, "%s", why);
+	return loop;
+}
+
 NcLoop *
 nc_loop_create(NcLoopMethod method, char *err, size_t err_bytes)
 {
+	NcLoop	   *loop;
+
+	err[0] = '\0';
 	switch (method)
 	{
+		case NC_LOOP_AUTO:
+			loop = nc_loop_uring_create(err, err_bytes);
+			return loop != NULL ? loop : auto_epoll(err, err_bytes);
 		case NC_LOOP_URING:
 			return nc_loop_uring_create(err, err_bytes);
 		case NC_LOOP_EPOLL:
@@ -45,7 +65,7 @@ nc_loop_forget(NcLoop *loop, int fd)
 }
 
 static void
-start(NcLoop *loop, NcOp *op, NcOpKind kind, int fd)
+start_op(NcLoop *loop, NcOp *op, NcOpKind kind, int fd)
 {
 	NC_ASSERT(op->state == NC_OP_IDLE);
 	NC_ASSERT(op->complete != NULL);
@@ -60,7 +80,7 @@ void
 nc_loop_poll(NcLoop *loop, NcOp *op, int fd, short events)
 {
 	op->events = events;
-	start(loop, op, NC_OP_POLL, fd);
+	start_op(loop, op, NC_OP_POLL, fd);
 }
 
 void
@@ -69,7 +89,7 @@ nc_loop_recv(NcLoop *loop, NcOp *op, int fd, void *buffer, size_t bytes)
 	NC_ASSERT(bytes > 0);
 	op->buffer = buffer;
 	op->bytes = bytes;
-	start(loop, op, NC_OP_RECV, fd);
+	start_op(loop, op, NC_OP_RECV, fd);
 }
 
 void
@@ -78,7 +98,7 @@ nc_loop_read(NcLoop *loop, NcOp *op, int fd, void *buffer, size_t bytes)
 	NC_ASSERT(bytes > 0);
 	op->buffer = buffer;
 	op->bytes = bytes;
-	start(loop, op, NC_OP_READ, fd);
+	start_op(loop, op, NC_OP_READ, fd);
 }
 
 void
@@ -88,7 +108,7 @@ nc_loop_send(NcLoop *loop, NcOp *op, int fd, const void *buffer, size_t bytes)
 	/* a sent buffer is only read; NcOp has one pointer for both directions */
 	op->buffer = (void *) (uintptr_t) buffer;
 	op->bytes = bytes;
-	start(loop, op, NC_OP_SEND, fd);
+	start_op(loop, op, NC_OP_SEND, fd);
 }
 
 void

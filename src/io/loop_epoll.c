@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Events taken from the kernel at once; what is left comes with the next wait. */
@@ -44,6 +45,7 @@ typedef struct EpollLoop
 	int		   *dirty;			/* [nfds], ndirty used */
 	int			nfds;
 	int			ndirty;
+	bool		milliseconds;	/* the kernel cannot wait for less */
 } EpollLoop;
 
 static void
@@ -303,6 +305,28 @@ epoll_loop_ready(const NcLoop *loop)
 	return epoll_wait(e->epoll_fd, &event, 1, 0) > 0;
 }
 
+/* Kernels before 5.11 count in milliseconds, as does a system call filter that is older. */
+static int
+epoll_sleep(EpollLoop *e, struct epoll_event *events, uint64_t timeout_us)
+{
+	struct timespec ts;
+
+	if (timeout_us > UINT64_C(1000000000))
+		timeout_us = UINT64_C(1000000000);
+	ts.tv_sec = (time_t) (timeout_us / 1000000);
+	ts.tv_nsec = (long) (timeout_us % 1000000) * 1000;
+	if (!e->milliseconds && timeout_us % 1000 != 0)
+	{
+		int			n = epoll_pwait2(e->epoll_fd, events, EPOLL_BATCH, &ts, NULL);
+
+		if (n >= 0 || (errno != ENOSYS && errno != EPERM))
+			return n;
+		e->milliseconds = true;
+	}
+	/* rounded up: to wake before a deadline would mean to wake twice */
+	return epoll_wait(e->epoll_fd, events, EPOLL_BATCH, (int) ((timeout_us + 999) / 1000));
+}
+
 static void
 epoll_loop_wait(NcLoop *loop, uint64_t timeout_us)
 {
@@ -313,10 +337,7 @@ epoll_loop_wait(NcLoop *loop, uint64_t timeout_us)
 	epoll_flush(loop);
 	if (e->base.collected_head != NULL)
 		timeout_us = 0;
-	if (timeout_us > UINT64_C(1000000000))
-		timeout_us = UINT64_C(1000000000);
-	/* rounded up: to wake before a deadline would mean to wake twice */
-	n = epoll_wait(e->epoll_fd, events, EPOLL_BATCH, (int) ((timeout_us + 999) / 1000));
+	n = epoll_sleep(e, events, timeout_us);
 	for (int i = 0; i < n; i++)
 		epoll_dispatch(e, &events[i]);
 }

@@ -4,8 +4,6 @@
  */
 #include "nc/lsn/request_lsn.h"
 
-#include "nc/base/mutant.h"
-
 /* Header sizes of WAL pages, SizeOfXLogShortPHD and SizeOfXLogLongPHD of the server. */
 #define WAL_PAGE_BYTES 8192
 #define WAL_SHORT_HEADER_BYTES 24
@@ -24,9 +22,9 @@ nc_lsn_before_page_header(NcLsn lsn, uint64_t segment_bytes)
 NcAnswerVerdict
 nc_answer_verdict(NcLsn page_lsn, NcLsn exact, NcLsn flush)
 {
-	if (page_lsn < exact && !NC_MUTANT(STALE_ACCEPTED))
+	if (page_lsn < exact)
 		return NC_ANSWER_STALE;
-	if (flush != NC_LSN_INVALID && page_lsn > flush && !NC_MUTANT(FUTURE_ACCEPTED))
+	if (flush != NC_LSN_INVALID && page_lsn > flush)
 		return NC_ANSWER_FUTURE;
 	return NC_ANSWER_OK;
 }

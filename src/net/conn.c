@@ -5,7 +5,8 @@
  *
  * Runs in the communicator.  Ending has one door, nc_conn_end(): it gives the
  * flights back first, then shuts the socket down and waits in CLOSING until the
- * kernel holds neither buffer nor descriptor.
+ * kernel holds neither buffer nor descriptor.  Whoever calls something that may end
+ * a connection looks at its state before going on with it.
  */
 #include "net_int.h"
 
@@ -18,7 +19,7 @@
 #include "nc/base/bytes.h"
 #include "nc/wire/session.h"
 
-/* Row: from; bit: to. As in conn_state.h. */
+/* Row: from; bit: to. As in conn_row.h. */
 static const uint8_t allowed[NC_CONN_STATES] = {
 	[NC_CONN_UNUSED] = 1 << NC_CONN_BACKOFF | 1 << NC_CONN_CONNECTING,
 	[NC_CONN_BACKOFF] = 1 << NC_CONN_CONNECTING | 1 << NC_CONN_UNUSED,
@@ -44,15 +45,15 @@ nc_conn_set_state(NcConn *c, NcConnState to)
 }
 
 static bool
-take_memory(NcConn *c)
+take_conn_memory(NcConn *c)
 {
+	/* twice: sent bytes stay until the send is seen complete, which may be after answers to them */
 	c->send_capacity = (size_t) 2 * c->depth * NC_CONN_REQUEST_BYTES;
 	/* zeroed: valgrind does not see what the kernel writes for io_uring */
 	c->recv_buffer = calloc(1, NC_CONN_BUFFER_BYTES);
 	c->send_buffer = malloc(c->send_capacity);
 	c->recv_start = c->recv_end = 0;
-	if (!NC_MUTANT(SEND_BUFFER_KEPT))
-		c->send_start = c->send_end = 0;
+	c->send_start = c->send_end = 0;
 	return c->recv_buffer != NULL && c->send_buffer != NULL;
 }
 
@@ -60,11 +61,12 @@ take_memory(NcConn *c)
 static void
 prepare(NcConn *c)
 {
-	c->version = c->net->settings.version;
-	c->depth = c->bulk ? NC_CONN_BULK_DEPTH : c->net->settings.depth;
+	c->version = c->net->settings.protocol_version;
+	c->depth = c->bulk ? NC_CONN_BULK_DEPTH : c->net->settings.depth_max;
 	c->fd = -1;
 	c->tls = NULL;
 	c->answered = false;
+	c->stalled = false;
 	c->proved = false;
 	c->requests = 0;
 	c->in_op.complete = nc_stream_in_complete;
@@ -79,6 +81,7 @@ handshake_step(NcConn *c)
 {
 	NcHandshakeStep step = nc_handshake_advance(c->handshake);
 
+	/* libpq tries one address after another, each with a socket of its own */
 	c->fd = nc_handshake_socket(c->handshake);
 	if (c->state == NC_CONN_CONNECTING && nc_handshake_authenticated(c->handshake))
 		nc_conn_set_state(c, NC_CONN_STARTING);
@@ -119,16 +122,18 @@ nc_conn_start(NcConn *c, const char *hostaddr)
 		.conninfo = c->pool->conninfo,
 		.hostaddr = hostaddr,
 		.token_file = s->token_file,
-		.protocol_version = s->version,
+		.options = s->options,
+		.token_in_clear = s->token_in_clear,
+		.protocol_version = s->protocol_version,
 		.tenant_id = s->tenant_id,
 		.timeline_id = s->timeline_id,
-		.user_timeout_ms = (uint32_t) (s->silence_timeout_us / 1000)
+		.user_timeout_ms = s->silence_timeout_ms
 	};
 
 	prepare(c);
 	nc_conn_set_state(c, NC_CONN_CONNECTING);
-	nc_net_arm(c->net, c->net->now_us + s->connect_timeout_us);
-	c->handshake = take_memory(c) ? nc_handshake_start(&params) : NULL;
+	nc_net_arm(c->net, c->net->now_us + NC_MS_US(s->connect_timeout_ms));
+	c->handshake = take_conn_memory(c) ? nc_handshake_start(&params) : NULL;
 	if (c->handshake == NULL)
 		nc_conn_end(c, NC_CONN_END_CONNECT, "out of memory");
 	else
@@ -144,12 +149,12 @@ nc_conn_handshake_event(NcConn *c)
 }
 
 static void
-release(NcConn *c)
+release_conn(NcConn *c)
 {
 	if (c->fd >= 0)
 		nc_loop_forget(c->net->loop, c->fd);
 	c->tls = NULL;
-	if (c->handshake != NULL && !NC_MUTANT(DESCRIPTOR_LEAK))
+	if (c->handshake != NULL)
 		nc_handshake_free(c->handshake);
 	free(c->recv_buffer);
 	free(c->send_buffer);
@@ -164,9 +169,8 @@ void
 nc_conn_closing_event(NcConn *c)
 {
 	NC_ASSERT(c->state == NC_CONN_CLOSING);
-	if ((c->in_op.state == NC_OP_IDLE && c->out_op.state == NC_OP_IDLE) ||
-		NC_MUTANT(EARLY_RELEASE))
-		release(c);
+	if (c->in_op.state == NC_OP_IDLE && c->out_op.state == NC_OP_IDLE)
+		release_conn(c);
 }
 
 static void
@@ -201,9 +205,11 @@ nc_conn_end(NcConn *c, NcConnEnd why, const char *reason)
 	}
 	NC_ASSERT(nc_conn_open(c));
 	count_end(c, why);
+	/* still in its old state, which says what its end means for the next attempt */
 	nc_pool_conn_ended(pool, c, why, text);
 	NC_ASSERT(c->pool == NULL && c->in_flight.count == 0);
 	nc_conn_set_state(c, NC_CONN_CLOSING);
+	/* not closed yet: operations under way name it by its number, which could be another's then */
 	if (c->fd >= 0)
 		(void) shutdown(c->fd, SHUT_RDWR);
 	nc_loop_cancel(c->net->loop, &c->in_op);
@@ -224,12 +230,12 @@ void
 nc_conn_send(NcConn *c, NcFlight *flight)
 {
 	NcNet	   *net = c->net;
+	/* behind what the kernel may be sending: bytes in front of send_end are not moved meanwhile */
 	NcWriter	w = nc_writer(c->send_buffer + c->send_end, c->send_capacity - c->send_end);
 	uint8_t    *length_at;
 	bool		encoded;
 
-	if (!NC_MUTANT(SAME_ID) || !flight->was_sent)
-		flight->msg.reqid = ++net->last_reqid;
+	flight->msg.reqid = ++net->last_reqid;
 	length_at = nc_frame_begin(&w, 'd');
 	encoded = nc_ps_request_encode(&w, c->version, &flight->msg);
 	nc_frame_end(&w, length_at);
@@ -237,27 +243,33 @@ nc_conn_send(NcConn *c, NcFlight *flight)
 	(void) encoded;
 	c->send_end += nc_writer_bytes(&w);
 
-	if (flight->was_sent && !NC_MUTANT(RESENT_UNCOUNTED))
+	if (flight->was_sent)
 		nc_count(net->counters, NC_COUNTER_RESENT, 1);
 	if (flight->msg.tag == NC_REQ_GETPAGE)
 		nc_count(net->counters, NC_COUNTER_PAGES_REQUESTED, 1);
+	if (!flight->background && !flight->was_sent && !flight->hedged)
+		nc_late_earn(&c->pool->late);
 	flight->was_sent = true;
 	flight->sent_us = net->now_us;
 	nc_flight_append(&c->in_flight, flight);
 	c->pool->background_sent += flight->background ? 1 : 0;
 	c->requests++;
-	if (c->in_flight.count == 1)
-		nc_net_arm(net, net->now_us + net->settings.silence_timeout_us);
+	/* timers look at the oldest request only, and there is one already */
+	if (c->in_flight.count > 1)
+		return;
+	nc_net_arm(net, net->now_us + NC_MS_US(net->settings.silence_timeout_ms));
+	if (net->settings.hedged_reads)
+		nc_net_arm(net, net->now_us + NC_LATE_MIN_US);
 }
 
-/* CopyBoth proves nothing: a good answer does, or that nobody closed it for a while. */
+/* CopyBoth proves nothing: a good answer does, or, while nothing is asked, that nobody closed it for a while. */
 static void
-prove(NcConn *c)
+prove(NcConn *c, bool answered)
 {
 	if (c->proved && c->pool->trouble_since_us == 0)
 		return;
 	c->proved = true;
-	nc_pool_proved(c->pool);
+	nc_pool_proved(c->pool, answered);
 }
 
 /* What a request took that somebody waits for, and did so from the beginning. */
@@ -266,16 +278,26 @@ note_time(NcPool *pool, const NcFlight *flight)
 {
 	NcNet	   *net = pool->net;
 
+	uint64_t	took_us = net->now_us - flight->sent_us;
+
 	if (flight->background)
+	{
 		pool->background_sent--;
-	else if (net->settings.yields && !flight->promoted &&
-			 nc_yield_note(&pool->yield, net->now_us, net->now_us - flight->sent_us))
+		return;
+	}
+	if (flight->hedged)
+		return;
+	/* or it may have waited for WAL */
+	if (flight->msg.not_modified_since <= pool->replayed)
+		nc_late_note(&pool->late, took_us);
+	if (net->settings.readahead_yields && !flight->promoted &&
+			 nc_yield_note(&pool->yield, net->now_us, took_us))
 		nc_count(net->counters, NC_COUNTER_YIELDS, 1);
 }
 
 /* One CopyData: the answer to the oldest request, or the end of this connection. */
 static void
-handle_answer(NcConn *c, const NcFrame *frame)
+conn_handle_answer(NcConn *c, const NcFrame *frame)
 {
 	NcNet	   *net = c->net;
 	NcFlight   *flight = c->in_flight.head;
@@ -283,6 +305,10 @@ handle_answer(NcConn *c, const NcFrame *frame)
 	const char *wrong;
 	char		reason[NC_CONN_TEXT_BYTES];
 
+	/*
+	 * Answers come in the order of requests.  So one that does not match puts all behind
+	 * it in doubt too: the connection ends, and everything on it is asked anew elsewhere.
+	 */
 	if (!nc_ps_response_decode(frame->body, frame->body_bytes, c->version, &resp))
 	{
 		nc_conn_end(c, NC_CONN_END_POISONED, "a malformed answer");
@@ -290,36 +316,39 @@ handle_answer(NcConn *c, const NcFrame *frame)
 	}
 	if (flight == NULL)
 	{
-		if (NC_MUTANT(UNASKED_IGNORED))
-			return;
 		nc_conn_end(c, NC_CONN_END_POISONED, "an answer that nobody asked for");
 		return;
 	}
 	wrong = nc_ps_response_mismatch(&resp, &flight->msg, c->version);
-	if (wrong != NULL && NC_MUTANT(POISON_KEPT))
-		return;
 	if (wrong != NULL)
 	{
 		snprintf(reason, sizeof(reason), "an answer does not match its request: %s", wrong);
 		nc_conn_end(c, NC_CONN_END_POISONED, reason);
 		return;
 	}
+	/* all that the connection has to know of it, before the engine may free it */
 	nc_flight_pop(&c->in_flight);
 	note_time(c->pool, flight);
 	c->progress_us = net->now_us;
+	c->stalled = false;
 	c->answered = true;
 	c->pool->backoff_us = 0;
 	if (c->in_flight.count == 0)
 	{
 		c->idle_since_us = net->now_us;
-		nc_net_arm(net, net->now_us + net->settings.idle_timeout_us);
+		nc_net_arm(net, net->now_us + NC_MS_US(net->settings.idle_timeout_ms));
 	}
 	if (resp.tag == NC_RESP_GETPAGE)
+	{
 		nc_count(net->counters, NC_COUNTER_PAGES_RECEIVED, 1);
+		/* a page is answered only when its WAL is there: who needs no more does not wait for WAL */
+		if (flight->msg.not_modified_since > c->pool->replayed)
+			c->pool->replayed = flight->msg.not_modified_since;
+	}
 	if (resp.tag == NC_RESP_ERROR)
 		nc_count(net->counters, NC_COUNTER_PS_ERRORS, 1);
 	else
-		prove(c);
+		prove(c, true);
 	if (!net->host.answer(net->host.ctx, c, flight, &resp))
 	{
 		nc_text_one_line(reason, sizeof(reason), resp.message, resp.message_bytes);
@@ -327,14 +356,22 @@ handle_answer(NcConn *c, const NcFrame *frame)
 	}
 }
 
-/* ErrorResponse: message and SQLSTATE of a stream that is over. */
-static void
-handle_error(NcConn *c, const NcFrame *frame)
+/* What Neon's page servers mean by two words that say little to who reads the log. */
+static const char *
+meaning_of(const char *message, const char *sqlstate)
+{
+	bool		moved = strcmp(sqlstate, "08006") == 0 && strcmp(message, "reconnect") == 0;
+
+	return moved || strcmp(message, "not found") == 0 ?
+		": this tenant or shard is not, or no longer, on this page server" : "";
+}
+
+void
+nc_conn_goodbye(const NcFrame *frame, char *reason, size_t bytes)
 {
 	NcReader	r = nc_reader(frame->body, frame->body_bytes);
 	const char *message = "no message";
 	const char *sqlstate = "?";
-	char		reason[NC_CONN_ERROR_BYTES];
 	uint8_t		field;
 
 	while ((field = nc_read_u8(&r)) != 0)
@@ -348,23 +385,31 @@ handle_error(NcConn *c, const NcFrame *frame)
 		if (field == 'C')
 			sqlstate = value;
 	}
-	snprintf(reason, sizeof(reason), "the server ended the stream: %.200s (SQLSTATE %.5s)",
-			 message, sqlstate);
+	snprintf(reason, bytes, "the server ended the stream: %.120s (SQLSTATE %.5s)%.70s", message,
+			 sqlstate, meaning_of(message, sqlstate));
+}
+
+static void
+conn_handle_error(NcConn *c, const NcFrame *frame)
+{
+	char		reason[NC_CONN_ERROR_BYTES];
+
+	nc_conn_goodbye(frame, reason, sizeof(reason));
 	nc_conn_end(c, NC_CONN_END_LOST, reason);
 }
 
 static void
-handle_frame(NcConn *c, const NcFrame *frame)
+conn_handle_frame(NcConn *c, const NcFrame *frame)
 {
 	switch (frame->type)
 	{
 		case 'd':
-			handle_answer(c, frame);
+			conn_handle_answer(c, frame);
 			break;
 		case 'N':
 			break;
 		case 'E':
-			handle_error(c, frame);
+			conn_handle_error(c, frame);
 			break;
 		default:
 			nc_conn_end(c, NC_CONN_END_LOST, "the server left the stream");
@@ -390,16 +435,16 @@ nc_conn_parse(NcConn *c)
 			return false;
 		}
 		c->recv_start += frame.consumed;
-		handle_frame(c, &frame);
+		conn_handle_frame(c, &frame);
 	}
 	return false;
 }
 
 /* ---- time ---- */
 
-/* Since when the oldest request has been the next to be answered. */
-static uint64_t
-silent_since(const NcConn *c)
+/* The one before it had to be answered first: the later of its sending and of that answer. */
+uint64_t
+nc_conn_silent_since(const NcConn *c)
 {
 	uint64_t	sent_us = c->in_flight.head->sent_us;
 
@@ -418,12 +463,17 @@ ready_deadline_us(const NcConn *c)
 {
 	const NcNetSettings *s = &c->net->settings;
 
-	if (NC_MUTANT(NO_SILENCE))
-		return UINT64_MAX;
 	if (c->in_flight.count > 0)
-		return silent_since(c) + s->silence_timeout_us;
+		return nc_conn_silent_since(c) + NC_MS_US(s->silence_timeout_ms);
 	/* the last one of a shard is kept */
-	return c->pool->nconns > 1 ? c->idle_since_us + s->idle_timeout_us : UINT64_MAX;
+	return c->pool->nconns > 1 ? c->idle_since_us + NC_MS_US(s->idle_timeout_ms) : UINT64_MAX;
+}
+
+/* Connected, nothing asked: time will tell.  Who has been asked must answer first. */
+static bool
+stands_unproved(const NcConn *c)
+{
+	return c->state == NC_CONN_READY && !c->proved && c->in_flight.count == 0;
 }
 
 uint64_t
@@ -431,16 +481,14 @@ nc_conn_deadline_us(const NcConn *c)
 {
 	const NcNetSettings *s = &c->net->settings;
 
-	if (c->state == NC_CONN_READY && !c->proved)
+	if (stands_unproved(c))
 		return earlier(ready_deadline_us(c), c->since_us + NC_CONN_STOOD_US);
 	switch (c->state)
 	{
 		case NC_CONN_CONNECTING:
 		case NC_CONN_STARTING:
 			/* each of the two may take that long */
-			if (NC_MUTANT(NO_CONNECT_TIMEOUT))
-				break;
-			return c->since_us + s->connect_timeout_us;
+			return c->since_us + NC_MS_US(s->connect_timeout_ms);
 		case NC_CONN_READY:
 			return ready_deadline_us(c);
 		case NC_CONN_BACKOFF:
@@ -460,8 +508,8 @@ nc_conn_check_time(NcConn *c)
 {
 	uint64_t	now_us = c->net->now_us;
 
-	if (c->state == NC_CONN_READY && !c->proved && now_us - c->since_us >= NC_CONN_STOOD_US)
-		prove(c);
+	if (stands_unproved(c) && now_us - c->since_us >= NC_CONN_STOOD_US)
+		prove(c, false);
 	if (now_us < nc_conn_deadline_us(c))
 		return;
 	if (c->state == NC_CONN_CONNECTING)

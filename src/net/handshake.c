@@ -10,12 +10,16 @@
  */
 #include "nc/net/handshake.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libpq-fe.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,8 +27,15 @@
 
 #define ERROR_BYTES 256
 
+/* What a server may say before the stream begins, and in how many pieces. */
+#define HANDSHAKE_BYTES_MAX (256 * 1024)
+#define ADVANCES_MAX 1000
+
 /* Settings passed to libpq, the terminating NULL included. */
 #define PARAMS_MAX 20
+
+/* Keywords that libpq knows, and room for more. */
+#define CONNINFO_OPTIONS_MAX 128
 
 struct NcHandshake
 {
@@ -33,6 +44,7 @@ struct NcHandshake
 	bool		polling;		/* PQconnectPoll not finished */
 	bool		command_sent;
 	bool		flushing;		/* the command is not completely sent */
+	int			advances;		/* so often it went on */
 	char		command[96];
 	char		error[ERROR_BYTES];
 };
@@ -67,7 +79,7 @@ nc_text_one_line(char *out, size_t out_bytes, const char *text, size_t text_byte
 }
 
 static NcHandshakeStep
-fail(NcHandshake *h, const char *text)
+fail_handshake(NcHandshake *h, const char *text)
 {
 	if (text == NULL || text[0] == '\0')
 		text = "no reason given";
@@ -90,9 +102,9 @@ fail_connect(NcHandshake *h)
 	if (strncmp(text, "connection to server ", 21) == 0 && reason != NULL)
 		text = reason + 9;
 	if (problem == NULL)
-		return fail(h, text);
+		return fail_handshake(h, text);
 	snprintf(both, sizeof(both), "%.160s (%.80s)", text, problem);
-	return fail(h, both);
+	return fail_handshake(h, both);
 }
 
 static void
@@ -120,7 +132,7 @@ token_file_fault(int fd)
 
 /* Reads the token; false when there is a file and it cannot be used. */
 static bool
-read_token(const char *path, char *token, size_t bytes, char *err, size_t err_bytes)
+read_token_file(const char *path, char *token, size_t bytes, char *err, size_t err_bytes)
 {
 	const char *fault = NULL;
 	ssize_t		n = 0;
@@ -154,6 +166,61 @@ read_token(const char *path, char *token, size_t bytes, char *err, size_t err_by
 	return false;
 }
 
+/* An address of this machine, its name for itself, or a socket in a directory. */
+static bool
+name_is_local(const char *host)
+{
+	struct in_addr v4;
+
+	if (host[0] == '/' || host[0] == '@' || strcmp(host, "localhost") == 0)
+		return true;
+	if (inet_pton(AF_INET, host, &v4) == 1)
+		return ntohl(v4.s_addr) >> 24 == 127;
+	return strcmp(host, "::1") == 0;
+}
+
+/*
+ * A list leads to each of its hosts, so all must be here.  None at all is the server's own
+ * socket; an empty place in a list may stand for what another list names, and is not here.
+ */
+static bool
+hosts_are_local(const char *hosts)
+{
+	char		name[256];
+
+	if (hosts[0] == '\0')
+		return true;
+	for (;; hosts++)
+	{
+		size_t		n = strcspn(hosts, ",");
+
+		snprintf(name, sizeof(name), "%.*s", (int) n, hosts);
+		if (n >= sizeof(name) || !name_is_local(name))
+			return false;
+		hosts += n;
+		if (hosts[0] == '\0')
+			return true;
+	}
+}
+
+/*
+ * A server that is not verified may be anybody, and gets the token by asking for it:
+ * so it goes to this machine or to who has shown a certificate for his name.
+ */
+static bool
+may_send_token(const NcHandshakeParams *params, const NcConninfoParts *parts, char *err,
+			   size_t err_bytes)
+{
+	bool		local = params->hostaddr != NULL ? hosts_are_local(params->hostaddr) :
+		parts->is_local;
+
+	if (params->token_file[0] == '\0' || params->token_in_clear || parts->verifies || local)
+		return true;
+	snprintf(err, err_bytes, "no token is sent to another machine without sslmode=verify-full "
+			 "(neon_comm.allow_token_in_clear)");
+	return false;
+}
+
 typedef struct Params
 {
 	const char *keyword[PARAMS_MAX];
@@ -170,12 +237,60 @@ add(Params *p, const char *keyword, const char *value)
 	p->count++;
 }
 
+static const char *
+option_value(const PQconninfoOption *options, const char *keyword)
+{
+	for (const PQconninfoOption *o = options; o->keyword != NULL; o++)
+		if (strcmp(o->keyword, keyword) == 0 && o->val != NULL)
+			return o->val;
+	return "";
+}
+
+/*
+ * libpq opens what these name, and would wait for who writes to a fifo.  What is not
+ * there it tells itself.
+ */
+static const char *
+no_file_at(const PQconninfoOption *options)
+{
+	static const char *const keywords[] = {"sslcert", "sslkey", "sslrootcert", "sslcrl"};
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof(keywords) / sizeof(keywords[0]); i++)
+	{
+		const char *path = option_value(options, keywords[i]);
+
+		if (path[0] != '\0' && stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+			return keywords[i];
+	}
+	return NULL;
+}
+
+/* Looked at before each attempt: a file may have gone since the string was judged. */
+static bool
+has_files(const char *conninfo, char *err, size_t err_bytes)
+{
+	PQconninfoOption *options = PQconninfoParse(conninfo, NULL);
+	const char *keyword = options != NULL ? no_file_at(options) : NULL;
+
+	PQconninfoFree(options);
+	if (keyword == NULL)
+		return true;
+	snprintf(err, err_bytes, "%s does not name a regular file", keyword);
+	return false;
+}
+
 static PGconn *
-connect_start(const NcHandshakeParams *params, bool has_dbname, const char *token)
+connect_start(const NcHandshakeParams *params, const NcConninfoParts *parts, const char *token)
 {
 	Params		p = {0};
 	char		timeout[16];
+	char		options[sizeof(parts->options) + NC_OPTIONS_BYTES + 40];
 
+	/* all are told, where libpq would tell the last ones only */
+	snprintf(options, sizeof(options), "%s%s-c neon.compute_mode=primary%s%s", parts->options,
+			 parts->options[0] != '\0' ? " " : "", params->options[0] != '\0' ? " " : "",
+			 params->options);
 	snprintf(timeout, sizeof(timeout), "%u", params->user_timeout_ms);
 	/* before the conninfo string: defaults that it may override */
 	add(&p, "application_name", "neon_comm");
@@ -187,10 +302,14 @@ connect_start(const NcHandshakeParams *params, bool has_dbname, const char *toke
 	add(&p, "keepalives_count", "3");
 	add(&p, "tcp_user_timeout", timeout);
 	add(&p, "dbname", params->conninfo);
-	/* behind it: what it may not override */
-	if (!has_dbname)
+	/*
+	 * Behind it: what it may not override.  Passwords come from the token file only: a
+	 * path below what is no directory cannot exist, so libpq reads no file of its own.
+	 */
+	add(&p, "passfile", "/dev/null/none");
+	if (!parts->has_dbname)
 		add(&p, "dbname", "neon_comm");
-	add(&p, "options", "-c neon.compute_mode=primary");
+	add(&p, "options", options);
 	if (params->hostaddr != NULL)
 		add(&p, "hostaddr", params->hostaddr);
 	if (token[0] != '\0')
@@ -210,14 +329,16 @@ nc_handshake_start(const NcHandshakeParams *params)
 	snprintf(h->command, sizeof(h->command), "pagestream_v%d %s %s", params->protocol_version,
 			 params->tenant_id, params->timeline_id);
 	if (!nc_conninfo_parts(params->conninfo, &parts, h->error, sizeof(h->error)) ||
-		!read_token(params->token_file, token, sizeof(token), h->error, sizeof(h->error)))
+		!has_files(params->conninfo, h->error, sizeof(h->error)) ||
+		!may_send_token(params, &parts, h->error, sizeof(h->error)) ||
+		!read_token_file(params->token_file, token, sizeof(token), h->error, sizeof(h->error)))
 		return h;
-	h->pg = connect_start(params, parts.has_dbname, token);
+	h->pg = connect_start(params, &parts, token);
 	explicit_bzero(token, sizeof(token));
 	if (h->pg == NULL)
-		fail(h, "out of memory");
+		fail_handshake(h, "out of memory");
 	else if (PQstatus(h->pg) == CONNECTION_BAD)
-		fail(h, PQerrorMessage(h->pg));
+		fail_handshake(h, PQerrorMessage(h->pg));
 	else
 	{
 		PQsetNoticeReceiver(h->pg, ignore_notice, NULL);
@@ -231,10 +352,11 @@ static NcHandshakeStep
 send_command(NcHandshake *h)
 {
 	h->polling = false;
+	/* held to learn why a handshake fails, and this one has not */
 	nc_tls_release(h->tls);
 	h->tls = NULL;
 	if (PQsetnonblocking(h->pg, 1) != 0 || PQsendQuery(h->pg, h->command) != 1)
-		return fail(h, PQerrorMessage(h->pg));
+		return fail_handshake(h, PQerrorMessage(h->pg));
 	h->command_sent = true;
 	h->flushing = true;
 	return NC_HANDSHAKE_READ_WRITE;
@@ -249,9 +371,9 @@ check_answer(NcHandshake *h)
 	NcHandshakeStep step = NC_HANDSHAKE_DONE;
 
 	if (status == PGRES_FATAL_ERROR)
-		step = fail(h, PQresultErrorMessage(res));
+		step = fail_handshake(h, PQresultErrorMessage(res));
 	else if (status != PGRES_COPY_BOTH)
-		step = fail(h, "the server did not answer the pagestream command with CopyBoth");
+		step = fail_handshake(h, "the server did not answer the pagestream command with CopyBoth");
 	PQclear(res);
 	return step;
 }
@@ -259,6 +381,7 @@ check_answer(NcHandshake *h)
 static NcHandshakeStep
 advance_connect(NcHandshake *h)
 {
+	/* libpq frees it when the handshake fails, and with it why */
 	if (h->tls == NULL && (h->tls = PQsslStruct(h->pg, "OpenSSL")) != NULL)
 		nc_tls_hold(h->tls);
 	switch (PQconnectPoll(h->pg))
@@ -280,17 +403,35 @@ advance_command(NcHandshake *h)
 	int			rc;
 
 	if (PQconsumeInput(h->pg) == 0)
-		return fail(h, PQerrorMessage(h->pg));
+		return fail_handshake(h, PQerrorMessage(h->pg));
 	if (h->flushing)
 	{
 		rc = PQflush(h->pg);
 		if (rc < 0)
-			return fail(h, PQerrorMessage(h->pg));
+			return fail_handshake(h, PQerrorMessage(h->pg));
 		h->flushing = rc > 0;
 	}
 	if (h->flushing)
 		return NC_HANDSHAKE_READ_WRITE;
 	return PQisBusy(h->pg) ? NC_HANDSHAKE_READ : check_answer(h);
+}
+
+/*
+ * libpq keeps what a server says before the stream begins: notices, notifications,
+ * parameters, messages as long as they claim to be.  What an honest one says, its
+ * certificates included, is some kilobytes.  The kernel counts what has come, read or
+ * not, so it is seen before libpq takes it.  (Not for a socket in a directory.)
+ */
+static bool
+says_too_much(NcHandshake *h)
+{
+	struct tcp_info info = {0};
+	socklen_t	bytes = sizeof(info);
+
+	return ++h->advances > ADVANCES_MAX ||
+		(h->pg != NULL && PQsocket(h->pg) >= 0 &&
+		 getsockopt(PQsocket(h->pg), IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0 &&
+		 info.tcpi_bytes_received > HANDSHAKE_BYTES_MAX);
 }
 
 NcHandshakeStep
@@ -300,6 +441,8 @@ nc_handshake_advance(NcHandshake *h)
 
 	if (h->error[0] != '\0')
 		return NC_HANDSHAKE_FAILED;
+	if (says_too_much(h))
+		return fail_handshake(h, "the server said more than 256 kB before the stream began");
 	step = h->polling ? advance_connect(h) : advance_command(h);
 	/* the command usually leaves at once */
 	if (h->command_sent && step == NC_HANDSHAKE_READ_WRITE)
@@ -341,38 +484,6 @@ nc_handshake_free(NcHandshake *h)
 }
 
 int
-nc_handshake_put(NcHandshake *h, const void *body, size_t bytes)
-{
-	int			rc = PQputCopyData(h->pg, body, (int) bytes);
-
-	if (rc < 0)
-		fail(h, PQerrorMessage(h->pg));
-	return rc;
-}
-
-int
-nc_handshake_flush(NcHandshake *h)
-{
-	int			rc = PQflush(h->pg);
-
-	if (rc < 0)
-	{
-		fail(h, PQerrorMessage(h->pg));
-		return -1;
-	}
-	return rc == 0 ? 1 : 0;
-}
-
-int
-nc_handshake_consume(NcHandshake *h)
-{
-	if (PQconsumeInput(h->pg) != 0)
-		return 1;
-	fail(h, PQerrorMessage(h->pg));
-	return -1;
-}
-
-int
 nc_handshake_get(NcHandshake *h, char **body)
 {
 	int			rc = PQgetCopyData(h->pg, body, 1);
@@ -382,12 +493,12 @@ nc_handshake_get(NcHandshake *h, char **body)
 		return rc;
 	if (rc == -2)
 	{
-		fail(h, PQerrorMessage(h->pg));
+		fail_handshake(h, PQerrorMessage(h->pg));
 		return -1;
 	}
 	/* the end of the stream: its reason is only in the result behind it */
 	res = PQgetResult(h->pg);
-	fail(h, res != NULL && PQresultStatus(res) == PGRES_FATAL_ERROR ?
+	fail_handshake(h, res != NULL && PQresultStatus(res) == PGRES_FATAL_ERROR ?
 		 PQresultErrorMessage(res) : "the server ended the stream");
 	PQclear(res);
 	return -1;
@@ -397,14 +508,6 @@ void
 nc_handshake_release(char *body)
 {
 	PQfreemem(body);
-}
-
-bool
-nc_handshake_pending(const NcHandshake *h)
-{
-	NcTls	   *tls = PQsslStruct(h->pg, "OpenSSL");
-
-	return tls != NULL && nc_tls_pending(tls);
 }
 
 NcTls *
@@ -417,15 +520,6 @@ nc_handshake_take_tls(NcHandshake *h)
 	return tls;
 }
 
-static const char *
-option_value(const PQconninfoOption *options, const char *keyword)
-{
-	for (const PQconninfoOption *o = options; o->keyword != NULL; o++)
-		if (strcmp(o->keyword, keyword) == 0 && o->val != NULL)
-			return o->val;
-	return "";
-}
-
 bool
 nc_conninfo_parts(const char *conninfo, NcConninfoParts *parts, char *err, size_t err_bytes)
 {
@@ -434,12 +528,13 @@ nc_conninfo_parts(const char *conninfo, NcConninfoParts *parts, char *err, size_
 	const char *host;
 	const char *hostaddr;
 	const char *port;
+	bool		fits;
 
 	memset(parts, 0, sizeof(*parts));
 	if (options == NULL)
 	{
 		nc_text_one_line(err, err_bytes, message != NULL ? message : "out of memory",
-						 ERROR_BYTES);
+						 err_bytes);
 		PQfreemem(message);
 		return false;
 	}
@@ -451,6 +546,89 @@ nc_conninfo_parts(const char *conninfo, NcConninfoParts *parts, char *err, size_
 	snprintf(parts->address, sizeof(parts->address), "%.100s:%.16s",
 			 host[0] != '\0' ? host : hostaddr, port[0] != '\0' ? port : "5432");
 	parts->has_dbname = option_value(options, "dbname")[0] != '\0';
+	parts->sends_password = option_value(options, "password")[0] != '\0' ||
+		option_value(options, "passfile")[0] != '\0';
+	parts->has_password = parts->sends_password || option_value(options, "sslpassword")[0] != '\0';
+	parts->verifies = strcmp(option_value(options, "sslmode"), "verify-full") == 0;
+	parts->is_local = hosts_are_local(hostaddr[0] != '\0' ? hostaddr : host);
+	fits = strlen(option_value(options, "options")) < sizeof(parts->options);
+	if (fits)
+		strcpy(parts->options, option_value(options, "options"));
+	else
+		snprintf(err, err_bytes, "its options have more than %zu bytes", sizeof(parts->options) - 1);
 	PQconninfoFree(options);
-	return true;
+	return fits;
+}
+
+/* ---- judging a string without connecting ---- */
+
+/* The directory of a socket that nobody has: connecting ends there at once. */
+#define NOWHERE "/neon_comm-judges-this-string"
+
+/* The options of a string, but for the host: of a connection to nowhere. */
+static PGconn *
+connect_nowhere(const PQconninfoOption *options)
+{
+	const char *keyword[CONNINFO_OPTIONS_MAX];
+	const char *value[CONNINFO_OPTIONS_MAX];
+	int			n = 0;
+
+	for (const PQconninfoOption *o = options; o->keyword != NULL && n < CONNINFO_OPTIONS_MAX - 3; o++)
+	{
+		if (o->val == NULL || strcmp(o->keyword, "host") == 0 ||
+			strcmp(o->keyword, "hostaddr") == 0 || strcmp(o->keyword, "password") == 0)
+			continue;
+		keyword[n] = o->keyword;
+		value[n++] = o->val;
+	}
+	keyword[n] = "host";
+	value[n++] = NOWHERE;
+	/* or libpq looks for a file with passwords */
+	keyword[n] = "password";
+	value[n++] = "none";
+	keyword[n] = NULL;
+	value[n] = NULL;
+	return PQconnectStartParams(keyword, value, 0);
+}
+
+/*
+ * libpq judges what options mean only when it begins to connect.  Whatever its
+ * language is, a complaint that names our socket comes after that.
+ */
+static bool
+options_work(const PQconninfoOption *options)
+{
+	PGconn	   *pg = connect_nowhere(options);
+	bool		works = pg != NULL && (PQstatus(pg) != CONNECTION_BAD ||
+									   strstr(PQerrorMessage(pg), NOWHERE) != NULL);
+
+	PQfinish(pg);
+	return works;
+}
+
+/* libpq's own words may repeat a piece of the string, and that may be a secret. */
+bool
+nc_conninfo_check(const char *conninfo, NcConninfoParts *parts, char *err, size_t err_bytes)
+{
+	PQconninfoOption *options = PQconninfoParse(conninfo, NULL);
+	char		ignored[ERROR_BYTES];
+	const char *fault = NULL;
+
+	if (options == NULL || !nc_conninfo_parts(conninfo, parts, ignored, sizeof(ignored)))
+		fault = options == NULL ? "it is neither a list of keyword=value that libpq knows nor a URI" :
+			"its options are too long";
+	else if (strchr(option_value(options, "host"), ',') != NULL ||
+			 strchr(option_value(options, "hostaddr"), ',') != NULL)
+		fault = "it names more than one host";
+	else if (option_value(options, "service")[0] != '\0')
+		fault = "it names a service: say here what the service would";
+	else if (no_file_at(options) != NULL)
+		fault = "one of the files that it names for TLS is not a regular file";
+	else if (!options_work(options))
+		fault = "libpq does not take one of its values, such as its port or its sslmode";
+	PQconninfoFree(options);
+	if (fault == NULL)
+		return true;
+	snprintf(err, err_bytes, "%s", fault);
+	return false;
 }

@@ -19,16 +19,16 @@
 static void
 set_limits(NcNetSettings *s)
 {
-	if (s->conns_max < 1)
-		s->conns_max = 1;
-	if (s->conns_max > NC_POOL_CONNS_MAX)
-		s->conns_max = NC_POOL_CONNS_MAX;
-	if (s->conns_total < 1 || s->conns_total > NC_CONNS_MAX)
-		s->conns_total = NC_CONNS_MAX;
-	if (s->depth < 1)
-		s->depth = 1;
-	if (s->depth > NC_CONN_DEPTH_MAX)
-		s->depth = NC_CONN_DEPTH_MAX;
+	if (s->connections_per_shard_max < 1)
+		s->connections_per_shard_max = 1;
+	if (s->connections_per_shard_max > NC_POOL_CONNS_MAX)
+		s->connections_per_shard_max = NC_POOL_CONNS_MAX;
+	if (s->connections_max < 1 || s->connections_max > NC_CONNS_MAX)
+		s->connections_max = NC_CONNS_MAX;
+	if (s->depth_max < 1)
+		s->depth_max = 1;
+	if (s->depth_max > NC_CONN_DEPTH_MAX)
+		s->depth_max = NC_CONN_DEPTH_MAX;
 }
 
 NcNet *
@@ -46,7 +46,7 @@ nc_net_create(NcLoop *loop, const NcNetSettings *settings, const NcNetHost *host
 	net->counters = counters;
 	net->wake_fd = wake_fd;
 	net->last_reqid = epoch << REQID_EPOCH_SHIFT;
-	/* processes that start together must not try together */
+	/* processes that start together must not try together; not 0, which xorshift never leaves */
 	net->random = (epoch << 32 ^ (uint64_t) getpid()) * UINT64_C(0x9e3779b97f4a7c15) | 1;
 	net->deadline_us = UINT64_MAX;
 	for (uint32_t i = 0; i < NC_CONNS_MAX; i++)
@@ -80,6 +80,7 @@ make_pool(NcNet *net, const char *conninfo)
 	memset(pool, 0, sizeof(*pool));
 	pool->net = net;
 	pool->used = true;
+	nc_late_init(&pool->late);
 	snprintf(pool->conninfo, sizeof(pool->conninfo), "%s", conninfo);
 	/* a string that libpq refuses is told when connecting fails */
 	if (!nc_conninfo_parts(pool->conninfo, &pool->parts, err, sizeof(err)))
@@ -96,7 +97,10 @@ drop_pool(NcPool *pool)
 	pool->used = false;
 }
 
-/* The pool among `from` for a string: the one of the same shard, else any that nobody claims. */
+/*
+ * The pool among `from` for a string: the one of the same shard, else any that nobody claims.
+ * By the string, not the number: a map in another order must not cost connections.
+ */
 static NcPool *
 claim_pool(NcPool **from, uint32_t nfrom, uint32_t shard, uint32_t count,
 		   const char (*conninfo)[256])
@@ -143,6 +147,7 @@ keep_pool(NcPool *pool, uint32_t shard, NcFlightList *displaced)
 		NcFlight   *f = c->in_flight.head;
 
 		c->shard = shard;
+		/* a flight that belongs elsewhere stays in the list: answers are matched by their order */
 		while (f != NULL && host->rerouted(host->ctx, f, shard))
 			f = f->next;
 		if (f != NULL)
@@ -183,6 +188,7 @@ nc_net_set_addresses(NcNet *net, uint32_t count, const char (*conninfo)[256],
 		net->pools[i] = pool;
 	}
 	net->npools = count;
+	/* behind all claims: a pool without a claim is in nobody's map any more */
 	for (uint32_t i = 0; i < nfrom; i++)
 		if (from[i] != NULL)
 			remove_pool(from[i], displaced);
@@ -193,7 +199,7 @@ void
 nc_net_configure(NcNet *net, const NcNetSettings *settings, uint64_t now_us)
 {
 	NcNetSettings *s = &net->settings;
-	bool		replace = s->version != settings->version ||
+	bool		replace = s->protocol_version != settings->protocol_version ||
 		strcmp(s->tenant_id, settings->tenant_id) != 0 ||
 		strcmp(s->timeline_id, settings->timeline_id) != 0;
 
@@ -201,21 +207,34 @@ nc_net_configure(NcNet *net, const NcNetSettings *settings, uint64_t now_us)
 	*s = *settings;
 	set_limits(s);
 	for (uint32_t i = 0; replace && i < net->npools; i++)
+	{
 		end_all(net->pools[i], "settings changed");
+		/* another timeline, perhaps: what was replayed says nothing about it */
+		net->pools[i]->replayed = 0;
+	}
 	nc_net_arm(net, now_us);
 }
 
 /* ---- flights ---- */
 
+uint32_t
+nc_net_load(const NcNet *net, uint32_t shard)
+{
+	const NcPool *pool = net->pools[shard];
+	uint32_t	n = pool->foreground.count + pool->promoted.count + pool->background.count +
+		pool->again.count;
+
+	NC_ASSERT(shard < net->npools);
+	for (uint32_t i = 0; i < pool->nconns; i++)
+		n += pool->conns[i]->in_flight.count;
+	return n;
+}
+
 void
 nc_net_submit(NcNet *net, uint32_t shard, NcFlight *flight)
 {
-	NcPool	   *pool;
-
 	NC_ASSERT(shard < net->npools);
-	pool = net->pools[shard];
-	nc_flight_append(!flight->background ? &pool->foreground :
-					 flight->promoted ? &pool->promoted : &pool->background, flight);
+	nc_flight_append(nc_pool_queue_of(net->pools[shard], flight), flight);
 }
 
 uint32_t
@@ -233,9 +252,10 @@ nc_net_promote(NcNet *net, uint64_t group)
 			continue;
 		while ((flight = nc_flight_pop(&pool->background)) != NULL)
 		{
-			flight->promoted = flight->group == group;
-			n += flight->promoted ? 1 : 0;
-			nc_flight_append(flight->promoted ? &pool->promoted : &rest, flight);
+			bool		found = flight->group == group;
+
+			n += found ? 1 : 0;
+			nc_flight_append(found ? &pool->promoted : &rest, flight);
 		}
 		pool->background = rest;
 	}
@@ -259,12 +279,15 @@ check_timers(NcNet *net)
 	{
 		NcPool	   *pool = net->pools[p];
 
+		/* backwards: an ended connection's place is taken by the last one */
 		for (uint32_t i = pool->nconns; i-- > 0;)
 			nc_conn_check_time(pool->conns[i]);
+		/* arming is only ever earlier, so the whole is computed anew from those that are left */
 		for (uint32_t i = 0; i < pool->nconns; i++)
 			nc_net_arm(net, nc_conn_deadline_us(pool->conns[i]));
 		if (pool->again.head != NULL)
 			nc_net_arm(net, pool->again_at_us);
+		nc_pool_hedge(pool);
 	}
 }
 

@@ -5,7 +5,7 @@
 #ifndef NC_NET_NET_INT_H
 #define NC_NET_NET_INT_H
 
-#include "nc/base/mutant.h"
+#include "nc/net/late.h"
 #include "nc/net/net.h"
 #include "nc/net/resolve.h"
 #include "nc/net/yield.h"
@@ -20,7 +20,10 @@ typedef enum NcConnEnd
 	NC_CONN_END_RETIRED			/* not needed any more, or replaced */
 } NcConnEnd;
 
-/* Requests and connections of one shard. */
+/*
+ * Requests and connections of one shard.  Of the communicator alone, as all of the net;
+ * only `resolve` is shared, with its thread (resolve.c).
+ */
 struct NcPool
 {
 	NcNet	   *net;
@@ -33,6 +36,9 @@ struct NcPool
 	NcFlightList background;	/* nobody waits */
 	uint32_t	background_sent;	/* of these, in flight on its connections */
 	NcYield		yield;			/* how many that may be */
+	NcLate		late;			/* when answers are, and how many may be asked for twice */
+	NcLsn		replayed;		/* the page server has answered a request that needed so much WAL;
+								 * 0 after a failure: who answers next may be another one */
 	NcFlightList again;			/* answered "not now": asked again from again_at_us on */
 	uint64_t	again_at_us;
 	uint64_t	again_pause_us; /* the last pause; 0 after a good answer */
@@ -84,7 +90,7 @@ struct NcNet
 
 /* ---- conn.c ---- */
 
-/* The one place that changes a state; checks the table of conn_state.h. */
+/* The one place that changes a state; checks the table of conn_row.h. */
 extern void nc_conn_set_state(NcConn *c, NcConnState to);
 
 /* BACKOFF -> CONNECTING. hostaddr may be NULL. Failures are told to the pool. */
@@ -107,6 +113,9 @@ extern void nc_conn_check_time(NcConn *c);
 
 /* stream.c has unread bytes: splits frames and handles them. False when the connection ended. */
 extern bool nc_conn_parse(NcConn *c);
+
+/* Since when the oldest request has been the next to be answered. */
+extern uint64_t nc_conn_silent_since(const NcConn *c);
 
 /* The state machine answers a finished poll of the handshake. */
 extern void nc_conn_handshake_event(NcConn *c);
@@ -132,7 +141,7 @@ extern void nc_stream_out_complete(NcOp *op);
 extern void nc_pool_conn_ended(NcPool *pool, NcConn *c, NcConnEnd why, const char *reason);
 
 /* A connection proved that the server works: trouble is over. */
-extern void nc_pool_proved(NcPool *pool);
+extern void nc_pool_proved(NcPool *pool, bool answered);
 
 /* The server answered "not now": the flight is asked again after a pause. */
 extern void nc_pool_ask_again(NcPool *pool, NcFlight *flight, const char *message);
@@ -140,8 +149,22 @@ extern void nc_pool_ask_again(NcPool *pool, NcFlight *flight, const char *messag
 /* Sends what can be sent and opens what is needed; in a turn, after timers. */
 extern void nc_pool_turn(NcPool *pool);
 
+/* Where a flight that is to be sent has to stand. */
+extern NcFlightList *nc_pool_queue_of(NcPool *pool, const NcFlight *flight);
+
+/* Hands sent bytes to the loop. A connection may end by it, and another take its place. */
+extern void nc_pool_flush(NcPool *pool);
+
+/* One more connection for the foreground, within the caps, unless one is coming. */
+extern void nc_pool_add_spare(NcPool *pool);
+
 /* Takes what is not wanted any more out of its queues. */
 extern void nc_pool_sweep(NcPool *pool);
+
+/* ---- hedge.c ---- */
+
+/* With the timers: what makes no progress is asked for elsewhere. */
+extern void nc_pool_hedge(NcPool *pool);
 
 /* Timers need a look at this time. */
 static inline void

@@ -32,7 +32,7 @@ pool_queued(const NcPool *pool)
 }
 
 static void
-remember(char *to, const char *reason)
+remember_reason(char *to, const char *reason)
 {
 	memset(to, 0, NC_CONN_TEXT_BYTES);
 	memcpy(to, reason, strnlen(reason, NC_CONN_TEXT_BYTES - 1));
@@ -63,7 +63,7 @@ trouble(NcPool *pool, const char *what, const char *reason)
 	if (pool->trouble_since_us == 0)
 		pool->trouble_since_us = now_us;
 	pool->failures++;
-	remember(pool->last_error, reason);
+	remember_reason(pool->last_error, reason);
 	show_trouble(pool);
 	if (now_us < pool->log_next_us)
 		return;
@@ -78,7 +78,7 @@ trouble(NcPool *pool, const char *what, const char *reason)
 }
 
 void
-nc_pool_proved(NcPool *pool)
+nc_pool_proved(NcPool *pool, bool answered)
 {
 	NcNet	   *net = pool->net;
 	char		line[256];
@@ -88,8 +88,9 @@ nc_pool_proved(NcPool *pool)
 		return;
 	if (pool->trouble_logged)
 	{
-		snprintf(line, sizeof(line), "shard %u (%s): works again after %u failures in %.1f s",
-				 pool->shard, pool->parts.address, pool->failures,
+		snprintf(line, sizeof(line), "shard %u (%s): %s after %u failures in %.1f s",
+				 pool->shard, pool->parts.address,
+				 answered ? "works again" : "connected again, nothing asked yet,", pool->failures,
 				 (double) (net->now_us - pool->trouble_since_us) / 1e6);
 		net->host.log(net->host.ctx, NC_NET_INFO, line);
 	}
@@ -106,6 +107,7 @@ nc_pool_ask_again(NcPool *pool, NcFlight *flight, const char *message)
 	NcNet	   *net = pool->net;
 
 	flight->refusals++;
+	/* one pause for all: whoever joins the list later does not make the first wait longer */
 	if (pool->again.head == NULL)
 	{
 		uint64_t	pause_us = pool->again_pause_us * 2;
@@ -159,6 +161,7 @@ back_off(NcPool *pool, NcConn *c, NcConnEnd why)
 	NcNet	   *net = pool->net;
 	uint64_t	delay = pool->backoff_us * 2;
 
+	/* a server that worked gets a quick first try: it may have been restarted */
 	if (c->answered || (c->state == NC_CONN_READY && net->now_us - c->since_us >= NC_CONN_STOOD_US))
 		delay = 0;
 	if (delay < NC_BACKOFF_MIN_US)
@@ -167,14 +170,23 @@ back_off(NcPool *pool, NcConn *c, NcConnEnd why)
 		delay = NC_BACKOFF_POISONED_US;
 	if (delay > NC_BACKOFF_MAX_US)
 		delay = NC_BACKOFF_MAX_US;
-	if (NC_MUTANT(NO_BACKOFF))
-		delay = 0;
 	pool->backoff_us = delay;
+	/* half of it random: computes that lost the same server must not come back as one */
 	pool->retry_us = net->now_us + delay / 2 + net_random(net) % (delay / 2 + 1);
 	nc_net_arm(net, pool->retry_us);
 }
 
 /* ---- flights ---- */
+
+NcFlightList *
+nc_pool_queue_of(NcPool *pool, const NcFlight *flight)
+{
+	NcNetHost  *host = &pool->net->host;
+
+	if (!flight->background)
+		return &pool->foreground;
+	return host->promoted(host->ctx, flight) ? &pool->promoted : &pool->background;
+}
 
 /* Flights of an ended connection: to the front of the queue in their order, or dropped. */
 static void
@@ -182,25 +194,30 @@ take_back(NcPool *pool, NcFlightList *from, NcConnEnd why, const char *reason)
 {
 	NcNet	   *net = pool->net;
 	NcFlightList again = {0};
+	NcFlightList awaited = {0};
 	NcFlightList later = {0};
 	NcFlight   *flight;
 
 	while ((flight = nc_flight_pop(from)) != NULL)
 	{
 		pool->background_sent -= flight->background ? 1 : 0;
-		if (NC_MUTANT(LOST_RESEND) || (NC_MUTANT(DROPPED_FORGOTTEN) && flight->background))
-			continue;
 		if (!flight->background)
 			nc_flight_append(&again, flight);
-		else if (why == NC_CONN_END_RETIRED)
-			nc_flight_append(&later, flight);
-		else
+		/* nobody waits: it is not asked again, unless we have only replaced the connection */
+		else if (why != NC_CONN_END_RETIRED)
 			net->host.dropped(net->host.ctx, flight, reason);
+		else if (nc_pool_queue_of(pool, flight) == &pool->promoted)
+			nc_flight_append(&awaited, flight);
+		else
+			nc_flight_append(&later, flight);
 	}
+	/* to the front: they are older than what is queued */
 	nc_flight_prepend_list(&pool->foreground, &again);
+	nc_flight_prepend_list(&pool->promoted, &awaited);
 	nc_flight_prepend_list(&pool->background, &later);
 }
 
+/* The last one takes its place: who walks the list and may end one walks it backwards. */
 static void
 detach(NcPool *pool, NcConn *c)
 {
@@ -220,8 +237,11 @@ nc_pool_conn_ended(NcPool *pool, NcConn *c, NcConnEnd why, const char *reason)
 {
 	detach(pool, c);
 	take_back(pool, &c->in_flight, why, reason);
+	/* our own wish: no failure to be counted, told or waited after */
 	if (why == NC_CONN_END_RETIRED)
 		return;
+	/* whoever answers next may have less WAL */
+	pool->replayed = 0;
 	/* A silent connection says nothing about the next: its requests move at once. */
 	if (why != NC_CONN_END_SILENT)
 		back_off(pool, c, why);
@@ -230,11 +250,11 @@ nc_pool_conn_ended(NcPool *pool, NcConn *c, NcConnEnd why, const char *reason)
 
 /* ---- choosing and opening connections ---- */
 
-/* Of the connections of a shard so many may be for bulk. */
+/* Of the connections of a shard so many may be for bulk: a quarter or one, never the only one. */
 static uint32_t
 bulk_max(const NcPool *pool)
 {
-	uint32_t	max = pool->net->settings.conns_max;
+	uint32_t	max = pool->net->settings.connections_per_shard_max;
 
 	return max < 2 ? 0 : max < 8 ? 1 : max / 4;
 }
@@ -245,7 +265,7 @@ count_ready(const NcPool *pool, bool bulk)
 	uint32_t	n = 0;
 
 	for (uint32_t i = 0; i < pool->nconns; i++)
-		if (pool->conns[i]->bulk == bulk && pool->conns[i]->state == NC_CONN_READY)
+		if (pool->conns[i]->bulk == bulk && pool->conns[i]->state == NC_CONN_READY && !pool->conns[i]->stalled)
 			n++;
 	return n;
 }
@@ -262,10 +282,10 @@ depth_limit(const NcConn *c, const NcFlight *flight)
 		return c->depth;
 	if (flight->background && c->depth > 1)
 		return c->depth / 2;
-	return c->depth < c->net->settings.depth ? c->depth : c->net->settings.depth;
+	return c->depth < c->net->settings.depth_max ? c->depth : c->net->settings.depth_max;
 }
 
-/* The least loaded connection of a kind with room. */
+/* The least loaded connection of a kind with room, if it makes progress. */
 static NcConn *
 least_loaded(const NcPool *pool, const NcFlight *flight, bool bulk)
 {
@@ -275,7 +295,7 @@ least_loaded(const NcPool *pool, const NcFlight *flight, bool bulk)
 	{
 		NcConn	   *c = pool->conns[i];
 
-		if (c->bulk == bulk && nc_conn_has_room(c, depth_limit(c, flight)) &&
+		if (c->bulk == bulk && !c->stalled && nc_conn_has_room(c, depth_limit(c, flight)) &&
 			(best == NULL || c->in_flight.count < best->in_flight.count))
 			best = c;
 	}
@@ -283,10 +303,11 @@ least_loaded(const NcPool *pool, const NcFlight *flight, bool bulk)
 }
 
 static NcConn *
-choose(NcPool *pool, const NcFlight *flight, NcConn *last, uint64_t last_group)
+choose_conn(NcPool *pool, const NcFlight *flight, NcConn *last, uint64_t last_group)
 {
 	NcConn	   *c;
 
+	/* the same range: where its neighbours went */
 	if (last != NULL && last_group == flight->group &&
 		nc_conn_has_room(last, depth_limit(last, flight)))
 		return last;
@@ -297,19 +318,22 @@ choose(NcPool *pool, const NcFlight *flight, NcConn *last, uint64_t last_group)
 	return c;
 }
 
-/* Hands sent bytes to the loop. A connection may end by it, and another take its place. */
-static void
-flush(NcPool *pool)
+void
+nc_pool_flush(NcPool *pool)
 {
+	/* backwards: an ended connection's place is taken by the last one, which was flushed already */
 	for (uint32_t i = pool->nconns; i-- > 0;)
 		nc_stream_flush(pool->conns[i]);
 }
 
-/* Has readahead as much on its way as those who wait allow? Its answers end that. */
+/*
+ * Has readahead as much on its way as those who wait allow? Its answers end that: with
+ * nothing on its way nothing would, so then it is never held back.
+ */
 static bool
 held_back(const NcPool *pool)
 {
-	return pool->net->settings.yields && pool->background_sent > 0 &&
+	return pool->net->settings.readahead_yields && pool->background_sent > 0 &&
 		pool->background_sent >= nc_yield_limit(&pool->yield, pool->net->now_us);
 }
 
@@ -324,7 +348,8 @@ serve(NcPool *pool, NcFlightList *queue)
 	{
 		NcFlight   *flight = queue->head;
 
-		if (!NC_MUTANT(SEND_CANCELLED) && !host->keep(host->ctx, flight))
+		/* asked as late as can be: a request whose client has left costs a page server nothing */
+		if (!host->keep(host->ctx, flight))
 		{
 			nc_flight_pop(queue);
 			host->unwanted(host->ctx, flight);
@@ -332,7 +357,7 @@ serve(NcPool *pool, NcFlightList *queue)
 		}
 		if (flight->background && held_back(pool))
 			break;
-		c = choose(pool, flight, c, group);
+		c = choose_conn(pool, flight, c, group);
 		if (c == NULL)
 			break;
 		group = flight->group;
@@ -350,6 +375,7 @@ treat_as_foreground(NcPool *pool)
 	while ((flight = nc_flight_pop(&pool->promoted)) != NULL)
 	{
 		flight->background = false;
+		flight->promoted = true;
 		nc_flight_append(&pool->foreground, flight);
 	}
 }
@@ -383,8 +409,9 @@ nc_pool_sweep(NcPool *pool)
 static NcConn *
 free_row(NcNet *net)
 {
-	for (uint32_t i = 0; i < net->settings.conns_total; i++)
+	for (uint32_t i = 0; i < net->settings.connections_max; i++)
 	{
+		/* not CLOSING: the kernel may still write to the buffers of such a one */
 		if (net->conns[i].state == NC_CONN_UNUSED)
 		{
 			if (i >= net->conns_used)
@@ -402,7 +429,7 @@ rows_to_spare(const NcNet *net)
 	uint32_t	unused = 0;
 	uint32_t	without = 0;
 
-	for (uint32_t i = 0; i < net->settings.conns_total; i++)
+	for (uint32_t i = 0; i < net->settings.connections_max; i++)
 		unused += net->conns[i].state == NC_CONN_UNUSED;
 	for (uint32_t i = 0; i < net->npools; i++)
 		without += net->pools[i]->nconns == 0;
@@ -435,6 +462,18 @@ add_conn(NcPool *pool, bool bulk)
 	return true;
 }
 
+void
+nc_pool_add_spare(NcPool *pool)
+{
+	if (pool->net->closing || pool->nconns >= pool->net->settings.connections_per_shard_max || !rows_to_spare(pool->net))
+		return;
+	/* one is coming already, and a copy can go there */
+	for (uint32_t i = 0; i < pool->nconns; i++)
+		if (pool->conns[i]->state != NC_CONN_READY)
+			return;
+	(void) add_conn(pool, false);
+}
+
 /*
  * Address to connect to: *hostaddr is NULL when libpq needs none.  False while
  * the name is being resolved, or when it cannot be.
@@ -458,11 +497,13 @@ pool_address(NcPool *pool, const char **hostaddr)
 	if (pool->resolve == NULL)
 	{
 		pool->resolved_us = 0;
+		/* its end writes to the eventfd, so the turn that finds it done comes by itself */
 		pool->resolve = nc_resolve_start(pool->parts.host, net->wake_fd);
 		return false;
 	}
 	if (pool->resolved_us == 0 || nc_resolve_count(pool->resolve) == 0)
 		return false;
+	/* in turn: an address that is dead must not be the only one tried */
 	*hostaddr = nc_resolve_address(pool->resolve,
 								   pool->attempts % nc_resolve_count(pool->resolve));
 	return true;
@@ -531,7 +572,7 @@ start_waiting(NcPool *pool)
 static uint32_t
 count_kind(const NcPool *pool, bool bulk, uint32_t *coming_room)
 {
-	uint32_t	depth = bulk ? NC_CONN_BULK_DEPTH : pool->net->settings.depth;
+	uint32_t	depth = bulk ? NC_CONN_BULK_DEPTH : pool->net->settings.depth_max;
 	uint32_t	n = 0;
 
 	*coming_room = 0;
@@ -552,33 +593,33 @@ count_kind(const NcPool *pool, bool bulk, uint32_t *coming_room)
  * all that stand are full, as many as those requests fill.
  */
 static void
-grow_kind(NcPool *pool, bool bulk, uint32_t most)
+grow_pool_kind(NcPool *pool, bool bulk, uint32_t most)
 {
 	uint32_t	queued = bulk ? pool->promoted.count + pool->background.count : pool->foreground.count;
 	uint32_t	coming;
 	uint32_t	n = count_kind(pool, bulk, &coming);
 
-	while (n < most && pool->nconns < pool->net->settings.conns_max &&
+	while (n < most && pool->nconns < pool->net->settings.connections_per_shard_max &&
 		   (pool->nconns == 0 || queued > coming))
 	{
 		if ((pool->nconns > 0 && !rows_to_spare(pool->net)) || !add_conn(pool, bulk))
 			return;
 		n++;
-		coming += bulk ? NC_CONN_BULK_DEPTH : pool->net->settings.depth;
+		coming += bulk ? NC_CONN_BULK_DEPTH : pool->net->settings.depth_max;
 	}
 }
 
 static void
-grow(NcPool *pool)
+grow_pool(NcPool *pool)
 {
 	uint32_t	bulk = bulk_max(pool);
 
 	if (pool->net->closing)
 		return;
-	grow_kind(pool, false, pool->net->settings.conns_max - bulk);
+	grow_pool_kind(pool, false, pool->net->settings.connections_per_shard_max - bulk);
 	/* a cap of one connection: it serves both */
 	if (!held_back(pool))
-		grow_kind(pool, true, bulk);
+		grow_pool_kind(pool, true, bulk);
 }
 
 void
@@ -592,15 +633,17 @@ nc_pool_turn(NcPool *pool)
 			treat_as_foreground(pool);
 		serve(pool, &pool->foreground);
 		serve(pool, &pool->promoted);
+		/* while somebody waits for room, what nobody waits for takes none */
 		if (pool->foreground.head == NULL && pool->promoted.head == NULL)
 			serve(pool, &pool->background);
-		flush(pool);
+		/* one send for all that a connection got in this turn */
+		nc_pool_flush(pool);
 	}
 	if (pool->nconns == 0 || pool_queued(pool) > 0)
-		grow(pool);
+		grow_pool(pool);
 	if (pool->waiting)
 		start_waiting(pool);
 	/* an attempt may fail at once; the next one is seen to wait for its time */
 	if (pool->nconns == 0)
-		grow(pool);
+		grow_pool(pool);
 }

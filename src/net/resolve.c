@@ -21,6 +21,10 @@
 /* A resolver thread needs little; the default would reserve 8 MB of addresses. */
 #define RESOLVE_STACK_BYTES (256 * 1024)
 
+/*
+ * Written by the caller before the thread is made, then by the thread alone until it
+ * stores `done`; from then on by nobody, and the caller may read it.
+ */
 struct NcResolve
 {
 	_Atomic int holders;		/* 2 at the start: caller and thread */
@@ -35,6 +39,10 @@ struct NcResolve
 static void
 resolve_let_go(NcResolve *r)
 {
+	/*
+	 * Pairs with itself.  Release: what this holder did with it comes before the other
+	 * one frees it.  Acquire: who frees it is behind that.
+	 */
 	if (atomic_fetch_sub_explicit(&r->holders, 1, memory_order_acq_rel) == 1)
 		free(r);
 }
@@ -61,6 +69,7 @@ resolve_main(void *arg)
 	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
 	struct addrinfo *list = NULL;
 	int			rc = getaddrinfo(r->host, NULL, &hints, &list);
+	/* a copy, since r is read by the caller once it is done */
 	int			wake_fd = r->wake_fd;
 	uint64_t	one = 1;
 
@@ -116,6 +125,7 @@ nc_resolve_start(const char *host, int wake_fd)
 		return NULL;
 	memcpy(r->host, host, bytes);
 	atomic_init(&r->holders, 2);
+	/* its own: the caller's may be closed, and its number another file's, when the thread ends */
 	r->wake_fd = wake_fd >= 0 ? dup(wake_fd) : -1;
 	if (resolve_spawn(r) != 0)
 	{
@@ -130,6 +140,7 @@ nc_resolve_start(const char *host, int wake_fd)
 bool
 nc_resolve_done(NcResolve *r)
 {
+	/* pairs with the store in resolve_main(): who sees it sees addresses and error */
 	return atomic_load_explicit(&r->done, memory_order_acquire) != 0;
 }
 

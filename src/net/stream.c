@@ -24,10 +24,8 @@
 
 /* Moves what is unread to the front: the parser left less than the longest frame, so there is room. */
 static size_t
-make_room(NcConn *c)
+make_recv_room(NcConn *c)
 {
-	if (c->recv_start > 0 && NC_MUTANT(PARTIAL_FRAME))
-		c->recv_start = c->recv_end = 0;
 	if (c->recv_start > 0)
 	{
 		memmove(c->recv_buffer, c->recv_buffer + c->recv_start, c->recv_end - c->recv_start);
@@ -39,9 +37,9 @@ make_room(NcConn *c)
 }
 
 static void
-receive(NcConn *c)
+receive_bytes(NcConn *c)
 {
-	size_t		room = make_room(c);
+	size_t		room = make_recv_room(c);
 
 	if (c->tls != NULL)
 	{
@@ -54,7 +52,7 @@ receive(NcConn *c)
 }
 
 static void
-lost(NcConn *c, const char *doing, int error)
+conn_lost(NcConn *c, const char *doing, int error)
 {
 	char		reason[NC_CONN_ERROR_BYTES];
 
@@ -63,17 +61,15 @@ lost(NcConn *c, const char *doing, int error)
 }
 
 static void
-received(NcConn *c, size_t bytes)
+stream_received(NcConn *c, size_t bytes)
 {
 	c->recv_end += bytes;
-	if (NC_MUTANT(BYTES_ARE_PROGRESS))
-		c->progress_us = c->net->now_us;
 	nc_count(c->net->counters, NC_COUNTER_RECEIVES, 1);
 	nc_count(c->net->counters, NC_COUNTER_BYTES_RECEIVED, bytes);
 }
 
 static void
-tls_lost(NcConn *c, const NcTlsFault *fault)
+stream_tls_lost(NcConn *c, const NcTlsFault *fault)
 {
 	nc_conn_end(c, NC_CONN_END_LOST, fault->text[0] != '\0' ? fault->text :
 				"the server closed the connection");
@@ -84,19 +80,19 @@ tls_lost(NcConn *c, const NcTlsFault *fault)
  * which polling the socket does not show, so nothing of it is ever left behind.
  */
 static void
-tls_receive(NcConn *c)
+stream_tls_receive(NcConn *c)
 {
 	NcTlsFault	fault;
 	bool		wants_write = false;
 
 	for (int reads = 0; reads < TLS_READS_PER_TURN || nc_tls_pending(c->tls); reads++)
 	{
-		size_t		room = make_room(c);
+		size_t		room = make_recv_room(c);
 		ssize_t		n = nc_tls_read(c->tls, c->recv_buffer + c->recv_end, room, &fault);
 
 		if (n < 0)
 		{
-			tls_lost(c, &fault);
+			stream_tls_lost(c, &fault);
 			return;
 		}
 		if (n == 0)
@@ -105,7 +101,7 @@ tls_receive(NcConn *c)
 			wants_write = nc_tls_wants_write(c->tls);
 			break;
 		}
-		received(c, (size_t) n);
+		stream_received(c, (size_t) n);
 		if (!nc_conn_parse(c))
 			return;
 	}
@@ -113,7 +109,7 @@ tls_receive(NcConn *c)
 	nc_stream_flush(c);
 }
 
-/* Takes bytes that were sent out of the send buffer. */
+/* Takes bytes that were sent out of the send buffer. It moves: no send may be under way. */
 static void
 sent_bytes(NcConn *c, size_t bytes)
 {
@@ -125,7 +121,7 @@ sent_bytes(NcConn *c, size_t bytes)
 }
 
 static void
-tls_flush(NcConn *c)
+stream_tls_flush(NcConn *c)
 {
 	NcTlsFault	fault;
 	ssize_t		n = 1;
@@ -139,7 +135,7 @@ tls_flush(NcConn *c)
 			sent_bytes(c, (size_t) n);
 	}
 	if (n < 0)
-		tls_lost(c, &fault);
+		stream_tls_lost(c, &fault);
 	else if (n == 0)
 		nc_loop_poll(c->net->loop, &c->out_op, c->fd, POLLOUT);
 }
@@ -156,7 +152,7 @@ plain_flush(NcConn *c)
 
 	if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
 	{
-		lost(c, "sending", errno);
+		conn_lost(c, "sending", errno);
 		return;
 	}
 	if (n > 0)
@@ -172,17 +168,18 @@ plain_flush(NcConn *c)
 void
 nc_stream_flush(NcConn *c)
 {
+	/* a send under way holds the buffer, and goes on with what was appended when it is complete */
 	if (c->state != NC_CONN_READY || c->out_op.state != NC_OP_IDLE ||
 		c->send_start == c->send_end)
 		return;
 	if (c->tls != NULL)
-		tls_flush(c);
+		stream_tls_flush(c);
 	else
 		plain_flush(c);
 }
 
 static void
-sent(NcConn *c, size_t bytes)
+stream_sent(NcConn *c, size_t bytes)
 {
 	nc_count(c->net->counters, NC_COUNTER_SENDS, 1);
 	sent_bytes(c, bytes);
@@ -199,18 +196,18 @@ nc_stream_in_complete(NcOp *op)
 	else if (c->state != NC_CONN_READY)
 		nc_conn_handshake_event(c);
 	else if (c->tls != NULL)
-		tls_receive(c);
+		stream_tls_receive(c);
 	else if (op->result == 0)
 		nc_conn_end(c, NC_CONN_END_LOST, "the server closed the connection");
 	else if (op->result == -EINTR || op->result == -EAGAIN)
-		receive(c);
+		receive_bytes(c);
 	else if (op->result < 0)
-		lost(c, "receiving", -op->result);
+		conn_lost(c, "receiving", -op->result);
 	else
 	{
-		received(c, (size_t) op->result);
+		stream_received(c, (size_t) op->result);
 		if (nc_conn_parse(c))
-			receive(c);
+			receive_bytes(c);
 	}
 }
 
@@ -222,13 +219,13 @@ nc_stream_out_complete(NcOp *op)
 	if (c->state == NC_CONN_CLOSING)
 		nc_conn_closing_event(c);
 	else if (c->tls != NULL)
-		tls_flush(c);
+		stream_tls_flush(c);
 	else if (op->result == -EINTR || op->result == -EAGAIN)
 		nc_stream_flush(c);
 	else if (op->result < 0)
-		lost(c, "sending", -op->result);
+		conn_lost(c, "sending", -op->result);
 	else
-		sent(c, (size_t) op->result);
+		stream_sent(c, (size_t) op->result);
 }
 
 /*
@@ -264,5 +261,5 @@ nc_stream_begin(NcConn *c)
 		return;
 	if (c->tls == NULL)
 		nc_loop_adopt(c->net->loop, c->fd);
-	receive(c);
+	receive_bytes(c);
 }

@@ -1,46 +1,16 @@
 /*
  * clients.c
- *	  How many connections each client address has, over all workers.
+ *	  How many connections each client has, over all workers.
  *
  * Each worker counts its own sessions in a table in shared memory that only it
  * writes; everybody adds up all of them.  So nothing is locked, and two workers
  * that accept at the same moment may together go one beyond the limit.
+ *
+ * Who logs in when all places are taken gets one: somebody of the address that has
+ * most connections leaves, so who floods displaces himself, and a compute gets in.  Who
+ * is in another worker is asked to leave there, which takes a sweep of it at most.
  */
 #include "page_service.h"
-
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-
-#include "common/hashfn.h"
-
-/* Fills in address and key of the peer; an unknown one shares the key of all unknown ones. */
-void
-nc_svc_client_identify(NcSvcSession *s)
-{
-	struct sockaddr_storage peer = {0};
-	socklen_t	bytes = sizeof(peer);
-	const struct sockaddr_in *v4 = (const struct sockaddr_in *) &peer;
-	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *) &peer;
-	char		host[INET6_ADDRSTRLEN] = "?";
-	uint64		key = 0;
-
-	if (getpeername(s->fd, (struct sockaddr *) &peer, &bytes) == 0 && peer.ss_family == AF_INET)
-	{
-		inet_ntop(AF_INET, &v4->sin_addr, host, sizeof(host));
-		snprintf(s->address, sizeof(s->address), "%s:%d", host, ntohs(v4->sin_port));
-		key = hash_bytes_extended((const unsigned char *) &v4->sin_addr, sizeof(v4->sin_addr), 0);
-	}
-	else if (peer.ss_family == AF_INET6)
-	{
-		inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof(host));
-		snprintf(s->address, sizeof(s->address), "[%s]:%d", host, ntohs(v6->sin6_port));
-		key = hash_bytes_extended((const unsigned char *) &v6->sin6_addr, sizeof(v6->sin6_addr), 0);
-	}
-	else
-		strlcpy(s->address, "an unknown address", sizeof(s->address));
-	s->client = key | 1;
-}
 
 uint32
 nc_svc_client_sessions(uint64 client)
@@ -62,7 +32,7 @@ nc_svc_client_sessions(uint64 client)
 
 /* This worker's entry of a client, or of nobody (client 0); NULL if there is none. */
 static NcSvcClient *
-find(uint64 client)
+find_client(uint64 client)
 {
 	for (int n = 0; n < NC_SVC_CLIENTS; n++)
 	{
@@ -74,13 +44,94 @@ find(uint64 client)
 	return NULL;
 }
 
+/* Connections of the address that has most. */
+uint32
+nc_svc_client_most(void)
+{
+	uint32		most = 0;
+
+	for (int i = 0; i < nc_svc_workers; i++)
+	{
+		for (int n = 0; n < NC_SVC_CLIENTS; n++)
+		{
+			uint64		key = pg_atomic_read_u64(&nc_svc_shared->workers[i].clients[n].key);
+
+			if (key != 0)
+				most = Max(most, nc_svc_client_sessions(key));
+		}
+	}
+	return most;
+}
+
+/* Connections in this worker of the addresses that have most, without those that are to leave already. */
+static int
+in_worker(NcSvcWorkerState *worker, uint32 most)
+{
+	int			total = 0;
+
+	for (int n = 0; n < NC_SVC_CLIENTS; n++)
+	{
+		uint64		key = pg_atomic_read_u64(&worker->clients[n].key);
+
+		if (key != 0 && nc_svc_client_sessions(key) >= most)
+			total += pg_atomic_read_u32(&worker->clients[n].sessions);
+	}
+	return total - (int) pg_atomic_read_u32(&worker->displace);
+}
+
+/* Where there are most; not here if the newcomer is the only one. */
+static void
+ask_to_leave(void)
+{
+	uint32		most = nc_svc_client_most();
+	NcSvcWorkerState *where = nc_svc_self();
+	int			there = in_worker(where, most);
+
+	if (there < 2)
+		there = 0;
+	for (int i = 0; i < nc_svc_workers; i++)
+	{
+		int			n = in_worker(&nc_svc_shared->workers[i], most);
+
+		if (n > there)
+		{
+			where = &nc_svc_shared->workers[i];
+			there = n;
+		}
+	}
+	pg_atomic_fetch_add_u32(&where->displace, 1);
+}
+
+void
+nc_svc_client_logged_in(NcSvcSession *s)
+{
+	uint32		total = 0;
+
+	s->counted = true;
+	pg_atomic_write_u32(&nc_svc_self()->logged_in, pg_atomic_read_u32(&nc_svc_self()->logged_in) + 1);
+	for (int i = 0; i < nc_svc_workers; i++)
+		total += pg_atomic_read_u32(&nc_svc_shared->workers[i].logged_in) -
+			pg_atomic_read_u32(&nc_svc_shared->workers[i].displace);
+	if ((int32) total > nc_svc_max_connections)
+		ask_to_leave();
+}
+
+/* It is gone, or has been told to leave. */
+void
+nc_svc_client_leaves(NcSvcSession *s)
+{
+	if (s->counted)
+		pg_atomic_write_u32(&nc_svc_self()->logged_in, pg_atomic_read_u32(&nc_svc_self()->logged_in) - 1);
+	s->counted = false;
+}
+
 /* With the table full, clients beyond it are not counted; max_connections holds for them. */
 void
 nc_svc_client_add(NcSvcSession *s)
 {
-	NcSvcClient *c = find(s->client);
+	NcSvcClient *c = find_client(s->client);
 
-	if (c == NULL && (c = find(0)) != NULL)
+	if (c == NULL && (c = find_client(0)) != NULL)
 		pg_atomic_write_u64(&c->key, s->client);
 	if (c == NULL)
 		s->client = 0;
@@ -91,13 +142,14 @@ nc_svc_client_add(NcSvcSession *s)
 void
 nc_svc_client_remove(NcSvcSession *s)
 {
-	NcSvcClient *c = s->client == 0 ? NULL : find(s->client);
+	NcSvcClient *c = s->client == 0 ? NULL : find_client(s->client);
 
 	if (c == NULL)
 		return;
 	pg_atomic_write_u32(&c->sessions, pg_atomic_read_u32(&c->sessions) - 1);
 	if (pg_atomic_read_u32(&c->sessions) == 0)
 		pg_atomic_write_u64(&c->key, 0);
+	s->client = 0;
 }
 
 /* The slot in shared memory outlives the process. */

@@ -24,6 +24,7 @@
 
 #include <limits.h>
 
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 #define RULES_MAX 16
@@ -122,6 +123,9 @@ static void
 assign_rules(const char *value, void *extra)
 {
 	(void) parse_rules(value, rules, &nrules);
+	/* each process comes to a reload in its own time, and a test waits for those it needs */
+	if (IsUnderPostmaster)
+		ereport(LOG, (errmsg("fault rules of this process: \"%s\"", value)));
 }
 
 void
@@ -149,9 +153,9 @@ next_fault(void)
 }
 
 static void
-answer_error(NcSvcSession *s, const NcPsRequest *req, const char *text)
+answer_fault(NcSvcSession *s, const NcPsRequest *req, const char *text)
 {
-	NcWriter	w = nc_svc_session_writer(s);
+	NcWriter	w = nc_visitor_writer(&s->v);
 	uint8_t    *length_at = nc_frame_begin(&w, 'd');
 	NcPsResponse resp = {
 		.tag = NC_RESP_ERROR,
@@ -164,7 +168,7 @@ answer_error(NcSvcSession *s, const NcPsRequest *req, const char *text)
 
 	nc_ps_response_encode(&w, s->version, &resp);
 	nc_frame_end(&w, length_at);
-	nc_svc_session_commit(s, &w);
+	nc_visitor_commit(&s->v, &w);
 }
 
 NcSvcFault
@@ -177,13 +181,13 @@ nc_svc_fault(NcSvcSession *s, const NcPsRequest *req)
 	switch (r->fault)
 	{
 		case NC_SVC_FAULT_NOT_READY:
-			answer_error(s, req, "not ready: injected");
+			answer_fault(s, req, "not ready: injected");
 			break;
 		case NC_SVC_FAULT_WRONG_SHARD:
-			answer_error(s, req, "wrong shard: injected");
+			answer_fault(s, req, "wrong shard: injected");
 			break;
 		case NC_SVC_FAULT_ERROR:
-			answer_error(s, req, "Read error: injected");
+			answer_fault(s, req, "Read error: injected");
 			break;
 		case NC_SVC_FAULT_RECONNECT:
 			nc_svc_session_end(s, "ERROR", "08006", "reconnect: injected");

@@ -183,7 +183,7 @@ nc_svc_gate_enter(void)
 	generation = pg_atomic_read_u64(&nc_svc_shared->generation);
 	if (generation != seen_generation)
 	{
-		smgrcloseall();
+		nc_svc_close_all();
 		seen_generation = generation;
 	}
 	return generation;
@@ -197,6 +197,14 @@ nc_svc_gate_leave(void)
 
 /* ---- lazy replay ---- */
 
+static void
+wake_startup(void)
+{
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&nc_svc_shared->startup_waits) != 0)
+		SetLatch(nc_svc_shared->startup_latch);
+}
+
 void
 nc_svc_demand(XLogRecPtr lsn)
 {
@@ -207,9 +215,16 @@ nc_svc_demand(XLogRecPtr lsn)
 		if (pg_atomic_compare_exchange_u64(&nc_svc_shared->demanded_lsn, &known, lsn))
 			break;
 	}
-	pg_memory_barrier();
-	if (pg_atomic_read_u32(&nc_svc_shared->startup_waits) != 0)
-		SetLatch(nc_svc_shared->startup_latch);
+	wake_startup();
+}
+
+void
+nc_svc_demand_join(void)
+{
+	if (pg_atomic_read_u32(&nc_svc_shared->join_wanted) != 0)
+		return;
+	pg_atomic_write_u32(&nc_svc_shared->join_wanted, 1);
+	wake_startup();
 }
 
 /* Must the record wait?  Until consistency is reached nothing could demand it. */
@@ -217,6 +232,7 @@ static bool
 lazy_holds_back(XLogReaderState *record)
 {
 	return nc_svc_lazy_replay && reachedConsistency && !IsPromoteSignaled() &&
+		pg_atomic_read_u32(&nc_svc_shared->join_wanted) == 0 &&
 		pg_atomic_read_u64(&nc_svc_shared->demanded_lsn) <= record->ReadRecPtr;
 }
 
@@ -273,6 +289,7 @@ redo_gated(XLogReaderState *record)
 		pg_atomic_write_u32(&nc_svc_shared->consistent, 1);
 	if (lazy_holds_back(record))
 		lazy_wait(record);
+	nc_svc_evidence_before(record);
 	if (removes_files(record))
 	{
 		gate_close();
@@ -281,11 +298,16 @@ redo_gated(XLogReaderState *record)
 	}
 	else
 		redo(record);
+	nc_svc_evidence_note(record);
+	nc_svc_file_copy_note(record);
 }
 
 void
 nc_svc_gate_install(void)
 {
+	/* run when redo ends, before anything else of the end of recovery; free in this one */
+	Assert(RmgrTable[RM_XLOG_ID].rm_cleanup == NULL);
+	RmgrTable[RM_XLOG_ID].rm_cleanup = nc_svc_identity_refuse_promotion;
 	for (int id = 0; id <= RM_MAX_ID; id++)
 	{
 		if (RmgrTable[id].rm_name == NULL || RmgrTable[id].rm_redo == NULL)

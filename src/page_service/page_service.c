@@ -3,9 +3,10 @@
  *	  Module entry: settings, shared memory and workers of the page service.
  *
  * _PG_init runs in the postmaster while libraries are preloaded.  It refuses a
- * configuration that would expose pages to the network without authentication;
- * everything that can fail later (a port in use, a server that is no standby) is
- * the workers' business and never keeps the server from starting.
+ * configuration that would expose pages to the network without authentication,
+ * and a directory that is not a standby's; everything that can fail later (a port
+ * in use, a promotion) is the workers' business and never keeps the server from
+ * starting.
  */
 #include "page_service.h"
 
@@ -19,7 +20,12 @@
 #include "storage/shmem.h"
 #include "utils/guc.h"
 
+#include "access/xlogrecovery.h"
 #include "compat.h"
+#include "nc/safety/directory.h"
+#include "nc/safety/environment.h"
+#include "nc/safety/settings.h"
+#include "nc/shard/shard_map.h"
 
 PG_MODULE_MAGIC;
 
@@ -35,11 +41,15 @@ int			nc_svc_max_requests_per_second;
 char	   *nc_svc_ssl_cert_file;
 char	   *nc_svc_ssl_key_file;
 bool		nc_svc_require_ssl;
+bool		nc_svc_allow_token_in_clear;
+bool		nc_svc_had_certificate = false;
 char	   *nc_svc_auth_public_key_file;
 char	   *nc_svc_tenant_id;
 char	   *nc_svc_timeline_id;
 bool		nc_svc_lazy_replay;
 bool		nc_svc_allow_unauthenticated;
+bool		nc_svc_allow_any_primary;
+bool		nc_svc_allow_unsafe;
 int			nc_svc_wait_lsn_timeout;
 int			nc_svc_idle_timeout;
 int			nc_svc_shard_count;
@@ -58,7 +68,7 @@ extern PGDLLEXPORT void _PG_init(void);
 
 /* Empty, or 32 hexadecimal digits. */
 static bool
-check_id(char **newval, void **extra, GucSource source)
+check_service_id(char **newval, void **extra, GucSource source)
 {
 	size_t		digits = strspn(*newval, "0123456789abcdefABCDEF");
 
@@ -69,7 +79,7 @@ check_id(char **newval, void **extra, GucSource source)
 }
 
 static bool
-check_listen_addresses(char **newval, void **extra, GucSource source)
+check_service_addresses(char **newval, void **extra, GucSource source)
 {
 	if ((*newval)[strspn(*newval, ", \t")] != '\0')
 		return true;
@@ -83,7 +93,7 @@ define_network_settings(void)
 	DefineCustomStringVariable(LIBRARY ".listen_addresses",
 							   "Addresses the page service listens on.", NULL,
 							   &nc_svc_listen_addresses, "127.0.0.1", PGC_POSTMASTER, 0,
-							   check_listen_addresses, NULL, NULL);
+							   check_service_addresses, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".port", "Port the page service listens on.", NULL,
 							&nc_svc_port, 64000, 1, 65535, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable(LIBRARY ".allow_unauthenticated",
@@ -94,7 +104,8 @@ define_network_settings(void)
 							&nc_svc_workers, 2, 1, NC_SVC_WORKERS_MAX, PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".max_connections",
-							"Largest number of page service clients.", NULL,
+							"Largest number of page service clients that have logged in.",
+							"One more displaces the most idle one of the address that has most.",
 							&nc_svc_max_connections, 500, 1, 10000, PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".max_connections_per_client",
@@ -114,15 +125,27 @@ define_network_settings(void)
 							NULL, NULL, NULL);
 }
 
+/* Also runs in the postmaster, whose memory every later process begins with. */
+static void
+assign_service_cert_file(const char *newval, void *extra)
+{
+	nc_svc_had_certificate = nc_svc_had_certificate || newval[0] != '\0';
+}
+
 static void
 define_security_settings(void)
 {
 	DefineCustomStringVariable(LIBRARY ".ssl_cert_file", "Certificate (chain) shown to clients.",
 							   "Empty: TLS is not offered.", &nc_svc_ssl_cert_file, "",
-							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, assign_service_cert_file,
+							   NULL);
 	DefineCustomStringVariable(LIBRARY ".ssl_key_file", "Private key of the certificate.", NULL,
 							   &nc_svc_ssl_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
+	DefineCustomBoolVariable(LIBRARY ".allow_token_in_clear",
+							 "Sends the token of primary_conninfo also to machines whose certificate is not verified.",
+							 NULL, &nc_svc_allow_token_in_clear, false, PGC_POSTMASTER, 0,
+							 NULL, NULL, NULL);
 	DefineCustomBoolVariable(LIBRARY ".require_ssl",
 							 "Refuses clients without TLS, if there is a certificate.", NULL,
 							 &nc_svc_require_ssl, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
@@ -136,38 +159,74 @@ define_security_settings(void)
 static void
 define_serving_settings(void)
 {
+	DefineCustomBoolVariable(LIBRARY ".allow_unsafe",
+							 "Allows settings of the server with which pages can be lost or wrong.", NULL,
+							 &nc_svc_allow_unsafe, false, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable(LIBRARY ".tenant_id", "Tenant whose pages are served.",
 							   "Empty accepts every tenant.", &nc_svc_tenant_id, "",
-							   PGC_SIGHUP, 0, check_id, NULL, NULL);
+							   PGC_SIGHUP, 0, check_service_id, NULL, NULL);
 	DefineCustomStringVariable(LIBRARY ".timeline_id", "Timeline whose pages are served.",
 							   "Empty accepts every timeline.", &nc_svc_timeline_id, "",
-							   PGC_SIGHUP, 0, check_id, NULL, NULL);
+							   PGC_SIGHUP, 0, check_service_id, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".wait_lsn_timeout",
 							"Time a request waits for WAL before it is answered with an error.",
 							NULL, &nc_svc_wait_lsn_timeout, 300 * 1000, 1, INT_MAX, PGC_SIGHUP,
 							GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomBoolVariable(LIBRARY ".allow_any_primary",
+							 "Follows a server that is no compute with a WAL feed.",
+							 "Nothing then tells whether their histories are the same.",
+							 &nc_svc_allow_any_primary, false, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable(LIBRARY ".lazy_replay",
 							 "Replays WAL only as far as requests demand (a test aid).", NULL,
 							 &nc_svc_lazy_replay, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".shard_count", "Number of shards of the tenant.",
-							"0 serves every block.", &nc_svc_shard_count, 0, 0, 128, PGC_SIGHUP, 0,
+							"0 serves every block.", &nc_svc_shard_count, 0, 0, NC_SHARDS_MAX, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".shard_number", "Which shard is served.", NULL,
-							&nc_svc_shard_number, 0, 0, 127, PGC_SIGHUP, 0, NULL, NULL, NULL);
+							&nc_svc_shard_number, 0, 0, NC_SHARDS_MAX - 1, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".stripe_size", "Blocks per stripe, if there are shards.",
 							NULL, &nc_svc_stripe_size, 0, 0, INT_MAX, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 }
 
+/*
+ * What a page server loses, or takes for right although it is not, is lost for good:
+ * compute and page servers have one copy of each page. WAL comes from the compute
+ * alone, and all of it.
+ */
+static const NcSafeSetting safe_settings[] = {
+	{"fsync", "on", NULL,
+	"After a crash this server would lack WAL that it has confirmed, and the compute keeps it no longer."},
+	{"zero_damaged_pages", "off", NULL,
+	"A damaged page would be replaced by an empty one, and the empty one served."},
+	{"ignore_checksum_failure", "off", NULL,
+	"A damaged page would be served, with a checksum that is right."},
+	{"ignore_invalid_pages", "off", NULL,
+	"Replay would pass over changes of pages that it does not find."},
+	{"data_sync_retry", "off", NULL,
+	"What a failed fsync has lost would be taken for written."},
+	{"restore_command", "", NULL,
+	"WAL from elsewhere may be of another history than the compute's."},
+	{"recovery_target", "", NULL, "Replay would end before the compute's WAL does."},
+	{"recovery_target_lsn", "", NULL, "Replay would end before the compute's WAL does."},
+	{"recovery_target_name", "", NULL, "Replay would end before the compute's WAL does."},
+	{"recovery_target_time", "", NULL, "Replay would end before the compute's WAL does."},
+	{"recovery_target_xid", "", NULL, "Replay would end before the compute's WAL does."},
+	{"recovery_min_apply_delay", "0", NULL, "Every read of a page that was changed lately would wait for as long."},
+	{"promote_trigger_file", "", NULL,
+	"A page server that is promoted writes WAL of its own and can never be one again."},
+};
+
 static const char *const setting_names[] = {
-	LIBRARY ".listen_addresses", LIBRARY ".port", LIBRARY ".allow_unauthenticated",
+	LIBRARY ".listen_addresses", LIBRARY ".port", LIBRARY ".allow_unauthenticated", LIBRARY ".allow_unsafe",
+	LIBRARY ".allow_token_in_clear",
 	LIBRARY ".workers", LIBRARY ".max_connections", LIBRARY ".idle_timeout",
 	LIBRARY ".max_connections_per_client", LIBRARY ".max_requests_per_second",
 	LIBRARY ".ssl_cert_file", LIBRARY ".ssl_key_file", LIBRARY ".require_ssl",
 	LIBRARY ".auth_public_key_file",
 	LIBRARY ".tenant_id", LIBRARY ".timeline_id", LIBRARY ".wait_lsn_timeout",
 	LIBRARY ".lazy_replay", LIBRARY ".shard_count", LIBRARY ".shard_number",
-	LIBRARY ".stripe_size",
+	LIBRARY ".stripe_size", LIBRARY ".allow_any_primary",
 };
 
 /*
@@ -204,7 +263,7 @@ define_settings(void)
 static void
 refuse_open_network(void)
 {
-	if (nc_svc_listener_is_loopback(nc_svc_listen_addresses))
+	if (nc_listen_is_loopback(nc_svc_listen_addresses))
 		return;
 	if (nc_svc_auth_public_key_file[0] == '\0' && !nc_svc_allow_unauthenticated)
 		ereport(FATAL,
@@ -215,7 +274,14 @@ refuse_open_network(void)
 				 errhint("Set %s.auth_public_key_file, or %s.listen_addresses to 127.0.0.1, or, in a "
 						 "network that is closed by other means, %s.allow_unauthenticated to on.",
 						 LIBRARY, LIBRARY, LIBRARY)));
-	if (nc_svc_ssl_cert_file[0] == '\0' || !nc_svc_require_ssl)
+	nc_svc_warn_of_clear_text();
+}
+
+void
+nc_svc_warn_of_clear_text(void)
+{
+	if (!nc_listen_is_loopback(nc_svc_listen_addresses) &&
+		(!nc_svc_had_certificate || !nc_svc_require_ssl))
 		ereport(WARNING,
 				(errmsg("the page service does not insist on TLS: pages and tokens can be read on "
 						"the way to \"%s\"", nc_svc_listen_addresses),
@@ -235,14 +301,21 @@ request_shmem(void)
 }
 
 static void
-init_shared(NcSvcShared *shared)
+init_service_shared(NcSvcShared *shared)
 {
 	memset(shared, 0, sizeof(*shared));
 	pg_atomic_init_u64(&shared->generation, 0);
 	pg_atomic_init_u32(&shared->gate_closing, 0);
 	pg_atomic_init_u32(&shared->consistent, 0);
 	pg_atomic_init_u64(&shared->demanded_lsn, 0);
+	pg_atomic_init_u32(&shared->join_wanted, 0);
 	pg_atomic_init_u32(&shared->startup_waits, 0);
+	SpinLockInit(&shared->replayed_lock);
+	pg_atomic_init_u64(&shared->judged_lsn, 0);
+	pg_atomic_init_u32(&shared->unjudged, NC_UNJUDGED_NONE);
+	pg_atomic_init_u32(&shared->unjudged_kept, 0);
+	SpinLockInit(&shared->joins_lock);
+	pg_atomic_init_u32(&shared->joins_changes, 0);
 	shared->locks = GetNamedLWLockTranche(LIBRARY);
 	for (int i = 0; i < NC_SVC_WORKERS_MAX; i++)
 	{
@@ -252,11 +325,13 @@ init_shared(NcSvcShared *shared)
 			pg_atomic_init_u32(&shared->workers[i].clients[n].sessions, 0);
 		}
 		pg_atomic_init_u64(&shared->workers[i].refused, 0);
-		pg_atomic_init_u64(&shared->workers[i].throttled, 0);
+		pg_atomic_init_u64(&shared->workers[i].over_rate, 0);
 		pg_atomic_init_u64(&shared->workers[i].pages, 0);
 		pg_atomic_init_u64(&shared->workers[i].requests, 0);
 		pg_atomic_init_u64(&shared->workers[i].errors, 0);
 		pg_atomic_init_u32(&shared->workers[i].sessions, 0);
+		pg_atomic_init_u32(&shared->workers[i].logged_in, 0);
+		pg_atomic_init_u32(&shared->workers[i].displace, 0);
 		pg_atomic_init_u32(&shared->workers[i].waiting, 0);
 	}
 }
@@ -271,7 +346,7 @@ startup_shmem(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	nc_svc_shared = ShmemInitStruct(LIBRARY, sizeof(NcSvcShared), &found);
 	if (!found)
-		init_shared(nc_svc_shared);
+		init_service_shared(nc_svc_shared);
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -294,6 +369,17 @@ register_worker(int index)
 	RegisterBackgroundWorker(&worker);
 }
 
+/*
+ * Tablespaces of a compute have no location: they are directories in pg_tblspc.  The
+ * server makes and drops them in redo as it is told, but at a later start recovery
+ * would take them for leftovers and PANIC.  Nothing can lift this in a file.
+ */
+static void
+take_directories_for_tablespaces(void)
+{
+	SetConfigOption("allow_in_place_tablespaces", "on", PGC_POSTMASTER, PGC_S_OVERRIDE);
+}
+
 void
 _PG_init(void)
 {
@@ -303,9 +389,17 @@ _PG_init(void)
 				 errmsg("%s must be preloaded", LIBRARY),
 				 errhint("Add it to shared_preload_libraries and restart the server.")));
 
+	nc_environment_forget("They would change what primary_conninfo means.");
 	define_settings();
+	nc_directory_check_upgrade("page server");
+	nc_directory_check_standby();
+	nc_directory_check_reset("page server", nc_svc_allow_unsafe);
+	nc_directory_check_checksums("page server", LIBRARY ".checksums");
+	nc_safe_settings(safe_settings, lengthof(safe_settings), LIBRARY ".allow_unsafe", nc_svc_allow_unsafe);
 	refuse_open_network();
-	nc_svc_guard_check_files();
+	nc_svc_check_primary_conninfo(PrimaryConnInfo, FATAL);
+	nc_svc_door_check_files();
+	nc_svc_identity_start();
 
 	previous_shmem_request = shmem_request_hook;
 	shmem_request_hook = request_shmem;
@@ -315,4 +409,6 @@ _PG_init(void)
 	for (int i = 0; i < nc_svc_workers; i++)
 		register_worker(i);
 	nc_svc_gate_install();
+	nc_svc_join_install();
+	take_directories_for_tablespaces();
 }

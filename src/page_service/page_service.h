@@ -3,10 +3,10 @@
  *	  Private header of the page service: shared state, settings, sessions.
  *
  * The service consists of N background workers of a standby.  Each runs one
- * event loop (worker.c) over its own sockets (listener.c) and sessions
- * (session.c; login.c for their beginning, channel.c for their bytes), and reads
+ * loop (worker.c) over its own door (door.c) and sessions (session.c), and reads
  * pages through shared buffers (page_source.c).  The startup process takes part
- * through wrapped redo functions (gate.c).
+ * through wrapped redo functions (gate.c), the walreceiver through a wrapped table
+ * of its functions (join.c).
  */
 #ifndef NC_PAGE_SERVICE_H
 #define NC_PAGE_SERVICE_H
@@ -15,18 +15,17 @@
 
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
-#include "lib/ilist.h"
 #include "port/atomics.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
+#include "storage/spin.h"
 
-#include "nc/auth/guard.h"
 #include "nc/base/clock.h"
+#include "nc/identity/judge.h"
+#include "nc/serve/door.h"
 #include "nc/wire/pagestream.h"
-#include "nc/wire/session.h"
 
 #define NC_SVC_WORKERS_MAX 16
-#define NC_SVC_LISTENERS_MAX 8
 
 /* Clients of one worker that have not logged in; one more takes the place of the oldest. */
 #define NC_SVC_LOGINS_MAX 64
@@ -52,16 +51,23 @@ extern int	nc_svc_max_requests_per_second; /* of one connection; 0 = no limit */
 extern char *nc_svc_ssl_cert_file;
 extern char *nc_svc_ssl_key_file;
 extern bool nc_svc_require_ssl;
+extern bool nc_svc_allow_token_in_clear;
+extern bool nc_svc_had_certificate; /* one was set since the start of the server, now or before */
 extern char *nc_svc_auth_public_key_file;
 extern char *nc_svc_tenant_id;
 extern char *nc_svc_timeline_id;
 extern bool nc_svc_lazy_replay;
 extern bool nc_svc_allow_unauthenticated;
+extern bool nc_svc_allow_any_primary;
+extern bool nc_svc_allow_unsafe;
 extern int	nc_svc_wait_lsn_timeout;	/* ms */
 extern int	nc_svc_idle_timeout;	/* ms */
 extern int	nc_svc_shard_count;
 extern int	nc_svc_shard_number;
 extern int	nc_svc_stripe_size;
+
+/* A WARNING when tokens and pages may travel in clear text. */
+extern void nc_svc_warn_of_clear_text(void);
 
 /* ---- shared memory ---- */
 
@@ -72,19 +78,49 @@ typedef struct NcSvcClient
 	pg_atomic_uint32 sessions;
 } NcSvcClient;
 
-/* Written by its worker only, read by everyone for the status. */
+/* Written by its worker only, but for displace; read by everyone for the status. */
 typedef struct NcSvcWorkerState
 {
 	pg_atomic_uint64 refused;	/* clients that did not get in */
-	pg_atomic_uint64 throttled; /* times that a connection was over its request rate */
+	pg_atomic_uint64 over_rate; /* times that a connection was over its request rate */
 	pg_atomic_uint64 pages;		/* GetPage answers with a page */
 	pg_atomic_uint64 requests;	/* all page requests answered */
 	pg_atomic_uint64 errors;	/* answers with tag 103 */
 	pg_atomic_uint32 sessions;	/* open connections */
+	pg_atomic_uint32 logged_in; /* those of them that have logged in and are not asked to leave */
+	pg_atomic_uint32 displace;	/* so many of them shall leave; written by every worker */
 	pg_atomic_uint32 waiting;	/* connections whose first request waits for an LSN */
 	bool		listening;		/* under the listen lock */
 	NcSvcClient clients[NC_SVC_CLIENTS];
 } NcSvcWorkerState;
+
+/* Whom this page server follows, since the start. */
+typedef enum NcSvcStanding
+{
+	NC_SVC_STANDING_NEW,		/* has not joined yet */
+	NC_SVC_STANDING_JOINED,
+	NC_SVC_STANDING_ENDED		/* was promoted */
+} NcSvcStanding;
+
+/* Where the joins since the start have led. */
+typedef struct NcSvcJoins
+{
+	NcSvcStanding standing;
+	/* The last join, if it did not succeed: who was refused (none: nobody that has a name), and why. */
+	NcId		refused;
+	char		reason[NC_JOIN_TEXT_BYTES]; /* "" = it did succeed */
+} NcSvcJoins;
+
+/* A record that was replayed. */
+typedef struct NcSvcReplayed
+{
+	XLogRecPtr	start;			/* 0 = none since the start */
+	XLogRecPtr	end;
+	TimeLineID	timeline;
+	uint8_t		header[NC_WAL_HEADER_BYTES];
+	bool		tail_lost;		/* end is that of the pages, which are newer than the record */
+	bool		unjudged;		/* and nobody can tell what they are of */
+} NcSvcReplayed;
 
 typedef struct NcSvcShared
 {
@@ -96,9 +132,27 @@ typedef struct NcSvcShared
 	pg_atomic_uint32 consistent;
 	/* The newest LSN any request asked for; what lazy replay goes up to. */
 	pg_atomic_uint64 demanded_lsn;
+	/*
+	 * Somebody waits until this page server has joined.  Only a walreceiver joins, and the startup
+	 * process asks for one when it has replayed all there is: lazy replay must not hold it back.
+	 */
+	pg_atomic_uint32 join_wanted;
 	/* The startup process sleeps in lazy replay; wake it through its latch. */
 	pg_atomic_uint32 startup_waits;
 	Latch	   *startup_latch;	/* valid while startup_waits is set */
+	/* The last record; written by the startup process. */
+	slock_t		replayed_lock;
+	NcSvcReplayed replayed;
+	/* Pages are served while replay is not beyond this; 0 = nothing was judged yet. */
+	pg_atomic_uint64 judged_lsn;
+	/* Was anything beyond it replayed? NcUnjudged; and has page_service_unjudged the last of it? See evidence.c. */
+	pg_atomic_uint32 unjudged;
+	pg_atomic_uint32 unjudged_kept;
+	/* Written by the walreceiver, and by the first worker. */
+	slock_t		joins_lock;
+	NcSvcJoins	joins;
+	/* Moves when joins or page_service_identity have changed. */
+	pg_atomic_uint32 joins_changes;
 
 	LWLockPadded *locks;		/* see the NC_SVC_LOCK_ names */
 	NcSvcWorkerState workers[NC_SVC_WORKERS_MAX];
@@ -142,6 +196,40 @@ extern void nc_svc_gate_leave(void);
 /* Some request needs replay up to here. */
 extern void nc_svc_demand(XLogRecPtr lsn);
 
+/* Some request waits for a join; until there is one, replay goes on. */
+extern void nc_svc_demand_join(void);
+
+/* ---- file_copy.c ---- */
+
+struct XLogReaderState;
+
+/*
+ * Startup process, after the redo of each record.  Behind a database that was copied file
+ * by file it waits for a restartpoint; ERROR, that is the end of the server, if that fails.
+ */
+extern void nc_svc_file_copy_note(struct XLogReaderState *record);
+
+/* ---- evidence.c ---- */
+
+extern void nc_svc_evidence_before(struct XLogReaderState *record);
+extern void nc_svc_evidence_note(struct XLogReaderState *record);
+extern void nc_svc_evidence_keep(void);
+extern void nc_svc_evidence_agreed(void);
+extern void nc_svc_evidence_get(NcSvcReplayed *out);
+extern void nc_svc_judged_raise(XLogRecPtr lsn);
+extern bool nc_svc_judged_covers(XLogRecPtr lsn);
+
+/* ---- join.c ---- */
+
+/* Wraps the walreceiver; call once, in the postmaster, while libraries are preloaded. */
+extern void nc_svc_join_install(void);
+
+/*
+ * Would this string send a token to a machine that is not verified?  Raises elevel then,
+ * or a WARNING where that is allowed; says nothing of the string but its address.
+ */
+extern void nc_svc_check_primary_conninfo(const char *conninfo, int elevel);
+
 /* ---- page_source.c ---- */
 
 typedef enum NcSvcReadiness
@@ -165,6 +253,10 @@ extern void nc_svc_source_answer(const NcPsRequest *req, int version, NcWriter *
 /* Appends the answer to a request whose LSN did not arrive in time. */
 extern void nc_svc_source_answer_timeout(const NcPsRequest *req, int version, NcWriter *w);
 
+/* Appends the answer to a request of a reader that may not have pages. */
+extern void nc_svc_source_answer_parted(const NcPsRequest *req, int version, const char *reason,
+										NcWriter *w);
+
 /* One line about how far replay is and what holds it up, for messages. */
 extern void nc_svc_source_describe_replay(char *text, size_t bytes);
 
@@ -178,135 +270,95 @@ extern uint32 nc_svc_slru_read_segment(int kind, uint32 segno, uint8_t *pages);
 
 /* ---- session.c ---- */
 
-typedef enum NcSvcSessionState
+/* What an OPEN session does. */
+typedef enum NcSvcMode
 {
-	NC_SVC_SESSION_STARTUP,		/* startup packets; successors TLS, PASSWORD, QUERY */
-	NC_SVC_SESSION_TLS,			/* the handshake of TLS; successor STARTUP */
-	NC_SVC_SESSION_PASSWORD,	/* the token; successor QUERY */
-	NC_SVC_SESSION_QUERY,		/* simple queries; successors STREAM, SKIP */
-	NC_SVC_SESSION_SKIP,		/* after an extended-protocol error, until Sync; successor QUERY */
-	NC_SVC_SESSION_STREAM,		/* pagestream; successor QUERY */
-	NC_SVC_SESSION_CLOSING		/* sends what is left, reads nothing; from every state */
-} NcSvcSessionState;
-
-/* What a session needs next. */
-typedef enum NcSvcStep
-{
-	NC_SVC_STEP_INPUT,			/* more bytes from the client */
-	NC_SVC_STEP_ROOM,			/* its output sent */
-	NC_SVC_STEP_LSN,			/* replay */
-	NC_SVC_STEP_TIME,			/* its request rate allows no more until resume_at */
-	NC_SVC_STEP_MORE			/* only its next turn */
-} NcSvcStep;
+	NC_SVC_QUERY = 0,			/* simple queries; successors STREAM, SKIP */
+	NC_SVC_SKIP,				/* after an extended-protocol error, until Sync; successor QUERY */
+	NC_SVC_STREAM				/* pagestream; successor QUERY */
+} NcSvcMode;
 
 /* One message of the largest size fits, so an incomplete one never fills the buffer. */
 #define NC_SVC_IN_BYTES (NC_CLIENT_MESSAGE_BYTES_MAX + 1024)
 
 /* Output is sent from this much on; a client that does not take it gets no further answers. */
 #define NC_SVC_FLUSH_BYTES (64 * 1024)
-#define NC_SVC_OUT_BYTES (NC_SVC_FLUSH_BYTES + NC_RESPONSE_BYTES_MAX + 4096)
-
-/* Why a session is refused after its startup packet. */
-typedef enum NcSvcSurplus
-{
-	NC_SVC_SURPLUS_NO,
-	NC_SVC_SURPLUS_TOTAL,		/* beyond max_connections */
-	NC_SVC_SURPLUS_CLIENT		/* beyond max_connections_per_client */
-} NcSvcSurplus;
+#define NC_SVC_ANSWER_BYTES (NC_RESPONSE_BYTES_MAX + 4096)
+#define NC_SVC_OUT_BYTES (NC_SVC_FLUSH_BYTES + NC_SVC_ANSWER_BYTES)
 
 typedef struct NcSvcSession
 {
-	dlist_node	link;			/* in exactly one list of the worker */
-	NcSvcSessionState state;
-	int			fd;
-	uint32		events;			/* what epoll is asked for */
+	NcVisitor	v;				/* first, see nc/serve/door.h; its clock is nc_svc_clock() */
+	NcSvcMode	mode;
 	int			version;		/* STREAM: 2 or 3 */
-	NcSvcSurplus surplus;
-	bool		logged_in;
-	int			negotiations;	/* requests for encryption so far */
-	NcTls	   *tls;			/* NULL = clear text */
-	bool		tls_wants_write;	/* its last read or handshake needs room in the socket */
+	bool		surplus;		/* beyond max_connections_per_client */
+	bool		counted;		/* among logged_in of its worker */
+	bool		has_reader;		/* it said which start of which compute it is */
+	NcReaderIdentity reader;
+	NcAccess	access;			/* as judged when joins_changes + 1 was access_seen */
+	uint32		access_seen;
 	char		token_tenant[NC_JWT_TENANT_DIGITS + 1]; /* "" = every tenant */
-	char		address[64];	/* of the client, for the log */
-	uint64		client;			/* key of its address; 0 = not counted */
+	uint64		client;			/* key of its machine; 0 = not counted */
 	double		allowance;		/* requests that its rate allows now */
 	TimestampTz allowance_at;
-	TimestampTz resume_at;		/* STEP_TIME: until when */
+	/* PARKED: until when its rate allows nothing, or since when its first request waits for an LSN. */
+	TimestampTz resume_at;
+	TimestampTz wait_since;		/* 0 = it does not */
 	bool		wait_logged;
-	TimestampTz wait_since;		/* first request waits for an LSN since; 0 = it does not */
 	NcPsRequest waiting_for;	/* valid while wait_since is set */
-	TimestampTz opened;
-	TimestampTz active;			/* a byte was received or taken */
-	uint32		in_start;		/* unread input is in[in_start .. in_end) */
-	uint32		in_end;
-	uint32		out_start;		/* unsent output is out[out_start .. out_end) */
-	uint32		out_end;
-	uint8_t		in[NC_SVC_IN_BYTES];
-	uint8_t		out[NC_SVC_OUT_BYTES];
 } NcSvcSession;
 
-extern void nc_svc_session_init(NcSvcSession *s, int fd, TimestampTz now);
+/* Can the request that the session waits with be handled now? */
+extern bool nc_svc_session_may_go(NcSvcSession *s);
 
-/* Handles as many messages as one turn allows. */
-extern NcSvcStep nc_svc_session_step(NcSvcSession *s, TimestampTz now);
+/* Handles one message, or says what it waits for. */
+extern NcStep nc_svc_session_message(NcSvcSession *s, TimestampTz now);
 
 /* Queues an error and lets the session end once it is sent. */
 extern void nc_svc_session_end(NcSvcSession *s, const char *severity, const char *sqlstate,
 							   const char *message);
 
-/* A cursor over the free end of the send buffer, with room for the largest answer. */
-extern NcWriter nc_svc_session_writer(NcSvcSession *s);
+/* ---- identity.c ---- */
 
-/* Keeps what was written; if it did not fit the stream would be broken, so the session ends. */
-extern void nc_svc_session_commit(NcSvcSession *s, const NcWriter *w);
+extern void nc_svc_identity_start(void);
+extern bool nc_svc_identity_follows(void);
+extern NcMemberIdentity *nc_svc_identity_load(void);
+extern void nc_svc_identity_save(const NcMemberIdentity *what);
+extern void nc_svc_identity_refuse_promotion(void);
+extern void nc_svc_identity_watch(void);
+extern const NcMemberIdentity *nc_svc_identity_current(void);
+extern void nc_svc_joins_set(const NcSvcJoins *joins);
+extern void nc_svc_joins_get(NcSvcJoins *joins);
+extern NcAccess nc_svc_identity_access(NcSvcSession *s, char reason[NC_REASON_BYTES]);
 
-/* ---- login.c ---- */
+/* ---- door.c ---- */
 
-extern NcGuard nc_svc_guard;	/* of this worker */
+extern NcDoor nc_svc_door;		/* of this worker */
 
 /* FATAL when certificate or keys cannot be used; in the postmaster, at its start. */
-extern void nc_svc_guard_check_files(void);
+extern void nc_svc_door_check_files(void);
 
-/* Loads certificate and keys; what cannot be loaded again stays as it is, which is logged. */
-extern void nc_svc_guard_load(bool again);
+/* Loads certificate and keys; the door lets nobody in until it listens. */
+extern void nc_svc_door_init(NcLoop *loop);
 
-/* Handle what is in the receive buffer of a session in these states; false = read more. */
-extern bool nc_svc_login_startup(NcSvcSession *s, TimestampTz now);
-extern bool nc_svc_login_password(NcSvcSession *s, TimestampTz now);
+/* Opens the listening sockets; false, logged, when an address failed. */
+extern bool nc_svc_door_listen(void);
 
-/* Counts a client that is not let in, and logs it unless one was logged just now. */
-extern void nc_svc_login_refused(NcSvcSession *s, TimestampTz now, const char *reason);
+/* Loads certificate and keys anew; what cannot be loaded again stays as it is, which is logged. */
+extern void nc_svc_door_reload(void);
 
-/* ---- channel.c ---- */
-
-/* False: the client is gone. */
-extern bool nc_svc_channel_receive(NcSvcSession *s, TimestampTz now);
-extern bool nc_svc_channel_send(NcSvcSession *s, TimestampTz now);
-extern bool nc_svc_channel_handshake(NcSvcSession *s, TimestampTz now);
-
-/* Can bytes be received although epoll does not say so? */
-extern bool nc_svc_channel_pending(const NcSvcSession *s);
-extern void nc_svc_channel_close(NcSvcSession *s);
+/* A turn of the door, and what others see of it. */
+extern void nc_svc_door_turn(void);
 
 /* ---- clients.c ---- */
 
-/* Sets address and client of a session. */
-extern void nc_svc_client_identify(NcSvcSession *s);
 extern uint32 nc_svc_client_sessions(uint64 client);
+extern uint32 nc_svc_client_most(void);
+extern void nc_svc_client_logged_in(NcSvcSession *s);
+extern void nc_svc_client_leaves(NcSvcSession *s);
 extern void nc_svc_client_add(NcSvcSession *s);
 extern void nc_svc_client_remove(NcSvcSession *s);
 extern void nc_svc_client_forget_all(void);
-
-/* ---- listener.c ---- */
-
-/* Opens the listening sockets; returns how many, 0 (logged) when an address failed. */
-extern int	nc_svc_listener_open(int *fds);
-
-/* True if every configured address is a loopback address. */
-extern bool nc_svc_listener_is_loopback(const char *addresses);
-
-/* Accepts one connection; -1 with errno when there is none. */
-extern int	nc_svc_listener_accept(int listen_fd);
 
 /* ---- fault.c ---- */
 

@@ -78,6 +78,7 @@ nc_svc_source_init(void)
 										 ALLOCSET_DEFAULT_SIZES);
 	CreateAuxProcessResourceOwner();
 	CurrentResourceOwner = AuxProcessResourceOwner;
+	nc_svc_read_synchronously();
 }
 
 /* ---- consistency and replay ---- */
@@ -140,12 +141,16 @@ bad_lsns(const NcPsRequest *req)
 NcSvcReadiness
 nc_svc_source_readiness(const NcPsRequest *req)
 {
+	XLogRecPtr	replayed;
+
 	if (bad_lsns(req) != NULL || !RecoveryInProgress())
 		return NC_SVC_READY;	/* for an error answer */
 	nc_svc_demand(req->not_modified_since);
 	if (!nc_svc_source_consistent())
 		return NC_SVC_WAIT;
-	return GetXLogReplayRecPtr(NULL) >= req->not_modified_since ? NC_SVC_READY : NC_SVC_WAIT;
+	replayed = GetXLogReplayRecPtr(NULL);
+	return replayed >= req->not_modified_since && nc_svc_judged_covers(replayed) ?
+		NC_SVC_READY : NC_SVC_WAIT;
 }
 
 void
@@ -154,12 +159,17 @@ nc_svc_source_describe_replay(char *text, size_t bytes)
 	XLogRecPtr	replayed = GetXLogReplayRecPtr(NULL);
 	XLogRecPtr	received = GetWalRcvFlushRecPtr(NULL, NULL);
 
-	snprintf(text, bytes, "replay is at " NC_LSN_FMT ", WAL is received up to " NC_LSN_FMT
-			 "%s%s%s%s", NC_LSN_ARGS(replayed), NC_LSN_ARGS(received),
+	bool		joins_later = pg_atomic_read_u32(&nc_svc_shared->join_wanted) != 0 && !WalRcvStreaming();
+
+	/* the reason first: a compute's log has room for 127 bytes */
+	snprintf(text, bytes, "%sreplay is at " NC_LSN_FMT ", WAL is received up to " NC_LSN_FMT
+			 "%s%s%s%s%s", joins_later ? "a compute is joined when all WAL that is here has been replayed: " : "",
+			 NC_LSN_ARGS(replayed), NC_LSN_ARGS(received),
 			 WalRcvStreaming() ? "" : ", the WAL receiver is not streaming",
 			 GetRecoveryPauseState() == RECOVERY_NOT_PAUSED ? "" : ", replay is paused",
 			 nc_svc_lazy_replay ? ", lazy replay is on" : "",
-			 nc_svc_source_consistent() ? "" : ", recovery is not consistent yet");
+			 nc_svc_source_consistent() ? "" : ", recovery is not consistent yet",
+			 nc_svc_judged_covers(replayed) ? "" : ", beyond what was judged with the compute");
 }
 
 /* ---- building answers ---- */
@@ -199,10 +209,10 @@ answer_send_error(Answer *a, const char *text)
 	nc_svc_count(&nc_svc_self()->errors);
 }
 
-static void answer_error(Answer *a, const char *fmt,...) pg_attribute_printf(2, 3);
+static void answer_page_error(Answer *a, const char *fmt,...) pg_attribute_printf(2, 3);
 
 static void
-answer_error(Answer *a, const char *fmt,...)
+answer_page_error(Answer *a, const char *fmt,...)
 {
 	char		text[ERROR_TEXT_BYTES];
 	va_list		args;
@@ -219,7 +229,7 @@ answer_error(Answer *a, const char *fmt,...)
 static void
 answer_not_found(Answer *a)
 {
-	answer_error(a, "relation not found: " REL_FMT, REL_ARGS(&a->req->rel));
+	answer_page_error(a, "relation not found: " REL_FMT, REL_ARGS(&a->req->rel));
 }
 
 /* ---- forks ---- */
@@ -248,7 +258,7 @@ fork_length(const NcRelKey *rel, BlockNumber *nblocks)
 	*nblocks = 0;
 	if (!fork_is_possible(rel))
 		return false;
-	reln = smgropen(NC_SVC_REL_FILE(rel), InvalidBackendId);
+	reln = smgropen(NC_SVC_REL_FILE(rel), NC_SVC_NO_BACKEND);
 	if (reln->md_num_open_segs[rel->fork] == 0 && !smgrexists(reln, rel->fork))
 		return false;
 	*nblocks = smgrnblocks(reln, rel->fork);
@@ -292,7 +302,7 @@ shard_refuses(Answer *a)
 	if (nc_svc_shard_number >= nc_svc_shard_count ||
 		(nc_svc_shard_count > 1 && nc_svc_stripe_size <= 0))
 	{
-		answer_error(a, "wrong shard: neon_page_service.shard_number, shard_count and stripe_size "
+		answer_page_error(a, "wrong shard: neon_page_service.shard_number, shard_count and stripe_size "
 					 "(%d, %d, %d) of this page server do not fit together",
 					 nc_svc_shard_number, nc_svc_shard_count, nc_svc_stripe_size);
 		return true;
@@ -301,7 +311,7 @@ shard_refuses(Answer *a)
 							  a->req->block);
 	if (shard == (uint32) nc_svc_shard_number)
 		return false;
-	answer_error(a, "wrong shard: block %u of " REL_FMT " belongs to shard %u, this page server is "
+	answer_page_error(a, "wrong shard: block %u of " REL_FMT " belongs to shard %u, this page server is "
 				 "shard %d of %d", a->req->block, REL_ARGS(&a->req->rel), shard,
 				 nc_svc_shard_number, nc_svc_shard_count);
 	return true;
@@ -314,9 +324,15 @@ answer_from_page(Answer *a, Page page)
 	static PGAlignedBlock copy;
 	XLogRecPtr	lsn = PageGetLSN(page);
 
+	if (!nc_svc_judged_covers(lsn))
+	{
+		answer_page_error(a, "Read error: block %u of " REL_FMT " is at " NC_LSN_FMT ", beyond what was judged "
+					 "with the compute", a->req->block, REL_ARGS(&a->req->rel), NC_LSN_ARGS(lsn));
+		return;
+	}
 	if (a->req->request_lsn != NC_LSN_MAX && lsn > a->req->request_lsn)
 	{
-		answer_error(a, "block %u of " REL_FMT " is at " NC_LSN_FMT ", newer than the requested "
+		answer_page_error(a, "block %u of " REL_FMT " is at " NC_LSN_FMT ", newer than the requested "
 					 NC_LSN_FMT ": this page server serves only the newest version",
 					 a->req->block, REL_ARGS(&a->req->rel), NC_LSN_ARGS(lsn),
 					 NC_LSN_ARGS(a->req->request_lsn));
@@ -425,7 +441,7 @@ answer_dbsize(Answer *a)
 
 	if (dir == NULL && errno == ENOENT)
 	{
-		answer_error(a, "database not found: %u", a->req->db);
+		answer_page_error(a, "database not found: %u", a->req->db);
 		return;
 	}
 	/* ReadDir reports any other failure of AllocateDir. */
@@ -440,7 +456,7 @@ answer_slru(Answer *a)
 {
 	if (a->req->slru_kind > NC_SLRU_MULTIXACT_OFFSETS)
 	{
-		answer_error(a, "Bad request: unknown SLRU kind %u", a->req->slru_kind);
+		answer_page_error(a, "Bad request: unknown SLRU kind %u", a->req->slru_kind);
 		return;
 	}
 	a->resp.nblocks = nc_svc_slru_read_segment(a->req->slru_kind, a->req->slru_segno, slru_pages);
@@ -448,7 +464,7 @@ answer_slru(Answer *a)
 	if (a->resp.nblocks > 0)
 		answer_send(a, NC_RESP_SLRU);
 	else
-		answer_error(a, "SLRU segment not found: kind %u segment %04X", a->req->slru_kind,
+		answer_page_error(a, "SLRU segment not found: kind %u segment %04X", a->req->slru_kind,
 					 a->req->slru_segno);
 }
 
@@ -506,7 +522,7 @@ answer_request(Answer *a)
  * processes do it; also leaves the gate and closes all descriptors.
  */
 static void
-recover_from_error(char *text, size_t bytes)
+recover_read_error(char *text, size_t bytes)
 {
 	ErrorData  *error;
 
@@ -539,7 +555,7 @@ close_now_and_then(void)
 	if (++reads_since_close < READS_PER_CLOSE)
 		return;
 	reads_since_close = 0;
-	smgrcloseall();
+	nc_svc_close_all();
 	MemoryContextReset(read_context);
 }
 
@@ -559,7 +575,7 @@ nc_svc_source_answer(const NcPsRequest *req, int version, NcWriter *w)
 	{
 		char		text[ERROR_TEXT_BYTES];
 
-		recover_from_error(text, sizeof(text));
+		recover_read_error(text, sizeof(text));
 		w->at = mark;
 		w->failed = false;
 		answer_send_error(&a, text);
@@ -572,14 +588,24 @@ nc_svc_source_answer(const NcPsRequest *req, int version, NcWriter *w)
 }
 
 void
+nc_svc_source_answer_parted(const NcPsRequest *req, int version, const char *reason, NcWriter *w)
+{
+	Answer		a;
+
+	answer_begin(&a, req, version, w);
+	answer_page_error(&a, "parted: %s", reason);
+	nc_svc_count(&nc_svc_self()->requests);
+}
+
+void
 nc_svc_source_answer_timeout(const NcPsRequest *req, int version, NcWriter *w)
 {
 	Answer		a;
-	char		replay[256];
+	char		replay[512];
 
 	answer_begin(&a, req, version, w);
 	nc_svc_source_describe_replay(replay, sizeof(replay));
-	answer_error(&a, "LSN timeout: waited %d ms for " NC_LSN_FMT "; %s", nc_svc_wait_lsn_timeout,
+	answer_page_error(&a, "LSN timeout: waited %d ms for " NC_LSN_FMT "; %s", nc_svc_wait_lsn_timeout,
 				 NC_LSN_ARGS(req->not_modified_since), replay);
 	nc_svc_count(&nc_svc_self()->requests);
 }

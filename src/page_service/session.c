@@ -1,10 +1,10 @@
 /*
  * session.c
- *	  One client of the page service: queries and the pagestream (login.c has the
+ *	  One client of the page service: queries and the pagestream (the door has the
  *	  start-up).
  *
- * Runs in page service workers; the worker owns the socket and the clock, this
- * file only turns the bytes of the receive buffer into bytes of the send buffer.
+ * Runs in page service workers; the door owns the socket and the clock, this file
+ * only turns the bytes of the receive buffer into bytes of the send buffer.
  *
  * Guarantees: requests are answered in their order; an answer is started only when
  * the largest one fits, so neither buffer ever grows; a message beyond its bound
@@ -20,7 +20,6 @@
 #include "utils/elog.h"
 #include "utils/timestamp.h"
 
-#define MESSAGES_PER_TURN 64
 #define WORDS_MAX 6
 #define ID_DIGITS 32
 
@@ -31,88 +30,41 @@ typedef struct Word
 	int			length;
 } Word;
 
-/* Whether there may be another message to handle at once. */
 typedef enum Outcome
 {
 	OUTCOME_HANDLED,
-	OUTCOME_INPUT,
-	OUTCOME_LSN,
-	OUTCOME_TIME
+	OUTCOME_LSN,				/* it waits for replay */
+	OUTCOME_TIME				/* it waits until resume_at */
 } Outcome;
-
-void
-nc_svc_session_init(NcSvcSession *s, int fd, TimestampTz now)
-{
-	/* The buffers stay as they are: clearing them would touch every page of them. */
-	memset(s, 0, offsetof(NcSvcSession, in));
-	s->fd = fd;
-	s->state = NC_SVC_SESSION_STARTUP;
-	s->opened = now;
-	s->active = now;
-}
-
-/* ---- the send buffer ---- */
-
-NcWriter
-nc_svc_session_writer(NcSvcSession *s)
-{
-	if (s->out_start > 0 && NC_SVC_OUT_BYTES - s->out_end < NC_RESPONSE_BYTES_MAX + 4096)
-	{
-		memmove(s->out, s->out + s->out_start, s->out_end - s->out_start);
-		s->out_end -= s->out_start;
-		s->out_start = 0;
-	}
-	return nc_writer(s->out + s->out_end, NC_SVC_OUT_BYTES - s->out_end);
-}
-
-void
-nc_svc_session_commit(NcSvcSession *s, const NcWriter *w)
-{
-	if (w->failed)
-		s->state = NC_SVC_SESSION_CLOSING;
-	else
-		s->out_end += nc_writer_bytes(w);
-}
-
-static bool
-out_is_full(const NcSvcSession *s)
-{
-	return s->out_end - s->out_start >= NC_SVC_FLUSH_BYTES;
-}
 
 void
 nc_svc_session_end(NcSvcSession *s, const char *severity, const char *sqlstate,
 				   const char *message)
 {
-	NcWriter	w = nc_svc_session_writer(s);
+	NcRefusal	why = {.sqlstate = sqlstate,.message = message};
 
-	/* in the middle of the handshake of TLS there is no way to say anything */
-	if (s->state == NC_SVC_SESSION_TLS)
-		s->out_start = s->out_end = 0;
-	else
-	{
-		nc_session_error(&w, severity, sqlstate, message, NULL, NULL);
-		nc_svc_session_commit(s, &w);
-	}
-	s->state = NC_SVC_SESSION_CLOSING;
+	/* its place is free, however long it takes to hear that */
+	nc_svc_client_leaves(s);
+	nc_svc_client_remove(s);
+	nc_visitor_end(&s->v, severity, &why);
 }
 
 /* An error after which the session waits for the next query. */
 static void
-refuse(NcSvcSession *s, const char *sqlstate, const char *message, const char *hint)
+refuse_session(NcSvcSession *s, const char *sqlstate, const char *message, const char *hint)
 {
-	NcWriter	w = nc_svc_session_writer(s);
+	NcWriter	w = nc_visitor_writer(&s->v);
 
 	nc_session_error(&w, "ERROR", sqlstate, message, NULL, hint);
 	nc_session_ready(&w);
-	nc_svc_session_commit(s, &w);
-	s->state = NC_SVC_SESSION_QUERY;
+	nc_visitor_commit(&s->v, &w);
+	s->mode = NC_SVC_QUERY;
 }
 
 /* ---- queries ---- */
 
 static bool
-word_is(const Word *word, const char *text)
+request_word_is(const Word *word, const char *text)
 {
 	return word->length == strlen(text) && pg_strncasecmp(word->text, text, word->length) == 0;
 }
@@ -163,16 +115,16 @@ accept_id(NcSvcSession *s, const char *what, const Word *word, const char *setti
 	{
 		snprintf(text, sizeof(text), "invalid %s id \"%.*s\": 32 hexadecimal digits are expected, "
 				 "without a shard suffix", what, Min(word->length, 64), word->text);
-		refuse(s, "XX000", text, NULL);
+		refuse_session(s, "XX000", text, NULL);
 		return false;
 	}
-	if (setting[0] == '\0' || word_is(word, setting))
+	if (setting[0] == '\0' || request_word_is(word, setting))
 		return true;
 	/* the remedy first: a compute's log has room for 127 bytes */
 	snprintf(text, sizeof(text), "%s \"%.*s\" is not served: set neon_comm.%s_id or "
 			 "neon_page_service.%s_id right, this page service serves \"%s\"", what,
 			 word->length, word->text, what, what, setting);
-	refuse(s, "XX000", text, NULL);
+	refuse_session(s, "XX000", text, NULL);
 	return false;
 }
 
@@ -183,29 +135,29 @@ start_pagestream(NcSvcSession *s, int version, const Word *args, int nargs)
 
 	if (nargs != 2)
 	{
-		refuse(s, "XX000", "invalid number of arguments: pagestream takes a tenant id and a "
+		refuse_session(s, "XX000", "invalid number of arguments: pagestream takes a tenant id and a "
 			   "timeline id", NULL);
 		return;
 	}
 	if (!accept_id(s, "tenant", &args[0], nc_svc_tenant_id) ||
 		!accept_id(s, "timeline", &args[1], nc_svc_timeline_id))
 		return;
-	if (s->token_tenant[0] != '\0' && !word_is(&args[0], s->token_tenant))
+	if (s->token_tenant[0] != '\0' && !request_word_is(&args[0], s->token_tenant))
 	{
-		refuse(s, "42501", "the token is refused: it is for another tenant", NULL);
+		refuse_session(s, "42501", "the token is refused: it is for another tenant", NULL);
 		return;
 	}
 	if (!RecoveryInProgress())
 	{
-		refuse(s, "XX000", "this server is not a standby, it cannot serve pages",
-			   "Start it with standby.signal and primary_conninfo.");
+		refuse_session(s, "XX000", "this server is not a standby, it cannot serve pages",
+			   nc_svc_identity_follows() ? NULL : "Start it with standby.signal and primary_conninfo.");
 		return;
 	}
-	w = nc_svc_session_writer(s);
+	w = nc_visitor_writer(&s->v);
 	nc_session_copy_both(&w);
-	nc_svc_session_commit(s, &w);
+	nc_visitor_commit(&s->v, &w);
 	s->version = version;
-	s->state = NC_SVC_SESSION_STREAM;
+	s->mode = NC_SVC_STREAM;
 }
 
 static void status_row(NcWriter *w, const char *name, const char *fmt,...)
@@ -235,7 +187,7 @@ status_totals(NcWriter *w)
 	uint64		requests = 0;
 	uint64		errors = 0;
 	uint64		refused = 0;
-	uint64		throttled = 0;
+	uint64		over_rate = 0;
 	uint32		sessions = 0;
 	uint32		waiting = 0;
 
@@ -247,7 +199,7 @@ status_totals(NcWriter *w)
 		requests += pg_atomic_read_u64(&worker->requests);
 		errors += pg_atomic_read_u64(&worker->errors);
 		refused += pg_atomic_read_u64(&worker->refused);
-		throttled += pg_atomic_read_u64(&worker->throttled);
+		over_rate += pg_atomic_read_u64(&worker->over_rate);
 		sessions += pg_atomic_read_u32(&worker->sessions);
 		waiting += pg_atomic_read_u32(&worker->waiting);
 	}
@@ -257,7 +209,7 @@ status_totals(NcWriter *w)
 	status_row(w, "requests_served", "%llu", (unsigned long long) requests);
 	status_row(w, "error_answers", "%llu", (unsigned long long) errors);
 	status_row(w, "clients_refused", "%llu", (unsigned long long) refused);
-	status_row(w, "throttled", "%llu", (unsigned long long) throttled);
+	status_row(w, "throttled", "%llu", (unsigned long long) over_rate);
 }
 
 static void
@@ -277,32 +229,65 @@ status_replay(NcWriter *w)
 	status_row(w, "lazy", "%s", nc_svc_lazy_replay ? "on" : "off");
 }
 
+static const char *
+standing_name(const NcSvcJoins *joins)
+{
+	if (joins->standing == NC_SVC_STANDING_ENDED)
+		return "promoted";
+	if (joins->reason[0] != '\0')
+		return "refused";
+	if (joins->standing == NC_SVC_STANDING_JOINED)
+		return "joined";
+	return nc_svc_identity_follows() ? "new" : "none";
+}
+
+static void
+status_identity(NcWriter *w)
+{
+	const NcMemberIdentity *identity = nc_svc_identity_current();
+	static const NcId none;
+	char		id[NC_ID_TEXT];
+	uint32		n = identity != NULL ? identity->followed.n : 0;
+	NcSvcJoins	joins;
+
+	nc_svc_joins_get(&joins);
+
+	status_row(w, "member", "%s", nc_id_text(identity != NULL ? &identity->member : &none, id));
+	status_row(w, "birth", "%s", nc_id_text(identity != NULL ? &identity->birth : &none, id));
+	status_row(w, "incarnation", "%s", nc_id_text(n > 0 ? &identity->followed.at[n - 1].id : &none, id));
+	status_row(w, "identity", "%s", standing_name(&joins));
+	status_row(w, "identity_reason", "%s", joins.reason);
+	status_row(w, "judged_lsn", NC_LSN_FMT,
+			   NC_LSN_ARGS(pg_atomic_read_u64(&nc_svc_shared->judged_lsn)));
+}
+
 static void
 show_status(NcSvcSession *s)
 {
 	static const NcColumn columns[] = {{"name", 25, -1}, {"value", 25, -1}};
-	NcWriter	w = nc_svc_session_writer(s);
+	NcWriter	w = nc_visitor_writer(&s->v);
 
 	nc_session_row_description(&w, columns, 2);
 	status_replay(&w);
 	status_totals(&w);
+	status_identity(&w);
 	status_row(&w, "workers", "%d", nc_svc_workers);
 	status_row(&w, "shard", "%d/%d", nc_svc_shard_number, nc_svc_shard_count);
 	status_row(&w, "tenant_id", "%s", nc_svc_tenant_id);
 	status_row(&w, "timeline_id", "%s", nc_svc_timeline_id);
 	nc_session_command_complete(&w, "SHOW");
 	nc_session_ready(&w);
-	nc_svc_session_commit(s, &w);
+	nc_visitor_commit(&s->v, &w);
 }
 
 static void
 accept_set(NcSvcSession *s)
 {
-	NcWriter	w = nc_svc_session_writer(s);
+	NcWriter	w = nc_visitor_writer(&s->v);
 
 	nc_session_command_complete(&w, "SELECT 1");
 	nc_session_ready(&w);
-	nc_svc_session_commit(s, &w);
+	nc_visitor_commit(&s->v, &w);
 }
 
 static void
@@ -312,19 +297,19 @@ run_query(NcSvcSession *s, const char *query)
 	int			n = split_words(query, words);
 	char		text[256];
 
-	if (n > 0 && word_is(&words[0], "pagestream_v3"))
+	if (n > 0 && request_word_is(&words[0], "pagestream_v3"))
 		start_pagestream(s, 3, words + 1, n - 1);
-	else if (n > 0 && word_is(&words[0], "pagestream_v2"))
+	else if (n > 0 && request_word_is(&words[0], "pagestream_v2"))
 		start_pagestream(s, 2, words + 1, n - 1);
-	else if (n > 1 && word_is(&words[0], "set"))
+	else if (n > 1 && request_word_is(&words[0], "set"))
 		accept_set(s);
-	else if (n == 2 && word_is(&words[0], "show") && word_is(&words[1], "status"))
+	else if (n == 2 && request_word_is(&words[0], "show") && request_word_is(&words[1], "status"))
 		show_status(s);
 	else
 	{
 		snprintf(text, sizeof(text), "unknown command \"%.*s\"", n > 0 ? Min(words[0].length, 64) : 0,
 				 n > 0 ? words[0].text : "");
-		refuse(s, "XX000", text, "The page service knows pagestream_v2, pagestream_v3, set and "
+		refuse_session(s, "XX000", text, "The page service knows pagestream_v2, pagestream_v3, set and "
 			   "show status.");
 	}
 }
@@ -336,7 +321,7 @@ handle_query(NcSvcSession *s, const NcFrame *frame)
 	const char *query = nc_read_cstring(&r);
 
 	if (query == NULL || nc_reader_left(&r) != 0)
-		refuse(s, "08P01", "malformed query message", NULL);
+		refuse_session(s, "08P01", "malformed query message", NULL);
 	else
 		run_query(s, query);
 }
@@ -345,12 +330,12 @@ handle_query(NcSvcSession *s, const NcFrame *frame)
 static void
 refuse_extended(NcSvcSession *s)
 {
-	NcWriter	w = nc_svc_session_writer(s);
+	NcWriter	w = nc_visitor_writer(&s->v);
 
 	nc_session_error(&w, "ERROR", "0A000",
 					 "the page service speaks the simple query protocol only", NULL, NULL);
-	nc_svc_session_commit(s, &w);
-	s->state = NC_SVC_SESSION_SKIP;
+	nc_visitor_commit(&s->v, &w);
+	s->mode = NC_SVC_SKIP;
 }
 
 /* A message outside the stream. */
@@ -362,16 +347,16 @@ handle_message(NcSvcSession *s, const NcFrame *frame)
 	switch (frame->type)
 	{
 		case 'X':
-			s->state = NC_SVC_SESSION_CLOSING;
+			nc_visitor_leave(&s->v);
 			break;
 		case 'S':
-			w = nc_svc_session_writer(s);
+			w = nc_visitor_writer(&s->v);
 			nc_session_ready(&w);
-			nc_svc_session_commit(s, &w);
-			s->state = NC_SVC_SESSION_QUERY;
+			nc_visitor_commit(&s->v, &w);
+			s->mode = NC_SVC_QUERY;
 			break;
 		case 'Q':
-			if (s->state != NC_SVC_SESSION_SKIP)
+			if (s->mode != NC_SVC_SKIP)
 				handle_query(s, frame);
 			break;
 		case 'P':
@@ -379,7 +364,7 @@ handle_message(NcSvcSession *s, const NcFrame *frame)
 		case 'D':
 		case 'E':
 		case 'C':
-			if (s->state != NC_SVC_SESSION_SKIP)
+			if (s->mode != NC_SVC_SKIP)
 				refuse_extended(s);
 			break;
 		case 'd':
@@ -417,8 +402,26 @@ over_rate(NcSvcSession *s, TimestampTz now)
 		return false;
 	}
 	s->resume_at = now + (TimestampTz) ((1 - s->allowance) / rate * USECS_PER_SEC) + 1;
-	nc_svc_count(&nc_svc_self()->throttled);
+	nc_svc_count(&nc_svc_self()->over_rate);
 	return true;
+}
+
+/* Can it be answered now?  Whatever keeps it waiting is asked for. */
+static bool
+is_ready(const NcPsRequest *req, NcAccess access)
+{
+	if (access != NC_ACCESS_SERVE || !nc_svc_judged_covers(GetXLogReplayRecPtr(NULL)))
+		nc_svc_demand_join();
+	return nc_svc_source_readiness(req) == NC_SVC_READY && access == NC_ACCESS_SERVE;
+}
+
+bool
+nc_svc_session_may_go(NcSvcSession *s)
+{
+	char		reason[NC_REASON_BYTES];
+	NcAccess	access = nc_svc_identity_access(s, reason);
+
+	return access == NC_ACCESS_END || is_ready(&s->waiting_for, access);
 }
 
 /* Answers the request or says that it must wait; a waiting one stays in the buffer. */
@@ -427,18 +430,25 @@ handle_request(NcSvcSession *s, const NcPsRequest *req, TimestampTz now)
 {
 	NcWriter	w;
 	NcSvcFault	fault = s->wait_since == 0 ? nc_svc_fault(s, req) : NC_SVC_FAULT_NONE;
+	char		reason[NC_REASON_BYTES];
+	NcAccess	access = nc_svc_identity_access(s, reason);
 
 	if (fault > NC_SVC_FAULT_IMPATIENT)
 		return OUTCOME_HANDLED;
-	if (fault == NC_SVC_FAULT_IMPATIENT || nc_svc_source_readiness(req) == NC_SVC_READY)
+	if (access == NC_ACCESS_END)
 	{
-		w = nc_svc_session_writer(s);
+		w = nc_visitor_writer(&s->v);
+		nc_svc_source_answer_parted(req, s->version, reason, &w);
+	}
+	else if (fault == NC_SVC_FAULT_IMPATIENT || is_ready(req, access))
+	{
+		w = nc_visitor_writer(&s->v);
 		nc_svc_source_answer(req, s->version, &w);
 	}
 	else if (s->wait_since != 0 &&
 			 now >= TimestampTzPlusMilliseconds(s->wait_since, nc_svc_wait_lsn_timeout))
 	{
-		w = nc_svc_session_writer(s);
+		w = nc_visitor_writer(&s->v);
 		nc_svc_source_answer_timeout(req, s->version, &w);
 	}
 	else
@@ -448,7 +458,7 @@ handle_request(NcSvcSession *s, const NcPsRequest *req, TimestampTz now)
 		s->waiting_for = *req;
 		return OUTCOME_LSN;
 	}
-	nc_svc_session_commit(s, &w);
+	nc_visitor_commit(&s->v, &w);
 	s->wait_since = 0;
 	s->wait_logged = false;
 	return OUTCOME_HANDLED;
@@ -462,21 +472,21 @@ handle_stream_message(NcSvcSession *s, const NcFrame *frame, TimestampTz now)
 
 	if (frame->type == 'X')
 	{
-		s->state = NC_SVC_SESSION_CLOSING;
+		nc_visitor_leave(&s->v);
 		return OUTCOME_HANDLED;
 	}
 	if (frame->type != 'd')
 	{
 		snprintf(text, sizeof(text), "unexpected message type %d inside a pagestream",
 				 (int) frame->type);
-		refuse(s, "XX000", text, NULL);
+		refuse_session(s, "XX000", text, NULL);
 		return OUTCOME_HANDLED;
 	}
 	if (!nc_ps_request_decode(frame->body, frame->body_bytes, s->version, &req))
 	{
 		snprintf(text, sizeof(text), "malformed pagestream request of %zu bytes (version %d)",
 				 frame->body_bytes, s->version);
-		refuse(s, "XX000", text, NULL);
+		refuse_session(s, "XX000", text, NULL);
 		return OUTCOME_HANDLED;
 	}
 	if (s->wait_since == 0 && over_rate(s, now))
@@ -484,62 +494,32 @@ handle_stream_message(NcSvcSession *s, const NcFrame *frame, TimestampTz now)
 	return handle_request(s, &req, now);
 }
 
-/* ---- one turn ---- */
+/* ---- a message ---- */
 
-static Outcome
-handle_login(NcSvcSession *s, TimestampTz now)
+NcStep
+nc_svc_session_message(NcSvcSession *s, TimestampTz now)
 {
-	bool		handled = false;
-
-	if (s->state == NC_SVC_SESSION_STARTUP)
-		handled = nc_svc_login_startup(s, now);
-	else if (s->state == NC_SVC_SESSION_PASSWORD)
-		handled = nc_svc_login_password(s, now);
-	return handled ? OUTCOME_HANDLED : OUTCOME_INPUT;
-}
-
-static Outcome
-handle_frame(NcSvcSession *s, TimestampTz now)
-{
+	size_t		bytes;
+	const uint8_t *input = nc_channel_input(&s->v.channel, &bytes);
 	NcFrame		frame;
 	Outcome		outcome = OUTCOME_HANDLED;
 
-	switch (nc_frame_parse(s->in + s->in_start, s->in_end - s->in_start,
-						   NC_CLIENT_MESSAGE_BYTES_MAX, &frame))
+	switch (nc_frame_parse(input, bytes, NC_CLIENT_MESSAGE_BYTES_MAX, &frame))
 	{
 		case NC_FRAME_INCOMPLETE:
-			return OUTCOME_INPUT;
+			return NC_STEP_INPUT;
 		case NC_FRAME_INVALID:
 			nc_svc_session_end(s, "FATAL", "08P01", "invalid message length");
-			return OUTCOME_HANDLED;
+			return NC_STEP_MORE;
 		case NC_FRAME_OK:
 			break;
 	}
-	if (s->state == NC_SVC_SESSION_STREAM)
+	if (s->mode == NC_SVC_STREAM)
 		outcome = handle_stream_message(s, &frame, now);
 	else
 		handle_message(s, &frame);
-	if (outcome == OUTCOME_HANDLED)
-		s->in_start += frame.consumed;
-	return outcome;
-}
-
-NcSvcStep
-nc_svc_session_step(NcSvcSession *s, TimestampTz now)
-{
-	for (int i = 0; i < MESSAGES_PER_TURN; i++)
-	{
-		Outcome		outcome;
-
-		if (s->state == NC_SVC_SESSION_CLOSING || out_is_full(s))
-			return NC_SVC_STEP_ROOM;
-		outcome = s->logged_in ? handle_frame(s, now) : handle_login(s, now);
-		if (outcome == OUTCOME_INPUT)
-			return NC_SVC_STEP_INPUT;
-		if (outcome == OUTCOME_LSN)
-			return NC_SVC_STEP_LSN;
-		if (outcome == OUTCOME_TIME)
-			return NC_SVC_STEP_TIME;
-	}
-	return NC_SVC_STEP_MORE;
+	if (outcome != OUTCOME_HANDLED)
+		return NC_STEP_PARK;
+	nc_channel_take(&s->v.channel, frame.consumed);
+	return NC_STEP_MORE;
 }

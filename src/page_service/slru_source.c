@@ -5,9 +5,9 @@
  * Runs in page service workers.  The newest state of an SLRU page is in the SLRU's
  * own buffers in shared memory if it is there at all, otherwise in the file; the
  * files alone lag behind replay until the next restartpoint.  So each page is
- * looked up in the buffers under the control lock and read from the file under the
- * same lock if it is not there: a page moves between the two only with that lock
- * held exclusively, and redo changes a page in the buffers only that way too.
+ * looked up in the buffers under its lock (the SLRU's, or its bank's) and read from the
+ * file under the same lock if it is not there: a page moves between the two only with
+ * that lock held exclusively, and redo changes a page in the buffers only that way too.
  *
  * A reader therefore sees at least everything replayed before it came.  It never
  * loads a page into the SLRU and never writes one.
@@ -20,8 +20,6 @@
 #include "storage/fd.h"
 
 #include "compat.h"
-
-#if NC_SVC_HAVE_SLRU
 
 static SlruCtlData slru[NC_SLRU_MULTIXACT_OFFSETS + 1];
 
@@ -72,7 +70,7 @@ read_from_file(int fd, int index, uint8_t *page)
 }
 
 static int
-open_segment(SlruCtl ctl, uint32 segno)
+open_slru_segment(SlruCtl ctl, uint32 segno)
 {
 	char		path[MAXPGPATH];
 	int			fd;
@@ -88,39 +86,27 @@ uint32
 nc_svc_slru_read_segment(int kind, uint32 segno, uint8_t *pages)
 {
 	SlruCtl		ctl = slru_of_kind(kind);
-	LWLock	   *lock = ctl->shared->ControlLock;
 	uint32		nblocks = 0;
-	int			fd;
+	int			fd = -1;
 
 	/* Page numbers are ints in the server; a segment beyond them cannot exist. */
 	if (segno >= PG_INT32_MAX / NC_SLRU_SEGMENT_BLOCKS)
 		return 0;
-	/* Under the lock from here, so that a file created by an eviction is not missed. */
-	LWLockAcquire(lock, LW_SHARED);
-	fd = open_segment(ctl, segno);
 	for (int i = 0; i < NC_SLRU_SEGMENT_BLOCKS; i++)
 	{
 		uint8_t    *page = pages + (size_t) i * NC_PAGE_BYTES;
+		int			pageno = segno * NC_SLRU_SEGMENT_BLOCKS + i;
+		LWLock	   *lock = nc_svc_slru_lock(ctl, pageno);
 
-		if (read_from_buffers(ctl->shared, segno * NC_SLRU_SEGMENT_BLOCKS + i, page) ||
-			read_from_file(fd, i, page))
+		LWLockAcquire(lock, LW_SHARED);
+		/* Under the lock, so that a file created by an eviction is not missed. */
+		if (fd < 0)
+			fd = open_slru_segment(ctl, segno);
+		if (read_from_buffers(ctl->shared, pageno, page) || read_from_file(fd, i, page))
 			nblocks = i + 1;
+		LWLockRelease(lock);
 	}
-	LWLockRelease(lock);
 	if (fd >= 0)
 		CloseTransientFile(fd);
 	return nblocks;
 }
-
-#else
-
-uint32
-nc_svc_slru_read_segment(int kind, uint32 segno, uint8_t *pages)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("GetSlruSegment is not available on this server version")));
-	return 0;
-}
-
-#endif

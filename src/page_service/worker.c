@@ -1,11 +1,10 @@
 /*
  * worker.c
- *	  The event loop of one page service worker.
+ *	  The loop of one page service worker.
  *
- * A session is in exactly one list: runnable (its next message can be handled),
- * waiting (its first request waits for replay), throttled (its request rate is
- * used up) or idle (epoll will say).  A turn of the loop collects events, moves
- * sessions, then runs each runnable one.
+ * The door (docs/serve.md) has the sessions in its lists.  PARKED are those whose
+ * first request waits for replay, and those whose request rate is used up; each turn
+ * ends with a look which of them may go on.
  *
  * Guarantees: nothing in the loop waits for a client, so SIGTERM and the death of
  * the postmaster end the worker within a turn; memory is bounded by the number of
@@ -14,11 +13,9 @@
  */
 #include "page_service.h"
 
-#include <sys/epoll.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
@@ -26,49 +23,36 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "postmaster/postmaster.h"
-#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/pmsignal.h"
 #include "utils/guc.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
-
-#define EVENTS_PER_TURN 64
-#define ACCEPTS_PER_TURN 16
 
 /* How often replay is looked at: at first, and once a wait has lasted a while. */
 #define LSN_POLL_US 200
 #define LSN_POLL_SLOW_US 1000
 #define LSN_POLL_FAST_FOR_MS 50
 
-#define SWEEP_MS 1000			/* timeouts are checked this often */
+#define WATCH_MS 1000			/* the identity is looked at this often */
 #define LISTEN_RETRY_MS 5000
-#define ACCEPT_PAUSE_MS 200		/* after running out of descriptors or memory */
-#define CLOSING_MS 5000			/* for a client to take a last message */
 #define SLOW_WAIT_MS 10000		/* a wait for an LSN this long is logged */
-
-/* Clients beyond max_connections that are told so; more are closed without a word. */
-#define SURPLUS_SESSIONS 64
 
 typedef struct Worker
 {
-	int			epoll_fd;
-	int			listen_fds[NC_SVC_LISTENERS_MAX];
-	int			nlisten;
-	int			nsessions;
-	dlist_head	runnable;
-	dlist_head	waiting;
-	dlist_head	throttled;
-	dlist_head	idle;
+	NcLoop	   *loop;
+	NcOp		wake;
+	NcOp		life;
+	bool		listens;
 	TimestampTz now;			/* of this turn; this and all timers by nc_svc_clock() */
-	TimestampTz next_sweep;
-	TimestampTz next_listen;	/* try to open the sockets, or to accept again */
-	TimestampTz waiting_since;	/* the waiting list is not empty since */
-	bool		accept_paused;
+	TimestampTz next_watch;
+	TimestampTz next_listen;	/* try to open the sockets again */
+	TimestampTz waiting_since;	/* somebody waits for replay since */
+	uint32		waiting;		/* so many do */
+	TimestampTz resume_at;		/* the next one whose rate allows a request; 0 = nobody's */
 } Worker;
 
-/* Written by signal handlers, read by epoll; made before they are installed. */
+/* Written by signal handlers, polled by the loop; made before they are installed. */
 static int	wake_fd = -1;
 
 /* ---- signals ---- */
@@ -105,274 +89,33 @@ handle_sighup(SIGNAL_ARGS)
 }
 
 static void
-drain_wake(void)
+on_wake(NcOp *op)
 {
+	Worker	   *worker = op->owner;
 	uint64		count;
 
 	(void) !read(wake_fd, &count, sizeof(count));
-}
-
-/* ---- epoll ---- */
-
-/* tag: a session, or one of the addresses below for the fixed descriptors. */
-static void
-watch(Worker *worker, int op, int fd, uint32 events, void *tag)
-{
-	struct epoll_event event = {.events = events, .data.ptr = tag};
-
-	if (epoll_ctl(worker->epoll_fd, op, fd, &event) != 0)
-		ereport(ERROR, (errmsg("page service: epoll_ctl failed: %m")));
-}
-
-static int
-wait_for_events(Worker *worker, struct epoll_event *events, int64 timeout_us)
-{
-	int			n;
-
-	pgstat_report_wait_start(PG_WAIT_EXTENSION);
-	if (timeout_us < 0)
-		n = epoll_wait(worker->epoll_fd, events, EVENTS_PER_TURN, -1);
-	else
-	{
-		struct timespec ts = {.tv_sec = timeout_us / 1000000,
-		.tv_nsec = timeout_us % 1000000 * 1000};
-
-		n = epoll_pwait2(worker->epoll_fd, events, EVENTS_PER_TURN, &ts, NULL);
-		/* Kernels before 5.11 count in milliseconds. */
-		if (n < 0 && errno == ENOSYS)
-			n = epoll_wait(worker->epoll_fd, events, EVENTS_PER_TURN, (timeout_us + 999) / 1000);
-	}
-	pgstat_report_wait_end();
-	if (n < 0 && errno != EINTR)
-		ereport(ERROR, (errmsg("page service: epoll_wait failed: %m")));
-	return Max(n, 0);
-}
-
-/* Asks epoll for what the session can use now. */
-static void
-update_interest(Worker *worker, NcSvcSession *s)
-{
-	uint32		events = EPOLLRDHUP;
-	bool		blocked = s->out_end > s->out_start;
-
-	if (blocked || s->tls_wants_write)
-		events |= EPOLLOUT;
-	if (s->state != NC_SVC_SESSION_CLOSING && !s->tls_wants_write &&
-		s->in_end - s->in_start < NC_SVC_IN_BYTES &&
-		s->out_end - s->out_start < NC_SVC_FLUSH_BYTES)
-		events |= EPOLLIN;
-	if (events != s->events)
-	{
-		watch(worker, EPOLL_CTL_MOD, s->fd, events, s);
-		s->events = events;
-	}
-}
-
-/* ---- sessions ---- */
-
-static void
-close_session(Worker *worker, NcSvcSession *s)
-{
-	dlist_delete(&s->link);
-	nc_svc_client_remove(s);
-	nc_svc_channel_close(s);
-	ReleaseExternalFD();
-	pfree(s);
-	worker->nsessions--;
-	pg_atomic_write_u32(&nc_svc_self()->sessions, worker->nsessions);
+	nc_loop_poll(worker->loop, op, wake_fd, POLLIN);
 }
 
 static void
-move_session(NcSvcSession *s, dlist_head *list)
+on_life_line(NcOp *op)
 {
-	dlist_delete(&s->link);
-	dlist_push_tail(list, &s->link);
+	Worker	   *worker = op->owner;
+
+	if (!PostmasterIsAlive())
+		proc_exit(1);
+	nc_loop_poll(worker->loop, op, postmaster_alive_fds[POSTMASTER_FD_WATCH], POLLIN);
 }
 
-/* Clients that never log in may not keep others out: the oldest of too many makes room. */
-static void
-limit_logins(Worker *worker)
-{
-	NcSvcSession *oldest = NULL;
-	int			logins = 0;
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &worker->idle)
-	{
-		NcSvcSession *s = dlist_container(NcSvcSession, link, iter.cur);
-
-		if (s->logged_in || s->state == NC_SVC_SESSION_CLOSING)
-			continue;
-		logins++;
-		if (oldest == NULL || s->opened < oldest->opened)
-			oldest = s;
-	}
-	if (logins < NC_SVC_LOGINS_MAX)
-		return;
-	nc_svc_login_refused(oldest, worker->now, "it did not log in, and newer clients want to");
-	/* not freed here: an event of this turn may still name it */
-	oldest->state = NC_SVC_SESSION_CLOSING;
-	oldest->out_start = oldest->out_end = 0;
-	move_session(oldest, &worker->runnable);
-}
-
-static void
-open_session(Worker *worker, int fd)
-{
-	uint32		total = 0;
-	NcSvcSession *s = NULL;
-
-	limit_logins(worker);
-	for (int i = 0; i < nc_svc_workers; i++)
-		total += pg_atomic_read_u32(&nc_svc_shared->workers[i].sessions);
-	if (total < nc_svc_max_connections + SURPLUS_SESSIONS)
-		s = MemoryContextAllocExtended(TopMemoryContext, sizeof(NcSvcSession), MCXT_ALLOC_NO_OOM);
-	if (s == NULL)
-	{
-		close(fd);
-		return;
-	}
-	ReserveExternalFD();
-	nc_svc_session_init(s, fd, worker->now);
-	nc_svc_client_identify(s);
-	if (total >= nc_svc_max_connections)
-		s->surplus = NC_SVC_SURPLUS_TOTAL;
-	else if (nc_svc_max_connections_per_client > 0 &&
-			 nc_svc_client_sessions(s->client) >= nc_svc_max_connections_per_client)
-		s->surplus = NC_SVC_SURPLUS_CLIENT;
-	nc_svc_client_add(s);
-	s->events = EPOLLIN | EPOLLRDHUP;
-	watch(worker, EPOLL_CTL_ADD, fd, s->events, s);
-	dlist_push_tail(&worker->idle, &s->link);
-	worker->nsessions++;
-	pg_atomic_write_u32(&nc_svc_self()->sessions, worker->nsessions);
-}
-
-/* What epoll cannot tell of: the handshake of TLS, and bytes inside TLS. False = gone. */
-static bool
-run_tls(Worker *worker, NcSvcSession *s, NcSvcStep *step)
-{
-	if (s->state == NC_SVC_SESSION_TLS && s->out_start == s->out_end)
-	{
-		if (!nc_svc_channel_handshake(s, worker->now))
-			return false;
-		*step = s->state == NC_SVC_SESSION_TLS ? NC_SVC_STEP_INPUT : NC_SVC_STEP_MORE;
-	}
-	else if (*step == NC_SVC_STEP_INPUT && nc_svc_channel_pending(s))
-	{
-		*step = NC_SVC_STEP_MORE;
-		return nc_svc_channel_receive(s, worker->now);
-	}
-	return true;
-}
-
-/* One turn of a session; afterwards it is in the list of what it needs, or closed. */
-static void
-run_session(Worker *worker, NcSvcSession *s)
-{
-	NcSvcStep	step = nc_svc_session_step(s, worker->now);
-	bool		sent_all;
-
-	if (!nc_svc_channel_send(s, worker->now) || !run_tls(worker, s, &step))
-	{
-		close_session(worker, s);
-		return;
-	}
-	sent_all = s->out_start == s->out_end;
-	if (s->state == NC_SVC_SESSION_CLOSING && sent_all)
-	{
-		close_session(worker, s);
-		return;
-	}
-	if (step == NC_SVC_STEP_LSN)
-		move_session(s, &worker->waiting);
-	else if (step == NC_SVC_STEP_TIME)
-		move_session(s, &worker->throttled);
-	else if (step == NC_SVC_STEP_MORE || (step == NC_SVC_STEP_ROOM && sent_all))
-		move_session(s, &worker->runnable);
-	else
-		move_session(s, &worker->idle);
-	update_interest(worker, s);
-}
-
-/* A session that waits for replay or time stays where it is: more input does not help it. */
-static void
-session_event(Worker *worker, NcSvcSession *s, uint32 events)
-{
-	bool		alive = (events & (EPOLLERR | EPOLLHUP)) == 0;
-
-	if (alive && ((events & EPOLLIN) != 0 || s->tls_wants_write))
-		alive = nc_svc_channel_receive(s, worker->now);
-	else if ((events & EPOLLRDHUP) != 0)
-		alive = false;
-	if (alive && (events & EPOLLOUT) != 0)
-		alive = nc_svc_channel_send(s, worker->now);
-	if (!alive)
-		close_session(worker, s);
-	else if (s->wait_since != 0 || worker->now < s->resume_at)
-		update_interest(worker, s);
-	else
-		move_session(s, &worker->runnable);
-}
-
-/* ---- accepting ---- */
-
-static void
-watch_listeners(Worker *worker, int op)
-{
-	for (int i = 0; i < worker->nlisten; i++)
-		watch(worker, op, worker->listen_fds[i], EPOLLIN, &worker->listen_fds[i]);
-}
-
-static void
-accept_sessions(Worker *worker, int listen_fd)
-{
-	for (int i = 0; i < ACCEPTS_PER_TURN; i++)
-	{
-		int			fd = nc_svc_listener_accept(listen_fd);
-
-		if (fd >= 0)
-			open_session(worker, fd);
-		else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-		{
-			ereport(LOG, (errmsg("page service: could not accept a connection: %m")));
-			watch_listeners(worker, EPOLL_CTL_DEL);
-			worker->accept_paused = true;
-			worker->next_listen = TimestampTzPlusMilliseconds(worker->now, ACCEPT_PAUSE_MS);
-			return;
-		}
-		else if (errno != EINTR && errno != ECONNABORTED)
-			return;
-	}
-}
-
-/* Opens the sockets, now or after a failure, or watches them again after a pause. */
-static void
-start_listening(Worker *worker)
-{
-	if ((worker->nlisten > 0 && !worker->accept_paused) || worker->now < worker->next_listen)
-		return;
-	if (worker->nlisten == 0)
-	{
-		worker->nlisten = nc_svc_listener_open(worker->listen_fds);
-		worker->next_listen = TimestampTzPlusMilliseconds(worker->now, LISTEN_RETRY_MS);
-		if (worker->nlisten > 0)
-			ereport(LOG, (errmsg("page service: worker %d listens on \"%s\", port %d",
-								 nc_svc_worker_index, nc_svc_listen_addresses, nc_svc_port)));
-	}
-	worker->accept_paused = false;
-	watch_listeners(worker, EPOLL_CTL_ADD);
-}
-
-/* ---- timeouts ---- */
+/* ---- sessions that wait ---- */
 
 static void
 log_slow_wait(Worker *worker, NcSvcSession *s)
 {
-	char		replay[256];
+	char		replay[512];
 
-	if (s->wait_since == 0 || s->wait_logged ||
-		worker->now < TimestampTzPlusMilliseconds(s->wait_since, SLOW_WAIT_MS))
+	if (s->wait_logged || worker->now < TimestampTzPlusMilliseconds(s->wait_since, SLOW_WAIT_MS))
 		return;
 	s->wait_logged = true;
 	nc_svc_source_describe_replay(replay, sizeof(replay));
@@ -383,105 +126,48 @@ log_slow_wait(Worker *worker, NcSvcSession *s)
 			 errdetail_internal("%s", replay)));
 }
 
-/* Ends the session if it used up its time; it may be gone afterwards. */
 static void
-check_session_timeout(Worker *worker, NcSvcSession *s)
+look_for_replay(Worker *worker, NcSvcSession *s)
 {
-	TimestampTz limit;
-
-	if (s->state == NC_SVC_SESSION_CLOSING)
-		limit = TimestampTzPlusMilliseconds(s->active, CLOSING_MS);
-	else if (!s->logged_in)
-		limit = TimestampTzPlusMilliseconds(s->opened, AuthenticationTimeout * 1000);
-	else if (s->wait_since == 0 && nc_svc_idle_timeout > 0)
-		limit = TimestampTzPlusMilliseconds(s->active, nc_svc_idle_timeout);
-	else
+	if (nc_svc_session_may_go(s) ||
+		worker->now >= TimestampTzPlusMilliseconds(s->wait_since, nc_svc_wait_lsn_timeout))
+	{
+		nc_visitor_wake(&s->v);
 		return;
-	if (worker->now < limit)
-		return;
-	if (!s->logged_in && s->state != NC_SVC_SESSION_CLOSING)
-		nc_svc_login_refused(s, worker->now, "it did not log in within authentication_timeout");
-	else if (s->state != NC_SVC_SESSION_CLOSING && s->out_end == s->out_start)
-	{
-		nc_svc_session_end(s, "ERROR", "08006", "timeout: nothing received within "
-						   "neon_page_service.idle_timeout");
-		(void) nc_svc_channel_send(s, worker->now);
 	}
-	close_session(worker, s);
+	worker->waiting++;
+	log_slow_wait(worker, s);
 }
 
 static void
-sweep_list(Worker *worker, dlist_head *list)
+look_at_parked(NcVisitor *v, void *arg)
 {
-	dlist_mutable_iter iter;
+	Worker	   *worker = arg;
+	NcSvcSession *s = (NcSvcSession *) v;
 
-	dlist_foreach_modify(iter, list)
-	{
-		NcSvcSession *s = dlist_container(NcSvcSession, link, iter.cur);
-
-		log_slow_wait(worker, s);
-		check_session_timeout(worker, s);
-	}
+	if (s->wait_since != 0)
+		look_for_replay(worker, s);
+	else if (worker->now >= s->resume_at)
+		nc_visitor_wake(v);
+	else if (worker->resume_at == 0 || s->resume_at < worker->resume_at)
+		worker->resume_at = s->resume_at;
 }
 
+/* Lets those go on who can; notes what the others wait for. */
 static void
-sweep(Worker *worker)
+release_parked(Worker *worker)
 {
-	if (worker->now < worker->next_sweep)
-		return;
-	worker->next_sweep = TimestampTzPlusMilliseconds(worker->now, SWEEP_MS);
-	sweep_list(worker, &worker->idle);
-	sweep_list(worker, &worker->waiting);
-	sweep_list(worker, &worker->throttled);
-}
-
-/* ---- waiting for time ---- */
-
-/* Lets those go on whose time has come; microseconds until the next one's, -1 = nobody waits. */
-static int64
-release_throttled(Worker *worker)
-{
-	dlist_mutable_iter iter;
-	int64		next = -1;
-
-	dlist_foreach_modify(iter, &worker->throttled)
-	{
-		NcSvcSession *s = dlist_container(NcSvcSession, link, iter.cur);
-
-		if (worker->now >= s->resume_at)
-			move_session(s, &worker->runnable);
-		else if (next < 0 || s->resume_at - worker->now < next)
-			next = s->resume_at - worker->now;
-	}
-	return next;
-}
-
-/* ---- waiting for replay ---- */
-
-static void
-release_waiting(Worker *worker)
-{
-	dlist_mutable_iter iter;
-	uint32		left = 0;
-
-	dlist_foreach_modify(iter, &worker->waiting)
-	{
-		NcSvcSession *s = dlist_container(NcSvcSession, link, iter.cur);
-
-		if (nc_svc_source_readiness(&s->waiting_for) == NC_SVC_READY ||
-			worker->now >= TimestampTzPlusMilliseconds(s->wait_since, nc_svc_wait_lsn_timeout))
-			move_session(s, &worker->runnable);
-		else
-			left++;
-	}
-	if (left == 0)
+	worker->waiting = 0;
+	worker->resume_at = 0;
+	nc_door_each_at(&nc_svc_door, NC_PLACE_PARKED, look_at_parked, worker);
+	if (worker->waiting == 0)
 		worker->waiting_since = 0;
 	else if (worker->waiting_since == 0)
 		worker->waiting_since = worker->now;
-	pg_atomic_write_u32(&nc_svc_self()->waiting, left);
+	pg_atomic_write_u32(&nc_svc_self()->waiting, worker->waiting);
 }
 
-static int64
+static uint64
 lsn_poll_interval(const Worker *worker)
 {
 	bool		long_wait = worker->waiting_since != 0 &&
@@ -490,106 +176,143 @@ lsn_poll_interval(const Worker *worker)
 	return long_wait ? LSN_POLL_SLOW_US : LSN_POLL_US;
 }
 
+/* ---- room ---- */
+
+typedef struct Choice
+{
+	NcSvcSession *leaves;
+	uint32		most;
+} Choice;
+
+static TimestampTz
+active(const NcSvcSession *s)
+{
+	return (TimestampTz) Max(s->v.heard_us, s->v.sent_us);
+}
+
+/* Who makes room first: of the address that has most who is idle longest. */
+static void
+choose_idlest(NcVisitor *v, void *arg)
+{
+	Choice	   *choice = arg;
+	NcSvcSession *s = (NcSvcSession *) v;
+
+	if (v->state != NC_VISITOR_OPEN ||
+		(s->client != 0 && nc_svc_client_sessions(s->client) < choice->most))
+		return;
+	if (choice->leaves == NULL || active(s) < active(choice->leaves))
+		choice->leaves = s;
+}
+
+/* Newer clients have logged in here or in another worker, and got the places of these. */
+static void
+displace(void)
+{
+	static const NcRefusal why = {.sqlstate = "53300",.message = "made room for a newer client: "
+	"neon_page_service.max_connections is reached"};
+	uint32		n = pg_atomic_read_u32(&nc_svc_self()->displace);
+
+	if (n == 0)
+		return;
+	pg_atomic_fetch_sub_u32(&nc_svc_self()->displace, n);
+	for (; n > 0; n--)
+	{
+		Choice		choice = {.most = nc_svc_client_most()};
+
+		nc_door_each(&nc_svc_door, choose_idlest, &choice);
+		if (choice.leaves == NULL)
+			return;
+		nc_svc_client_leaves(choice.leaves);
+		nc_svc_client_remove(choice.leaves);
+		nc_visitor_refuse(&choice.leaves->v, &why);
+	}
+}
+
 /* ---- the loop ---- */
 
-static int64
-sleep_time(Worker *worker)
+static uint64
+sleep_us(const Worker *worker)
 {
-	int64		throttled = release_throttled(worker);
+	uint64		us = nc_door_sleep_us(&nc_svc_door);
 
-	if (!dlist_is_empty(&worker->runnable))
-		return 0;
-	if (throttled >= 0)
-		return dlist_is_empty(&worker->waiting) ? throttled : lsn_poll_interval(worker);
-	if (!dlist_is_empty(&worker->waiting))
-		return lsn_poll_interval(worker);
-	if (worker->accept_paused)
-		return ACCEPT_PAUSE_MS * INT64CONST(1000);
-	if (worker->nsessions > 0 || worker->nlisten == 0)
-		return SWEEP_MS * INT64CONST(1000);
-	return -1;
+	if (worker->resume_at != 0)
+		us = Min(us, (uint64) Max(worker->resume_at - worker->now, 0));
+	if (worker->waiting > 0)
+		us = Min(us, lsn_poll_interval(worker));
+	if (!worker->listens || nc_svc_worker_index == 0 || nc_svc_door.visitors > 0)
+		us = Min(us, WATCH_MS * UINT64CONST(1000));
+	return us;
 }
 
 static void
-dispatch(Worker *worker, const struct epoll_event *event)
+wait_for_service_events(Worker *worker)
 {
-	void	   *tag = event->data.ptr;
-	int		   *listen_fd = tag;
+	uint64		us = sleep_us(worker);
 
-	if (tag == &wake_fd)
-		drain_wake();
-	else if (tag == &postmaster_alive_fds)
-	{
-		if (!PostmasterIsAlive())
-			proc_exit(1);
-	}
-	else if (listen_fd >= worker->listen_fds &&
-			 listen_fd < worker->listen_fds + NC_SVC_LISTENERS_MAX)
-		accept_sessions(worker, *listen_fd);
-	else
-		session_event(worker, tag, event->events);
+	pgstat_report_wait_start(PG_WAIT_EXTENSION);
+	nc_loop_wait(worker->loop, us);
+	pgstat_report_wait_end();
+	/* before signals are looked at: their bell is answered here */
+	nc_door_events(&nc_svc_door);
 }
 
-/* Each session that is runnable now has one turn; it may come back for the next. */
 static void
-run_sessions(Worker *worker)
+take_reload(void)
 {
-	dlist_head	turn = DLIST_STATIC_INIT(turn);
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	nc_svc_door_reload();
+}
 
-	while (!dlist_is_empty(&worker->runnable))
-		dlist_push_tail(&turn, dlist_pop_head_node(&worker->runnable));
-	while (!dlist_is_empty(&turn) && !ShutdownRequestPending)
-		run_session(worker, dlist_container(NcSvcSession, link, dlist_head_node(&turn)));
-	while (!dlist_is_empty(&turn))
-		dlist_push_tail(&worker->runnable, dlist_pop_head_node(&turn));
+static void
+start_listening(Worker *worker)
+{
+	if (worker->listens || worker->now < worker->next_listen)
+		return;
+	worker->next_listen = TimestampTzPlusMilliseconds(worker->now, LISTEN_RETRY_MS);
+	worker->listens = nc_svc_door_listen();
+}
+
+static void
+watch_identity(Worker *worker)
+{
+	if (worker->now < worker->next_watch)
+		return;
+	worker->next_watch = TimestampTzPlusMilliseconds(worker->now, WATCH_MS);
+	nc_svc_identity_watch();
 }
 
 static void
 loop_turn(Worker *worker)
 {
-	struct epoll_event events[EVENTS_PER_TURN];
-	int			n = wait_for_events(worker, events, sleep_time(worker));
-
+	wait_for_service_events(worker);
 	CHECK_FOR_INTERRUPTS();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-		nc_svc_guard_load(true);
-	}
+	take_reload();
 	worker->now = nc_svc_clock();
-	for (int i = 0; i < n; i++)
-		dispatch(worker, &events[i]);
-	release_waiting(worker);
-	run_sessions(worker);
+	nc_svc_door_turn();
+	displace();
 	start_listening(worker);
-	sweep(worker);
+	watch_identity(worker);
+	/* at the end: whoever has come to wait in this turn is among them */
+	release_parked(worker);
 }
 
 /* ---- beginning and end ---- */
 
 static void
-farewell_list(Worker *worker, dlist_head *list)
+say_goodbye(NcVisitor *v, void *arg)
 {
-	dlist_iter	iter;
-
-	dlist_foreach(iter, list)
-	{
-		NcSvcSession *s = dlist_container(NcSvcSession, link, iter.cur);
-
-		nc_svc_session_end(s, "FATAL", "57P01", "page service is shutting down");
-		(void) nc_svc_channel_send(s, worker->now);
-	}
+	nc_svc_session_end((NcSvcSession *) v, "FATAL", "57P01", "page service is shutting down");
+	(void) nc_visitor_flush(v);
 }
 
 /* One attempt to tell every client; nobody is waited for. */
 static void
-farewell(Worker *worker)
+farewell(void)
 {
-	farewell_list(worker, &worker->runnable);
-	farewell_list(worker, &worker->waiting);
-	farewell_list(worker, &worker->throttled);
-	farewell_list(worker, &worker->idle);
+	nc_door_each(&nc_svc_door, say_goodbye, NULL);
 	ereport(LOG,
 			(errmsg("page service: %llu pages served by worker %d",
 					(unsigned long long) pg_atomic_read_u64(&nc_svc_self()->pages),
@@ -602,6 +325,8 @@ leave_shared(int code, Datum arg)
 {
 	nc_svc_self()->listening = false;
 	pg_atomic_write_u32(&nc_svc_self()->sessions, 0);
+	pg_atomic_write_u32(&nc_svc_self()->logged_in, 0);
+	pg_atomic_write_u32(&nc_svc_self()->displace, 0);
 	pg_atomic_write_u32(&nc_svc_self()->waiting, 0);
 	nc_svc_client_forget_all();
 }
@@ -609,17 +334,17 @@ leave_shared(int code, Datum arg)
 static void
 worker_init(Worker *worker)
 {
-	*worker = (Worker) {.epoll_fd = epoll_create1(EPOLL_CLOEXEC)};
-	dlist_init(&worker->runnable);
-	dlist_init(&worker->waiting);
-	dlist_init(&worker->throttled);
-	dlist_init(&worker->idle);
-	worker->now = nc_svc_clock();
-	if (worker->epoll_fd < 0 || wake_fd < 0)
-		ereport(ERROR, (errmsg("page service: could not create the event loop: %m")));
-	watch(worker, EPOLL_CTL_ADD, wake_fd, EPOLLIN, &wake_fd);
-	watch(worker, EPOLL_CTL_ADD, postmaster_alive_fds[POSTMASTER_FD_WATCH], EPOLLIN,
-		  &postmaster_alive_fds);
+	char		err[256] = "no eventfd";
+
+	*worker = (Worker) {.now = nc_svc_clock()};
+	if (wake_fd >= 0)
+		worker->loop = nc_loop_create(NC_LOOP_EPOLL, err, sizeof(err));
+	if (worker->loop == NULL)
+		ereport(ERROR, (errmsg("page service: could not create the event loop: %s", err)));
+	worker->wake = (NcOp) {.complete = on_wake,.owner = worker};
+	worker->life = (NcOp) {.complete = on_life_line,.owner = worker};
+	nc_loop_poll(worker->loop, &worker->wake, wake_fd, POLLIN);
+	nc_loop_poll(worker->loop, &worker->life, postmaster_alive_fds[POSTMASTER_FD_WATCH], POLLIN);
 	/* Polls of 200 µs are not worth much with the default slack of 50 µs. */
 	(void) prctl(PR_SET_TIMERSLACK, 5000UL, 0, 0, 0);
 }
@@ -638,12 +363,12 @@ nc_svc_worker_main(Datum arg)
 
 	worker_init(&worker);
 	nc_svc_source_init();
-	nc_svc_guard_load(false);
+	nc_svc_door_init(worker.loop);
 	start_listening(&worker);
 	while (!ShutdownRequestPending)
 		loop_turn(&worker);
 
-	farewell(&worker);
+	farewell();
 	/* Code 0 would keep the postmaster from ever starting the worker again. */
 	proc_exit(1);
 }

@@ -9,8 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "nc/base/mutant.h"
-
 static size_t
 doorbell_bytes(uint32_t nrings)
 {
@@ -32,17 +30,15 @@ nc_ring_area_attach(NcRingArea *area, void *memory, uint32_t nrings, int eventfd
 	uintptr_t	start = ((uintptr_t) memory + NC_CACHE_LINE_BYTES - 1) &
 		~(uintptr_t) (NC_CACHE_LINE_BYTES - 1);
 
+	/* the same in each process: what they share is found by arithmetic, not by pointers in it */
 	area->nrings = nrings;
+	area->aio_first = nrings;
 	area->doorbell = (NcDoorbell *) start;
 	area->rings = (NcRing *) (start + doorbell_bytes(nrings));
 	area->eventfd = eventfd;
 
-	if (!init)
-		return;
-	memset((void *) start, 0, doorbell_bytes(nrings) + (size_t) nrings * sizeof(NcRing));
-	for (uint32_t r = 0; r < nrings; r++)
-		for (uint32_t s = 0; s < NC_RING_SLOTS; s++)
-			atomic_init(&area->rings[r].slots[s].word, nc_slot_word(1, NC_SLOT_FREE));
+	if (init)
+		memset((void *) start, 0, doorbell_bytes(nrings) + (size_t) nrings * sizeof(NcRing));
 }
 
 void
@@ -60,20 +56,34 @@ nc_ring_kick(NcRingArea *area)
 	errno = saved_errno;
 }
 
-bool
-nc_ring_notify(NcRingArea *area, uint32_t ring)
+void
+nc_ring_announce(NcRingArea *area, uint32_t ring)
 {
-	NcDoorbell *bell = area->doorbell;
-
 	NC_ASSERT(ring < area->nrings);
-	/* pairs with nc_doorbell_sleep(): set the bit, full barrier, look at asleep */
-	atomic_fetch_or_explicit(&bell->pending[ring / 64], UINT64_C(1) << (ring % 64),
+	/*
+	 * Pairs with nc_doorbell_sleep(): set the bit, full barrier, look at asleep.  The OR
+	 * also pairs with the exchange in nc_doorbell_take(): who takes the bit sees SUBMITTED.
+	 */
+	atomic_fetch_or_explicit(&area->doorbell->pending[ring / 64], UINT64_C(1) << (ring % 64),
 							 memory_order_seq_cst);
+}
+
+bool
+nc_ring_bell(NcRingArea *area)
+{
+	/* pairs with nc_doorbell_sleep(): the bits are set, full barrier, look at asleep */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load_explicit(&bell->asleep, memory_order_seq_cst) == 0)
+	if (atomic_load_explicit(&area->doorbell->asleep, memory_order_seq_cst) == 0)
 		return false;
 	nc_ring_kick(area);
 	return true;
+}
+
+bool
+nc_ring_notify(NcRingArea *area, uint32_t ring)
+{
+	nc_ring_announce(area, ring);
+	return nc_ring_bell(area);
 }
 
 bool
@@ -81,13 +91,16 @@ nc_doorbell_sleep(NcRingArea *area)
 {
 	NcDoorbell *bell = area->doorbell;
 
-	/* pairs with nc_ring_notify(): set asleep, full barrier, look at the bits */
+	/*
+	 * Pairs with nc_ring_notify(): set asleep, full barrier, look at the bits.  Release and
+	 * acquire would not do: a store may then be overtaken by the load behind it, on both
+	 * sides, and the communicator sleeps on a request that nobody announces.
+	 */
 	atomic_store_explicit(&bell->asleep, 1, memory_order_seq_cst);
 	atomic_thread_fence(memory_order_seq_cst);
 	for (uint32_t w = 0; w < nc_doorbell_words(area); w++)
 	{
-		if (atomic_load_explicit(&bell->pending[w], memory_order_seq_cst) != 0 &&
-			!NC_MUTANT(LOST_DOORBELL))
+		if (atomic_load_explicit(&bell->pending[w], memory_order_seq_cst) != 0)
 		{
 			nc_doorbell_awake(area);
 			return false;
@@ -99,6 +112,7 @@ nc_doorbell_sleep(NcRingArea *area)
 bool
 nc_doorbell_pending(const NcRingArea *area)
 {
+	/* relaxed: a bit that is missed here is seen by the next look, or before the sleep */
 	for (uint32_t w = 0; w < nc_doorbell_words(area); w++)
 		if (atomic_load_explicit(&area->doorbell->pending[w], memory_order_relaxed) != 0)
 			return true;
@@ -108,6 +122,7 @@ nc_doorbell_pending(const NcRingArea *area)
 void
 nc_doorbell_awake(NcRingArea *area)
 {
+	/* pairs with nothing: who still sees 1 writes to the eventfd, and one sleep is short */
 	atomic_store_explicit(&area->doorbell->asleep, 0, memory_order_seq_cst);
 }
 
@@ -117,8 +132,10 @@ nc_doorbell_take(NcRingArea *area, uint32_t word_index)
 	_Atomic uint64_t *word = &area->doorbell->pending[word_index];
 
 	NC_ASSERT(word_index < nc_doorbell_words(area));
+	/* most words are 0 most of the time: no line is taken from the clients for these */
 	if (atomic_load_explicit(word, memory_order_relaxed) == 0)
 		return 0;
+	/* pairs with the OR in nc_ring_notify(): the bit came after SUBMITTED */
 	return atomic_exchange_explicit(word, 0, memory_order_seq_cst);
 }
 
@@ -127,8 +144,15 @@ nc_ring_client_needs_wake(NcRing *ring)
 {
 	uint32_t	asleep;
 
+	/*
+	 * Pairs with the fence of a client that is about to sleep (sleep_once() of
+	 * src/client/client.c): DONE, full barrier, look at the flag, against flag, full
+	 * barrier, look at the slot.  Whoever comes second sees the other.
+	 */
 	atomic_thread_fence(memory_order_seq_cst);
 	asleep = atomic_load_explicit(&ring->client_asleep, memory_order_seq_cst);
+
+	/* a number that is no slot's is the client's mistake, and costs a wake at most */
 	if (asleep < NC_RING_ASLEEP_FOR(0) || asleep >= NC_RING_ASLEEP_FOR(NC_RING_SLOTS))
 		return asleep != 0;
 
@@ -139,6 +163,7 @@ nc_ring_client_needs_wake(NcRing *ring)
 		case NC_SLOT_TAKEN:
 		case NC_SLOT_COPYING:
 			return false;
+			/* free or beyond: the client is awake already, and a latch set in vain is harmless */
 		case NC_SLOT_FREE:
 		case NC_SLOT_FILLING:
 		case NC_SLOT_DONE:

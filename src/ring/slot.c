@@ -4,7 +4,11 @@
  */
 #include "nc/ring/slot.h"
 
-/* Row: from; bit: to. The drawing is in slot.h, the reasons in docs/ring.md. */
+/*
+ * Row: from; bit: to. The drawing is in slot.h, the reasons in docs/ring.md.  No way leads
+ * from COPYING to FREE: a client that could leave there would take its buffer back in the
+ * middle of a memcpy.
+ */
 static const uint8_t allowed[NC_SLOT_STATES] = {
 	[NC_SLOT_FREE] = 1 << NC_SLOT_FILLING,
 	[NC_SLOT_FILLING] = 1 << NC_SLOT_SUBMITTED | 1 << NC_SLOT_FREE,
@@ -30,6 +34,13 @@ nc_slot_move(NcSlot *slot, uint64_t seen, NcSlotState to)
 	NC_ASSERT(nc_slot_move_allowed(from, to));
 	if (to == NC_SLOT_FREE && from != NC_SLOT_FILLING)
 		generation++;
+
+	/*
+	 * Release: what the mover wrote, or copied, in the old state comes before the new one.
+	 * Acquire: so it is after what the other side did before its last move.  Also when it
+	 * fails, since the loser looks again.  Strong, since a false failure would be taken
+	 * for a move of the other side.
+	 */
 	return atomic_compare_exchange_strong_explicit(&slot->word, &seen,
 												   nc_slot_word(generation, to),
 												   memory_order_acq_rel,

@@ -27,7 +27,7 @@ is_blank(char c)
 }
 
 static const char *
-skip_blanks(const char *s)
+skip_map_blanks(const char *s)
 {
 	while (is_blank(*s))
 		s++;
@@ -41,7 +41,7 @@ skip_blanks(const char *s)
 static bool
 next_element(const char **at, Element *e)
 {
-	const char *start = skip_blanks(*at);
+	const char *start = skip_map_blanks(*at);
 	const char *comma = strchrnul(start, ',');
 	const char *end = comma;
 

@@ -1,7 +1,7 @@
 /*
  * database.c
  *	  CREATE, ALTER .. SET TABLESPACE and DROP DATABASE bypass smgr, and a
- *	  database can come back under the same names (design 3.3).
+ *	  database can come back under the same names (docs/local_pages.md).
  *
  * At the PRE_COMMIT of every commit inside such a statement and after the
  * statement, on the error path too, the floor of all last-written LSNs is
@@ -25,17 +25,17 @@
 #include "commands/dbcommands_xlog.h"
 #include "commands/tablespace.h"
 #include "common/relpath.h"
+#include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
 #include "utils/syscache.h"
 
-#include "nc/ext/guc.h"
-#include "nc/ext/test_point.h"
 #include "nc/filecache/filecache.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/test_point.h"
 #include "nc/smgr/database.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
-#include "nc/smgr/rules.h"
 #include "nc/smgr/skeleton.h"
 
 static ProcessUtility_hook_type next_utility = NULL;
@@ -49,19 +49,19 @@ static bool copied = false;
 static void
 settle(void)
 {
-	if (!NC_RULE_ON(DATABASE) || !OidIsValid(database))
+	if (!OidIsValid(database))
 		return;
 	nc_lwlsn_raise_all(nc_lsn_now());
+	nc_lwlsn_forget_database(database);
 	nc_local_forget_database(database);
-	if (NC_RULE_ON(LFC_DATABASE))
-		nc_filecache_forget_database(database);
+	nc_filecache_forget_database(database);
 }
 
 /* Makes copied files sparse, once, while nobody can see the database yet. */
 static void
 scrub_copy(void)
 {
-	if (copied && NC_RULE_ON(DATABASE))
+	if (copied)
 		nc_skeleton_scrub_database(database);
 	copied = false;
 }
@@ -95,7 +95,7 @@ log_drop_again(Oid db)
 	spc = ((Form_pg_database) GETSTRUCT(tuple))->dattablespace;
 	ReleaseSysCache(tuple);
 	path = GetDatabasePath(db, spc);
-	if (access(path, F_OK) != 0 && errno == ENOENT && NC_RULE_ON(DATABASE))
+	if (access(path, F_OK) != 0 && errno == ENOENT)
 	{
 		XLogBeginInsert();
 		XLogRegisterData((char *) &rec, MinSizeOfDbaseDropRec);
@@ -137,7 +137,8 @@ moves_database(const Node *stmt)
 
 /*
  * Page servers of the same host would share a tablespace directory with us.  A
- * location that is no directory is left to the server, which names that fault.
+ * location that is no directory is left to the server, which names that fault, and
+ * so is a user without the right: he must not learn which paths exist.
  */
 static void
 check_tablespace(const Node *stmt)
@@ -145,7 +146,7 @@ check_tablespace(const Node *stmt)
 	const CreateTableSpaceStmt *create = (const CreateTableSpaceStmt *) stmt;
 	struct stat st;
 
-	if (IsA(stmt, CreateTableSpaceStmt) && is_absolute_path(create->location) &&
+	if (IsA(stmt, CreateTableSpaceStmt) && superuser() && is_absolute_path(create->location) &&
 		stat(create->location, &st) == 0 && S_ISDIR(st.st_mode))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -155,16 +156,16 @@ check_tablespace(const Node *stmt)
 }
 
 static void
-on_utility(PlannedStmt *pstmt, const char *query, bool read_only, ProcessUtilityContext context,
-		   ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+on_database_utility(PlannedStmt *pstmt, const char *query, bool read_only,
+					ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env,
+					DestReceiver *dest, QueryCompletion *qc)
 {
-	ProcessUtility_hook_type call = next_utility != NULL ? next_utility : standard_ProcessUtility;
 	Node	   *stmt = pstmt->utilityStmt;
 
 	check_tablespace(stmt);
 	if (!IsA(stmt, CreatedbStmt) && !IsA(stmt, DropdbStmt) && !moves_database(stmt))
 	{
-		call(pstmt, query, read_only, context, params, env, dest, qc);
+		next_utility(pstmt, query, read_only, context, params, env, dest, qc);
 		return;
 	}
 
@@ -173,7 +174,7 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only, ProcessUtility
 	copied = false;
 	PG_TRY();
 	{
-		call(pstmt, query, read_only, context, params, env, dest, qc);
+		next_utility(pstmt, query, read_only, context, params, env, dest, qc);
 		/* CREATE DATABASE commits after us, a move has committed and done this */
 		scrub_copy();
 	}
@@ -187,11 +188,17 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only, ProcessUtility
 	NC_TEST_POINT("database-done");
 }
 
+bool
+nc_database_copies(void)
+{
+	return inside > 0;
+}
+
 void
 nc_database_init(void)
 {
-	next_utility = ProcessUtility_hook;
-	ProcessUtility_hook = on_utility;
+	next_utility = ProcessUtility_hook != NULL ? ProcessUtility_hook : standard_ProcessUtility;
+	ProcessUtility_hook = on_database_utility;
 	next_object_access = object_access_hook;
 	object_access_hook = on_object_access;
 	RegisterXactCallback(at_xact_event, NULL);

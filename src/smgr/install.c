@@ -18,7 +18,7 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
-#include "nc/ext/guc.h"
+#include "nc/shared/settings.h"
 #include "nc/smgr/abi.h"
 
 typedef struct Segment
@@ -74,7 +74,7 @@ protect(void *at, size_t bytes, int prot)
 
 	if (mprotect((void *) start, end - start, prot) != 0)
 		ereport(FATAL,
-				(errmsg("neon_comm: could not change the protection of the storage-manager table: %m"),
+				(errmsg("neon_comm: could not change the protection of a table of the server: %m"),
 				 errhint("The operating system forbids it (a hardened kernel or SELinux policy); allow mprotect for the server or use a server with a storage-manager hook.")));
 }
 
@@ -94,6 +94,14 @@ check_server_version(const NcSmgrAbi *abi)
 			 errhint("Rebuild neon_comm against this server, or set neon_comm.allow_unknown_server = on to try anyway.")));
 }
 
+void
+nc_relro_write(void *at, const void *what, size_t bytes)
+{
+	protect(at, bytes, PROT_READ | PROT_WRITE);
+	memcpy(at, what, bytes);
+	protect(at, bytes, PROT_READ);
+}
+
 /* Calls through the table: our entry must be the one that answers. */
 static void
 self_test(void)
@@ -101,7 +109,7 @@ self_test(void)
 	NcPgRel		nowhere = NC_PGREL_MAKE((&(NcRelKey) {1663, 1, 1, 0}));
 	uint64		before = nc_smgr_close_calls;
 
-	smgrclose(smgropen(nowhere, InvalidBackendId));
+	smgrclose(smgropen(nowhere, NC_NO_BACKEND));
 	if (nc_smgr_close_calls == before)
 		ereport(FATAL,
 				(errmsg("neon_comm: the storage-manager table was changed but the server does not use it"),
@@ -126,8 +134,8 @@ nc_smgr_install(void)
 				 errdetail("Server version %s.", PG_VERSION),
 				 errhint("Another library may have changed the table (check shared_preload_libraries), or this server binary is not one that neon_comm knows.")));
 
-	protect(row, abi->n * sizeof(void *), PROT_READ | PROT_WRITE);
-	memcpy(row, abi->ours, abi->n * sizeof(void *));
-	protect(row, abi->n * sizeof(void *), PROT_READ);
+	nc_relro_write(row, abi->ours, abi->n * sizeof(void *));
 	self_test();
+	if (abi->change_more != NULL)
+		abi->change_more();
 }

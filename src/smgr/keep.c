@@ -1,6 +1,6 @@
 /*
  * keep.c
- *	  Which pages must stay on the compute (design 3.2), decided from the bytes
+ *	  Which pages must stay on the compute (docs/local_pages.md), decided from the bytes
  *	  of the page and a conservative horizon.  Any process; allocates nothing,
  *	  reads no catalog, and never asks multixact or subtransaction code, because
  *	  it runs in the checkpointer and the background writer too.
@@ -19,7 +19,6 @@
 
 #include "nc/base/clock.h"
 #include "nc/smgr/keep.h"
-#include "nc/smgr/rules.h"
 
 /* The LSN that bootstrap gives to its pages; every page server has them in its seed. */
 #define BOOTSTRAP_LSN 0x28
@@ -39,6 +38,14 @@ nc_page_is_zero(const char *page)
 		if (w[i] != 0)
 			return false;
 	return true;
+}
+
+bool
+nc_page_was_not_logged(const char *page)
+{
+	XLogRecPtr	lsn = PageGetLSN(unconstify(char *, page));
+
+	return lsn != BOOTSTRAP_LSN && lsn < (XLogRecPtr) wal_segment_size;
 }
 
 static uint32
@@ -100,15 +107,38 @@ nc_keep_horizon(void)
 	return cached;
 }
 
+/*
+ * The relation that this process has extended last, and in which transaction.  Who
+ * builds an index extends it, and CREATE INDEX CONCURRENTLY has no xid meanwhile.
+ */
+static NcRelKey extended_rel;
+static LocalTransactionId extended_in = InvalidLocalTransactionId;
+
+void
+nc_keep_note_extended(const NcRelKey *rel)
+{
+	extended_rel = *rel;
+	extended_in = MyProc != NULL ? NC_PROC_LXID(MyProc) : InvalidLocalTransactionId;
+}
+
+/* Has the transaction that runs in this process now extended anything? */
+static bool
+may_be_building(void)
+{
+	return MyProc != NULL && LocalTransactionIdIsValid(extended_in) && extended_in == NC_PROC_LXID(MyProc);
+}
+
 bool
 nc_keep_snapshot_open(FullTransactionId until)
 {
+	bool		own_counts = may_be_building();
+
 	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
 	{
 		PGPROC	   *proc = &ProcGlobal->allProcs[i];
 		TransactionId xmin = *(volatile TransactionId *) &proc->xmin;
 
-		if (proc != MyProc && TransactionIdIsNormal(xmin) &&
+		if ((proc != MyProc || own_counts) && TransactionIdIsNormal(xmin) &&
 			TransactionIdPrecedesOrEquals(xmin, XidFromFullTransactionId(until)))
 			return true;
 	}
@@ -134,8 +164,6 @@ xid_may_live(TransactionId xid)
 {
 	if (!TransactionIdIsNormal(xid))
 		return false;
-	if (!NC_RULE_ON(OWN_HORIZON))
-		return TransactionIdIsInProgress(xid);
 	return TransactionIdFollowsOrEquals(xid, XidFromFullTransactionId(nc_keep_horizon()));
 }
 
@@ -206,10 +234,12 @@ heap_page_is_own(const char *page)
 }
 
 bool
-nc_keep_is_own(const char *page, NcKeep why)
+nc_keep_is_own(const NcRelKey *rel, const char *page, NcKeep why)
 {
-	if (RecoveryInProgress() || !TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	if (RecoveryInProgress())
 		return false;
+	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return why == NC_KEEP_LOW_LSN && may_be_building() && nc_rel_key_equal(rel, &extended_rel);
 	return why != NC_KEEP_COMMAND_ID || heap_page_is_own(page);
 }
 
@@ -231,20 +261,19 @@ nc_keep_page(const char *page, BlockNumber block, XLogRecPtr born,
 	XLogRecPtr	lsn = PageGetLSN(unconstify(char *, page));
 	NcKeep		why = NC_KEEP_NOT;
 
-	if ((lsn != BOOTSTRAP_LSN && lsn < (XLogRecPtr) wal_segment_size) || lsn < born)
+	if (nc_page_was_not_logged(page) || lsn < born)
 	{
 		if (PageIsNew(unconstify(char *, page)) && nc_page_is_zero(page))
 			return NC_KEEP_NOT;
-		if (NC_RULE_ON(LOW_LSN))
-			why = NC_KEEP_LOW_LSN;
+		why = NC_KEEP_LOW_LSN;
 	}
 	else if (RecoveryInProgress())
 		return NC_KEEP_NOT;		/* the owners of all command ids are dead */
-	else if (NC_RULE_ON(SEQUENCE) && nc_page_is_sequence(page, block))
+	else if (nc_page_is_sequence(page, block))
 		why = NC_KEEP_SEQUENCE;
-	else if (NC_RULE_ON(COMMAND_ID) && heap_page_has_live_command_id(page))
+	else if (heap_page_has_live_command_id(page))
 		why = NC_KEEP_COMMAND_ID;
-	else if (NC_RULE_ON(CYCLE_ID) && btree_page_has_cycle_id(page) && nc_keep_vacuum_running())
+	else if (btree_page_has_cycle_id(page) && nc_keep_vacuum_running())
 		why = NC_KEEP_CYCLE_ID;
 
 	if (why != NC_KEEP_NOT)

@@ -2,7 +2,7 @@
  * local.c
  *	  The shared index of local blocks and of relation persistence.
  *
- * Two partitioned hash tables.  The chunk table says which blocks are local.
+ * Two partitioned hash tables (table.c).  The chunk table says which blocks are local.
  * The relation table says whether a relation is unlogged, and how far its
  * chunks reach, so that dropping a relation need not search the whole table.
  * An entry of the relation table without chunks, whose maker has ended, is only
@@ -18,16 +18,16 @@
 #include "common/relpath.h"
 #include "miscadmin.h"
 #include "storage/shmem.h"
-#include "utils/hsearch.h"
 
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/shmem.h"
+#include "nc/shared/test_point.h"
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
-#include "nc/smgr/rules.h"
+#include "nc/smgr/table.h"
 
 /* All chunk locks are held together by nc_local_collect(); a process may hold 200 LWLocks. */
-#define LOCAL_PARTITIONS 128
+#define LOCAL_PARTITIONS NC_TABLE_PARTITIONS
 
 /*
  * The last entries, one of so many, are for processes that write pages of
@@ -49,54 +49,49 @@ typedef struct RelState
 {
 	RelKey		key;			/* hash key */
 	bool		unlogged;
+	bool		marks;			/* the file has marks without a bit in the index, since the start */
+	bool		scrubbed;		/* the file holds nothing from before the start but sequences and marks */
 	XLogRecPtr	born;			/* see NcRelInfo */
 	FullTransactionId born_until;	/* no live transaction below this can have made it */
 	uint32		nchunks;		/* entries of the chunk table */
 	uint32		chunk_max;		/* highest chunk number ever entered */
 } RelState;
 
-static HTAB *chunks;
-static HTAB *relations;
+static NcTable chunks;
+static NcTable relations;
 static LWLockPadded *chunk_locks;
 static LWLockPadded *relation_locks;
+static LWLockPadded *file_locks;
 
 Size
 nc_local_shmem_bytes(void)
 {
-	return add_size(hash_estimate_size(nc_guc_local_chunks, sizeof(NcLocalChunk)),
-					hash_estimate_size(RELATIONS_MAX, sizeof(RelState)));
-}
-
-static HTAB *
-make_table(const char *name, long size, Size keysize, Size entrysize)
-{
-	HASHCTL		ctl = {.keysize = keysize, .entrysize = entrysize,
-		.num_partitions = LOCAL_PARTITIONS};
-
-	return ShmemInitHash(name, size, size, &ctl,
-						 HASH_ELEM | HASH_BLOBS | HASH_PARTITION | HASH_FIXED_SIZE);
+	return add_size(nc_table_shmem_bytes(nc_guc_local_chunks, sizeof(NcLocalChunk)),
+					nc_table_shmem_bytes(RELATIONS_MAX, sizeof(RelState)));
 }
 
 void
 nc_local_shmem_startup(void)
 {
-	chunks = make_table("neon_comm local chunks", nc_guc_local_chunks, sizeof(NcLocalKey),
-						sizeof(NcLocalChunk));
-	relations = make_table("neon_comm relations", RELATIONS_MAX, sizeof(RelKey), sizeof(RelState));
+	nc_table_shmem_startup(&chunks, "neon_comm local chunks", nc_guc_local_chunks,
+						   sizeof(NcLocalKey), sizeof(NcLocalChunk));
+	nc_table_shmem_startup(&relations, "neon_comm local relations", RELATIONS_MAX,
+						   sizeof(RelKey), sizeof(RelState));
 	chunk_locks = GetNamedLWLockTranche("neon_comm_local_chunk");
 	relation_locks = GetNamedLWLockTranche("neon_comm_relation");
+	file_locks = GetNamedLWLockTranche("neon_comm_file");
 }
 
 long
 nc_local_chunks_used(void)
 {
-	return hash_get_num_entries(chunks);
+	return nc_table_count(&chunks);
 }
 
 bool
 nc_local_in_reserve(void)
 {
-	long		reserve = NC_RULE_ON(LOCAL_RESERVE) ? nc_guc_local_chunks / RESERVE_SHARE : 0;
+	long		reserve = nc_guc_local_chunks / RESERVE_SHARE;
 
 	return nc_local_chunks_used() >= nc_guc_local_chunks - reserve;
 }
@@ -114,19 +109,24 @@ lock_relation(const RelKey *key, LWLockMode mode, uint32 *hash)
 {
 	LWLock	   *lock;
 
-	*hash = get_hash_value(relations, key);
+	*hash = nc_table_hash(&relations, key);
 	lock = &relation_locks[*hash % LOCAL_PARTITIONS].lock;
 	LWLockAcquire(lock, mode);
 	return lock;
 }
 
+/* Not to know it is an error: taken for a permanent relation, an unlogged one would lose its pages. */
 static bool
 init_fork_exists(const NcRelKey *rel)
 {
-	char	   *path = GetRelationPath(rel->db, rel->spc, rel->rel, InvalidBackendId, INIT_FORKNUM);
-	bool		exists = access(path, F_OK) == 0;
+	char		path[MAXPGPATH];
+	bool		exists;
 
-	pfree(path);
+	nc_pg_fork_path(rel, INIT_FORKNUM, path);
+	exists = !NC_TEST_FAULT_REL("init-fork", rel->rel) && access(path, F_OK) == 0;
+	if (!exists && errno != ENOENT)
+		ereport(ERROR,
+				(errcode_for_file_access(), errmsg("could not access file \"%s\": %m", path)));
 	return exists;
 }
 
@@ -134,25 +134,14 @@ init_fork_exists(const NcRelKey *rel)
 static RelState *
 enter_relation(const RelKey *key, uint32 hash)
 {
-	bool		found;
-	RelState   *state = hash_search_with_hash_value(relations, key, hash, HASH_ENTER_NULL, &found);
-
-	if (state != NULL && !found)
-	{
-		state->unlogged = false;
-		state->born = InvalidXLogRecPtr;
-		state->born_until = FullTransactionIdFromU64(0);
-		state->nchunks = 0;
-		state->chunk_max = 0;
-	}
-	return state;
+	return nc_table_enter(&relations, key, hash);
 }
 
 /* Nothing but a cache: no chunks, and whoever made the relation is done. */
 static bool
 evictable(const RelState *state, FullTransactionId horizon)
 {
-	return state->nchunks == 0 && FullTransactionIdFollowsOrEquals(horizon, state->born_until);
+	return state->nchunks == 0 && !state->marks && FullTransactionIdFollowsOrEquals(horizon, state->born_until);
 }
 
 /*
@@ -162,16 +151,15 @@ evictable(const RelState *state, FullTransactionId horizon)
 static void
 evict_relations(void)
 {
-	HASH_SEQ_STATUS seq;
+	uint32		at = 0;
 	RelState   *state;
 	FullTransactionId horizon = nc_keep_horizon();
 
 	for (int i = 0; i < LOCAL_PARTITIONS; i++)
 		LWLockAcquire(&relation_locks[i].lock, LW_EXCLUSIVE);
-	hash_seq_init(&seq, relations);
-	while ((state = hash_seq_search(&seq)) != NULL)
+	while ((state = nc_table_next(&relations, &at)) != NULL)
 		if (evictable(state, horizon))
-			hash_search(relations, &state->key, HASH_REMOVE, NULL);
+			nc_table_remove(&relations, &state->key, nc_table_hash(&relations, &state->key));
 	for (int i = LOCAL_PARTITIONS - 1; i >= 0; i--)
 		LWLockRelease(&relation_locks[i].lock);
 }
@@ -186,7 +174,7 @@ static NcRelInfo
 info_of(const RelState *state)
 {
 	return (NcRelInfo) {.unlogged = state->unlogged, .born = state->born,
-		.has_local = state->nchunks > 0};
+		.has_local = state->nchunks > 0, .has_marks = state->marks, .scrubbed = state->scrubbed};
 }
 
 NcRelInfo
@@ -197,7 +185,7 @@ nc_local_relation(SMgrRelation reln)
 	NcRelInfo	info = {0};
 	uint32		hash;
 	LWLock	   *lock = lock_relation(&key, LW_SHARED, &hash);
-	RelState   *state = hash_search_with_hash_value(relations, &key, hash, HASH_FIND, NULL);
+	RelState   *state = nc_table_find(&relations, &key, hash);
 	bool		found = state != NULL;
 
 	if (found)
@@ -211,7 +199,7 @@ nc_local_relation(SMgrRelation reln)
 	 * recorded as missing after its maker has recorded it.
 	 */
 	lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
-	state = hash_search_with_hash_value(relations, &key, hash, HASH_FIND, NULL);
+	state = nc_table_find(&relations, &key, hash);
 	if (state == NULL)
 	{
 		info.unlogged = init_fork_exists(&rel);
@@ -227,24 +215,80 @@ nc_local_relation(SMgrRelation reln)
 	return info;
 }
 
-void
-nc_local_set_born(const NcRelKey *rel, XLogRecPtr now)
+/* False when the table is full. */
+static bool
+try_set_born(const NcRelKey *rel, XLogRecPtr now)
 {
 	RelKey		key = rel_key(rel);
 	FullTransactionId next = ReadNextFullTransactionId();
 	uint32		hash;
 	LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
-	RelState   *state = enter_relation(&key, hash);
+	RelState   *state = NC_TEST_TRUE("relations-full") ? NULL : enter_relation(&key, hash);
 
 	if (state != NULL)
 	{
 		state->unlogged = false;
+		state->marks = false;
+		state->scrubbed = true;
 		state->born = now;
 		state->born_until = next;
 	}
 	LWLockRelease(lock);
-	if (state == NULL)
-		evict_relations();
+	return state != NULL;
+}
+
+void
+nc_local_set_born(const NcRelKey *rel, XLogRecPtr now)
+{
+	if (try_set_born(rel, now))
+		return;
+	evict_relations();
+	if (try_set_born(rel, now))
+		return;
+
+	/* without it pages of a relation whose INIT fork is still to come could be dropped */
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("the table of relations is full"),
+			 errdetail("All of its %d entries are in use.", RELATIONS_MAX),
+			 errhint("End long transactions, or raise neon_comm.local_index_chunks (needs a restart).")));
+}
+
+LWLock *
+nc_local_lock_file(const NcRelKey *rel, LWLockMode mode)
+{
+	RelKey		key = rel_key(rel);
+	LWLock	   *lock = &file_locks[nc_table_hash(&relations, &key) % LOCAL_PARTITIONS].lock;
+
+	LWLockAcquire(lock, mode);
+	return lock;
+}
+
+bool
+nc_local_is_scrubbed(const NcRelKey *rel)
+{
+	RelKey		key = rel_key(rel);
+	uint32		hash;
+	LWLock	   *lock = lock_relation(&key, LW_SHARED, &hash);
+	RelState   *state = nc_table_find(&relations, &key, hash);
+	bool		scrubbed = state != NULL && state->scrubbed;
+
+	LWLockRelease(lock);
+	return scrubbed;
+}
+
+void
+nc_local_set_scrubbed(const NcRelKey *rel)
+{
+	RelKey		key = rel_key(rel);
+	uint32		hash;
+	LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
+	RelState   *state = nc_table_find(&relations, &key, hash);
+
+	/* without an entry it is scrubbed again when it is used: nothing else is lost */
+	if (state != NULL)
+		state->scrubbed = true;
+	LWLockRelease(lock);
 }
 
 void
@@ -275,10 +319,10 @@ nc_local_forget_persistence(const NcRelKey *rel)
 	RelKey		key = rel_key(rel);
 	uint32		hash;
 	LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
-	RelState   *state = hash_search_with_hash_value(relations, &key, hash, HASH_FIND, NULL);
+	RelState   *state = nc_table_find(&relations, &key, hash);
 
 	if (state != NULL && state->nchunks == 0)
-		hash_search_with_hash_value(relations, &key, hash, HASH_REMOVE, NULL);
+		nc_table_remove(&relations, &key, hash);
 	else if (state != NULL)
 		state->unlogged = false;
 	LWLockRelease(lock);
@@ -309,10 +353,10 @@ static void
 lock_chunk(const NcLocalKey *key, LWLockMode mode, NcLocalRef *ref)
 {
 	ref->key = *key;
-	ref->hash = get_hash_value(chunks, key);
+	ref->hash = nc_table_hash(&chunks, key);
 	ref->lock = &chunk_locks[ref->hash % LOCAL_PARTITIONS].lock;
 	LWLockAcquire(ref->lock, mode);
-	ref->chunk = hash_search_with_hash_value(chunks, key, ref->hash, HASH_FIND, NULL);
+	ref->chunk = nc_table_find(&chunks, key, ref->hash);
 }
 
 static NcLocalKey
@@ -332,6 +376,23 @@ nc_local_begin_read(const NcRelKey *rel, BlockNumber block, NcLocalRef *ref)
 		return true;
 	LWLockRelease(ref->lock);
 	return false;
+}
+
+NcBlockPlace
+nc_local_look(const NcRelKey *rel, BlockNumber block)
+{
+	NcLocalKey	key = chunk_key(rel, block);
+	uint64		bit = UINT64CONST(1) << (block % NC_LOCAL_CHUNK_BLOCKS);
+	NcBlockPlace place = NC_BLOCK_REMOTE;
+	NcLocalRef	ref;
+
+	lock_chunk(&key, LW_SHARED, &ref);
+	if (ref.chunk != NULL && (ref.chunk->local & bit) != 0)
+		place = NC_BLOCK_LOCAL;
+	else if (ref.chunk != NULL && (ref.chunk->empty & bit) != 0)
+		place = NC_BLOCK_EMPTY;
+	LWLockRelease(ref.lock);
+	return place;
 }
 
 void
@@ -371,8 +432,6 @@ nc_local_fail_full(NcLocalRef *ref)
 bool
 nc_local_try_ensure(NcLocalRef *ref)
 {
-	bool		found;
-
 	if (ref->chunk != NULL)
 		return true;
 	if (!count_chunk(&ref->key, +1))
@@ -381,14 +440,12 @@ nc_local_try_ensure(NcLocalRef *ref)
 		if (!count_chunk(&ref->key, +1))
 			return false;
 	}
-	ref->chunk = hash_search_with_hash_value(chunks, &ref->key, ref->hash, HASH_ENTER_NULL,
-											 &found);
+	ref->chunk = nc_table_enter(&chunks, &ref->key, ref->hash);
 	if (ref->chunk == NULL)
 	{
 		count_chunk(&ref->key, -1);
 		return false;
 	}
-	memset((char *) ref->chunk + sizeof(NcLocalKey), 0, sizeof(NcLocalChunk) - sizeof(NcLocalKey));
 	return true;
 }
 
@@ -401,6 +458,7 @@ clear_bits(NcLocalChunk *chunk, uint64 bits)
 	chunk->command_id &= ~bits;
 	chunk->cycle_id &= ~bits;
 	chunk->unverified &= ~bits;
+	chunk->empty &= ~bits;
 }
 
 void
@@ -435,9 +493,9 @@ nc_local_mark(NcLocalRef *ref, NcKeep why, FullTransactionId keep_until)
 static void
 drop_if_empty(NcLocalRef *ref)
 {
-	if (ref->chunk == NULL || ref->chunk->local != 0)
+	if (ref->chunk == NULL || (ref->chunk->local | ref->chunk->empty) != 0)
 		return;
-	hash_search_with_hash_value(chunks, &ref->key, ref->hash, HASH_REMOVE, NULL);
+	nc_table_remove(&chunks, &ref->key, ref->hash);
 	ref->chunk = NULL;
 	count_chunk(&ref->key, -1);
 }
@@ -451,13 +509,41 @@ nc_local_clear(NcLocalRef *ref)
 	drop_if_empty(ref);
 }
 
+/* There are marks of this relation that the index does not know. */
+static void
+note_unknown_marks(const NcLocalKey *chunk)
+{
+	RelKey		key = {chunk->spc, chunk->db, chunk->rel};
+	uint32		hash;
+	LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
+	RelState   *state = enter_relation(&key, hash);
+
+	if (state != NULL)
+		state->marks = true;
+	LWLockRelease(lock);
+}
+
+void
+nc_local_note_empty(NcLocalRef *ref, uint64 bits)
+{
+	/* half of the index is for what must be in it */
+	if (ref->chunk == NULL &&
+		(nc_local_chunks_used() >= nc_guc_local_chunks / 2 || !nc_local_try_ensure(ref)))
+	{
+		note_unknown_marks(&ref->key);
+		return;
+	}
+	clear_bits(ref->chunk, bits);
+	ref->chunk->empty |= bits;
+}
+
 void
 nc_local_forget_blocks(const NcRelKey *rel, BlockNumber from)
 {
 	RelKey		key = rel_key(rel);
 	uint32		hash;
 	LWLock	   *lock = lock_relation(&key, LW_SHARED, &hash);
-	RelState   *state = hash_search_with_hash_value(relations, &key, hash, HASH_FIND, NULL);
+	RelState   *state = nc_table_find(&relations, &key, hash);
 	bool		any = state != NULL && state->nchunks > 0;
 	uint32		last = any ? state->chunk_max : 0;
 
@@ -485,14 +571,13 @@ nc_local_collect(bool (*want) (const NcLocalChunk *c, void *arg), void *arg, int
 {
 	int			room = 1024;
 	NcLocalChunk *found = palloc(room * sizeof(NcLocalChunk));
-	HASH_SEQ_STATUS seq;
+	uint32		at = 0;
 	NcLocalChunk *chunk;
 
 	*n = 0;
 	for (int i = 0; i < LOCAL_PARTITIONS; i++)
 		LWLockAcquire(&chunk_locks[i].lock, LW_SHARED);
-	hash_seq_init(&seq, chunks);
-	while ((chunk = hash_seq_search(&seq)) != NULL)
+	while ((chunk = nc_table_next(&chunks, &at)) != NULL)
 	{
 		if (!want(chunk, arg))
 			continue;
@@ -528,15 +613,14 @@ directory_exists(Oid db, Oid spc)
 static void
 forget_relations_of(Oid db)
 {
-	HASH_SEQ_STATUS seq;
+	uint32		at = 0;
 	RelState   *state;
 
 	for (int i = 0; i < LOCAL_PARTITIONS; i++)
 		LWLockAcquire(&relation_locks[i].lock, LW_EXCLUSIVE);
-	hash_seq_init(&seq, relations);
-	while ((state = hash_seq_search(&seq)) != NULL)
+	while ((state = nc_table_next(&relations, &at)) != NULL)
 		if (state->key.db == db && state->nchunks == 0)
-			hash_search(relations, &state->key, HASH_REMOVE, NULL);
+			nc_table_remove(&relations, &state->key, nc_table_hash(&relations, &state->key));
 	for (int i = LOCAL_PARTITIONS - 1; i >= 0; i--)
 		LWLockRelease(&relation_locks[i].lock);
 }

@@ -1,6 +1,6 @@
 /*
  * lwlsn.c
- *	  The shared map of last-written LSNs with its locks (design 3.4).
+ *	  The shared map of last-written LSNs with its locks (docs/lsn.md).
  *
  * Every process of the compute reads and raises it, the startup process too:
  * recovery keeps it up so that the first reads after it ask for enough.
@@ -10,16 +10,20 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
+#include "miscadmin.h"
+#include "storage/bufpage.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 
 #include "nc/cache/lwlsn_map.h"
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
+#include "nc/feed/feed.h"
 #include "nc/lsn/request_lsn.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/shmem.h"
+#include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
-#include "nc/smgr/rules.h"
+#include "nc/smgr/lwlsn_saved.h"
 
 /* More than there are processors that could meet, few enough to keep small. */
 #define LWLSN_LOCKS 128
@@ -42,8 +46,11 @@ nc_lwlsn_shmem_startup(void)
 
 	map = (NcLwMap *) TYPEALIGN(NC_CACHE_LINE_BYTES, memory);
 	locks = GetNamedLWLockTranche("neon_comm_lwlsn");
-	if (!found)
-		nc_lw_map_init(map, nc_guc_lwlsn_entries);
+	if (found)
+		return;
+	nc_lw_map_init(map, nc_guc_lwlsn_entries);
+	if (nc_enabled && !IsUnderPostmaster)
+		nc_lwlsn_saved_startup(map);
 }
 
 static LWLock *
@@ -84,30 +91,6 @@ set(const NcPageKey *key, XLogRecPtr nms, XLogRecPtr exact)
 	LWLockRelease(lock);
 }
 
-void
-nc_lwlsn_set_page(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms, XLogRecPtr exact)
-{
-	NcPageKey	key = page_key(rel, block);
-
-	if (NC_RULE_ON(PAGE_LSN))
-		set(&key, nms, exact);
-}
-
-void
-nc_lwlsn_set_relation(const NcRelKey *rel, XLogRecPtr nms)
-{
-	NcPageKey	key = page_key(rel, NC_LW_RELATION);
-
-	if (NC_RULE_ON(RELATION_LSN))
-		set(&key, nms, 0);
-}
-
-void
-nc_lwlsn_raise_all(XLogRecPtr nms)
-{
-	nc_lw_raise(&map->hard_floor, nms);
-}
-
 static bool
 get(const NcPageKey *key, XLogRecPtr *nms, XLogRecPtr *exact)
 {
@@ -120,7 +103,82 @@ get(const NcPageKey *key, XLogRecPtr *nms, XLogRecPtr *exact)
 	return found;
 }
 
-/* The map of a new start knows nothing: everything may have changed up to now. */
+void
+nc_lwlsn_set_page(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms, XLogRecPtr exact)
+{
+	NcPageKey	key = page_key(rel, block);
+
+	set(&key, nms, exact);
+}
+
+/*
+ * Does the record that sets the flag all-visible move the LSN of the heap page on
+ * page servers as it does here?  Not here either without checksums and hint bits
+ * in WAL.  With checksums on both sides: bundled page servers are copies of this
+ * cluster, and of others it is not known.
+ */
+static bool
+all_visible_lsn_counts(void)
+{
+	return !XLogHintBitIsNeeded() || (DataChecksumsEnabled() && nc_feed_is_configured());
+}
+
+void
+nc_lwlsn_page_dropped(const NcRelKey *rel, BlockNumber block, const char *page, XLogRecPtr nms)
+{
+	NcPageKey	key = page_key(rel, block);
+	XLogRecPtr	lsn = PageGetLSN(unconstify(char *, page));
+
+	if (lsn < (XLogRecPtr) wal_segment_size)
+	{
+		/* zero or never logged: nothing dates it, so it is dated now */
+		nc_lwlsn_set_page(rel, block, nc_lsn_now(), InvalidXLogRecPtr);
+		return;
+	}
+	nms = Max(nms, lsn);
+	if (nc_page_lsn_may_lag(page))
+	{
+		XLogRecPtr	unused;
+
+		/* who drops a page holds its buffer, so nobody else dates it meanwhile */
+		nms = Max(nms, nc_lsn_now());
+		if (!all_visible_lsn_counts() && !get(&key, &unused, &lsn))
+			lsn = InvalidXLogRecPtr;
+	}
+	nc_lwlsn_set_page(rel, block, nms, lsn);
+}
+
+void
+nc_lwlsn_set_relation(const NcRelKey *rel, XLogRecPtr nms)
+{
+	NcPageKey	key = page_key(rel, NC_LW_RELATION);
+
+	set(&key, nms, 0);
+}
+
+void
+nc_lwlsn_raise_all(XLogRecPtr nms)
+{
+	nc_lw_raise(&map->hard_floor, nms);
+}
+
+void
+nc_lwlsn_forget_database(Oid db)
+{
+	for (uint32 bucket = 0; bucket < map->nbuckets; bucket++)
+	{
+		LWLock	   *lock = &locks[bucket % LWLSN_LOCKS].lock;
+
+		LWLockAcquire(lock, LW_EXCLUSIVE);
+		nc_lw_map_forget_database(map, bucket, db);
+		LWLockRelease(lock);
+	}
+}
+
+/*
+ * The map of a new start knows only what a clean stop has left or redo has seen:
+ * everything may have changed up to now.
+ */
 static void
 make_ready(void)
 {

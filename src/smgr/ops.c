@@ -19,19 +19,21 @@
 #include "storage/bufpage.h"
 #include "storage/md.h"
 
+#include "nc/cache/lfc_index.h"
 #include "nc/client/client.h"
 #include "nc/client/prefetch.h"
-#include "nc/ext/shmem.h"
-#include "nc/ext/test_point.h"
 #include "nc/feed/throttle.h"
 #include "nc/filecache/filecache.h"
 #include "nc/lsn/request_lsn.h"
+#include "nc/shared/shmem.h"
+#include "nc/shared/test_point.h"
 #include "nc/smgr/abi.h"
+#include "nc/smgr/database.h"
+#include "nc/smgr/empty.h"
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
 #include "nc/smgr/readahead.h"
-#include "nc/smgr/rules.h"
 #include "nc/smgr/shadow.h"
 #include "nc/smgr/skeleton.h"
 #include "nc/smgr/sweeper.h"
@@ -41,7 +43,7 @@ static const PGAlignedBlock zero_page;
 static bool
 is_temp(SMgrRelation reln)
 {
-	return NC_RELN_BACKEND(reln) != InvalidBackendId;
+	return NC_RELN_BACKEND(reln) != NC_NO_BACKEND;
 }
 
 /* Local by nature: md serves the fork. If not, *info says what is known of the relation. */
@@ -50,12 +52,12 @@ is_plain_or(SMgrRelation reln, ForkNumber fork, NcRelInfo *info)
 {
 	if (fork != MAIN_FORKNUM || is_temp(reln))
 		return true;
-	*info = nc_local_relation(reln);
-	return NC_RULE_ON(UNLOGGED) && info->unlogged;
+	*info = nc_skeleton_relation(reln);
+	return info->unlogged;
 }
 
-static bool
-is_plain(SMgrRelation reln, ForkNumber fork)
+bool
+nc_smgr_is_plain(SMgrRelation reln, ForkNumber fork)
 {
 	NcRelInfo	info;
 
@@ -75,6 +77,9 @@ nc_smgr_create(SMgrRelation reln, ForkNumber fork, bool is_redo)
 	if (fork == INIT_FORKNUM)
 	{
 		nc_local_set_unlogged(&rel);
+		/* who has begun to scrub the file before it could see the fork ends before the file counts */
+		LWLockRelease(nc_local_lock_file(&rel, LW_SHARED));
+		nc_empty_wipe(&rel);
 		nc_filecache_forget(&rel, 0, nc_skeleton_length(&rel));
 	}
 	else if (fork == MAIN_FORKNUM)
@@ -104,8 +109,7 @@ nc_smgr_unlink(NcPgRelBackend backend_rel, ForkNumber fork, bool is_redo)
 	NC_TEST_POINT_REL("smgr-unlink-md", rel.rel);
 	nc_md_unlink(backend_rel, fork, is_redo);
 	/* after md: whoever brings a page without its buffer looks at the length first */
-	if (NC_RULE_ON(LFC_FORGET))
-		nc_filecache_forget(&rel, 0, length);
+	nc_filecache_forget(&rel, 0, length);
 	if (!NC_PGREL_BACKEND_IS_TEMP(backend_rel) &&
 		(fork == INIT_FORKNUM || fork == InvalidForkNumber))
 		nc_local_forget_persistence(&rel);
@@ -126,33 +130,10 @@ nc_smgr_truncate(SMgrRelation reln, ForkNumber fork, BlockNumber from, BlockNumb
 		return;
 	nc_local_forget_blocks(&rel, nblocks);
 	nc_lwlsn_set_relation(&rel, nc_lsn_now());
-	if (NC_RULE_ON(LFC_FORGET))
-		nc_filecache_forget(&rel, nblocks, from);
+	nc_filecache_forget(&rel, nblocks, from);
 }
 
 /* ---- writing ---- */
-
-/* Remembers which version of a page a later read must get. */
-static void
-note_dropped(const NcRelKey *rel, BlockNumber block, const char *page)
-{
-	XLogRecPtr	lsn = PageGetLSN(unconstify(char *, page));
-	XLogRecPtr	nms = lsn;
-
-	if (lsn < (XLogRecPtr) wal_segment_size)
-	{
-		/* zero or never logged: nothing dates it, so it is dated now */
-		nc_lwlsn_set_page(rel, block, nc_lsn_now(), 0);
-		return;
-	}
-	if (nc_page_lsn_may_lag(page))
-	{
-		if (NC_RULE_ON(ALL_VISIBLE))
-			nms = Max(nms, nc_lsn_now());
-		lsn = 0;
-	}
-	nc_lwlsn_set_page(rel, block, nms, lsn);
-}
 
 static void
 count_kept(NcKeep why)
@@ -177,6 +158,29 @@ count_kept(NcKeep why)
 	}
 }
 
+/* A page of zeroes was written, and may be read again as that; rare. */
+static void
+drop_empty(const NcRelKey *rel, BlockNumber block)
+{
+	NcLocalRef	ref;
+
+	if (nc_local_look(rel, block) == NC_BLOCK_EMPTY)
+		return;
+	nc_local_begin_change(rel, block, &ref);
+	nc_skeleton_punch(rel, block, 1);
+	nc_local_clear(&ref);
+	PG_TRY();
+	{
+		nc_skeleton_mark(rel, block);
+		nc_local_note_empty(&ref, ref.bit);
+	}
+	PG_FINALLY();
+	{
+		nc_local_end(&ref);
+	}
+	PG_END_TRY();
+}
+
 /* Page servers can rebuild this page: let go of it. */
 static void
 drop_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char *page)
@@ -184,14 +188,16 @@ drop_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char 
 	NcLocalRef	ref;
 
 	/* the LSN first: whoever then finds the block not local asks for the right version */
-	note_dropped(rel, block, page);
+	nc_lwlsn_page_dropped(rel, block, page, InvalidXLogRecPtr);
 	NC_TEST_POINT_REL("smgr-drop-page", rel->rel);
-	if (!nc_shadow_on())
+	if (nc_page_is_zero(page))
 	{
-		if (!nc_local_begin_read(rel, block, &ref))
-			return;
-		nc_local_end(&ref);
+		drop_empty(rel, block);
+		return;
 	}
+	if (!nc_shadow_on() && nc_local_look(rel, block) == NC_BLOCK_REMOTE &&
+		!nc_local_relation(reln).has_marks)
+		return;
 	nc_local_begin_change(rel, block, &ref);
 	nc_local_clear(&ref);
 	if (nc_shadow_on())
@@ -214,9 +220,9 @@ write_local(SMgrRelation reln, BlockNumber block, const char *page, bool skip_fs
 
 /* Makes sure of an entry; the reserve is not for pages of one's own transaction. */
 static bool
-find_room(NcLocalRef *ref, const char *page, NcKeep why)
+find_room(NcLocalRef *ref, const NcRelKey *rel, const char *page, NcKeep why)
 {
-	if (ref->chunk == NULL && nc_local_in_reserve() && nc_keep_is_own(page, why))
+	if (ref->chunk == NULL && nc_local_in_reserve() && nc_keep_is_own(rel, page, why))
 		return false;
 	return nc_local_try_ensure(ref);
 }
@@ -230,7 +236,7 @@ static void
 begin_keep(const NcRelKey *rel, BlockNumber block, const char *page, NcKeep why, NcLocalRef *ref)
 {
 	nc_local_begin_change(rel, block, ref);
-	if (find_room(ref, page, why))
+	if (find_room(ref, rel, page, why))
 		return;
 	nc_local_end(ref);
 	nc_sweep_for_room();
@@ -253,7 +259,7 @@ keep_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char 
 		nc_local_end(&ref);
 		return;
 	}
-	if (!find_room(&ref, page, why))
+	if (!find_room(&ref, rel, page, why))
 		nc_local_fail_full(&ref);
 	write_local(reln, block, page, skip_fsync);
 	nc_local_mark(&ref, why, keep_until);
@@ -272,21 +278,19 @@ write_permanent(SMgrRelation reln, BlockNumber block, const char *page, bool ski
 	if (why == NC_KEEP_NOT)
 	{
 		drop_page(reln, &rel, block, page);
-		if (NC_RULE_ON(LFC_WRITE))
-			nc_filecache_written(&rel, block, page);
+		nc_filecache_written(&rel, block, page);
 		return;
 	}
 	keep_page(reln, &rel, block, page, why, keep_until, skip_fsync);
 	/* after the index names it: whoever brings a page without its buffer looks there first */
-	if (NC_RULE_ON(LFC_WRITE))
-		nc_filecache_forget(&rel, block, block + 1);
+	nc_filecache_forget(&rel, block, block + 1);
 }
 
 void
 nc_smgr_writev(SMgrRelation reln, ForkNumber fork, BlockNumber first, const char *const *pages,
 			   int nblocks, bool skip_fsync)
 {
-	bool		plain = is_plain(reln, fork);
+	bool		plain = nc_smgr_is_plain(reln, fork);
 
 	for (int i = 0; i < nblocks; i++)
 	{
@@ -308,6 +312,49 @@ extend_plain(SMgrRelation reln, ForkNumber fork, BlockNumber first, const char *
 		nc_md_extend(reln, fork, first + i, pages != NULL ? pages[i] : zero_page.data, skip_fsync);
 }
 
+/* Tells the index of the marks of new blocks. */
+static void
+note_marks(const NcRelKey *rel, BlockNumber from, BlockNumber end)
+{
+	while (from < end)
+	{
+		int			shift = from % NC_LOCAL_CHUNK_BLOCKS;
+		int			n = Min(end - from, (BlockNumber) (NC_LOCAL_CHUNK_BLOCKS - shift));
+		NcLocalRef	ref;
+
+		nc_local_begin_change(rel, from, &ref);
+		nc_local_note_empty(&ref, ~UINT64CONST(0) >> (NC_LOCAL_CHUNK_BLOCKS - n) << shift);
+		nc_local_end(&ref);
+		from += n;
+	}
+}
+
+/* Makes the file, of this length, reach up to the block; page is its content or NULL. */
+static void
+extend_to(SMgrRelation reln, const NcRelKey *rel, BlockNumber length, BlockNumber block,
+		  const char *page)
+{
+	bool		empty = page == NULL || nc_page_is_zero(page);
+	LWLock	   *file_lock;
+	BlockNumber mark_end = empty ? block + 1 : block;
+
+	/* CREATE DATABASE jumps to the end and then logs each block, empty ones too, or is undone */
+	BlockNumber mark_first = nc_database_copies() ? block : length;
+
+	/*
+	 * Builders of new relations come block by block and are undone by a crash.
+	 * Who jumps (hash) extends an index that is there: its last block has no mark,
+	 * so what logs it must be durable when the length may be.
+	 */
+	if (!empty && block > length && !RecoveryInProgress() &&
+		XLogNeedsFlush(PageGetLSN(unconstify(char *, page))))
+		XLogFlush(PageGetLSN(unconstify(char *, page)));
+	file_lock = nc_local_lock_file(rel, LW_SHARED);
+	nc_skeleton_extend(reln, block, mark_first, mark_end);
+	note_marks(rel, mark_first, mark_end);
+	LWLockRelease(file_lock);
+}
+
 void
 nc_smgr_extendv(SMgrRelation reln, ForkNumber fork, BlockNumber first, const char *const *pages,
 				int nblocks, bool skip_fsync)
@@ -316,15 +363,18 @@ nc_smgr_extendv(SMgrRelation reln, ForkNumber fork, BlockNumber first, const cha
 	XLogRecPtr	now;
 	BlockNumber length;
 
-	if (is_plain(reln, fork))
+	if (nc_smgr_is_plain(reln, fork))
 	{
 		extend_plain(reln, fork, first, pages, nblocks, skip_fsync);
 		return;
 	}
 	nc_throttle(NC_THROTTLE_STORAGE);
 	length = mdnblocks(reln, MAIN_FORKNUM);
-	nc_skeleton_extend(reln, first + nblocks - 1);
+	for (int i = 0; i < nblocks; i++)
+		extend_to(reln, &rel, Max(length, i > 0 ? first + i : 0), first + i,
+				  pages != NULL ? pages[i] : NULL);
 	nc_stat(NC_COUNTER_EXTENDS, nblocks);
+	nc_keep_note_extended(&rel);
 
 	/* Blocks between the old end and the first one came into being too, without a name of their own. */
 	now = nc_lsn_now();
@@ -333,8 +383,7 @@ nc_smgr_extendv(SMgrRelation reln, ForkNumber fork, BlockNumber first, const cha
 	for (int i = 0; i < nblocks; i++)
 		nc_lwlsn_set_page(&rel, first + i, now, 0);
 	/* after the LSNs: whoever brings a page without its buffer asks for these */
-	if (NC_RULE_ON(LFC_FORGET))
-		nc_filecache_forget(&rel, Min(length, first), first + nblocks);
+	nc_filecache_forget(&rel, Min(length, first), first + nblocks);
 	for (int i = 0; i < nblocks; i++)
 	{
 		if (pages != NULL && !nc_page_is_zero(pages[i]))
@@ -348,7 +397,7 @@ void
 nc_smgr_writeback(SMgrRelation reln, ForkNumber fork, BlockNumber first, BlockNumber nblocks)
 {
 	/* a skeleton has nothing to write back; local blocks wait for the checkpoint's sync */
-	if (is_plain(reln, fork))
+	if (nc_smgr_is_plain(reln, fork))
 		nc_md_writeback(reln, fork, first, nblocks);
 }
 
@@ -359,7 +408,7 @@ nc_smgr_prefetch(SMgrRelation reln, ForkNumber fork, BlockNumber first, int nblo
 {
 	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
 
-	if (is_plain(reln, fork))
+	if (nc_smgr_is_plain(reln, fork))
 		return nc_md_prefetch(reln, fork, first, nblocks);
 
 	/* recovery wants to know whether the file is there */
@@ -379,13 +428,11 @@ read_staged(const NcRelKey *rel, BlockNumber block, char *page)
 	if (nc_prefetch_live() == 0)
 		return nc_prefetch_take(rel, block, InvalidXLogRecPtr, InvalidXLogRecPtr, page);
 	nc_lwlsn_query(rel, block, &nms, &exact);
-	if (!NC_RULE_ON(STAGED_LSN))
-		nms = exact = InvalidXLogRecPtr;
 	return nc_prefetch_take(rel, block, nms, exact, page);
 }
 
 static void
-read_remote(const NcRelKey *rel, BlockNumber first, char **pages, int nblocks)
+read_remote(const NcRelKey *rel, BlockNumber first, char **pages, int nblocks, bool may_have_mark)
 {
 	XLogRecPtr	exact[NC_SLOT_BLOCKS_MAX];
 	NcRead		read = {.rel = *rel, .block = first, .nblocks = nblocks, .pages = pages,
@@ -403,6 +450,8 @@ read_remote(const NcRelKey *rel, BlockNumber first, char **pages, int nblocks)
 	}
 	NC_TEST_POINT_REL("smgr-read-remote", rel->rel);
 	nc_client_read(&read);
+	for (int i = 0; i < nblocks; i++)
+		nc_empty_check(rel, first + i, pages[i], may_have_mark);
 }
 
 /*
@@ -417,7 +466,7 @@ verify_sequence(const NcRelKey *rel, BlockNumber block, char *page)
 	char	   *pages[1] = {remote.data};
 	NcLocalRef	ref;
 
-	read_remote(rel, block, pages, 1);
+	read_remote(rel, block, pages, 1, false);
 	nc_local_begin_change(rel, block, &ref);
 	if (PageGetLSN(remote.data) == PageGetLSN(page))
 	{
@@ -466,7 +515,8 @@ read_cached(const NcRelKey *rel, BlockNumber block, char *page)
 	if (!nc_filecache_read(rel, block, page))
 		return false;
 	if (nc_answer_verdict(PageIsNew(page) ? 0 : PageGetLSN(page), nc_lwlsn_exact(rel, block),
-						  InvalidXLogRecPtr) == NC_ANSWER_OK)
+						  InvalidXLogRecPtr) == NC_ANSWER_OK &&
+		nc_empty_may_be(rel, block, page))
 		return true;
 	nc_stat(NC_COUNTER_LFC_STALE, 1);
 	nc_filecache_forget(rel, block, block + 1);
@@ -480,8 +530,8 @@ read_cached(const NcRelKey *rel, BlockNumber block, char *page)
  * makes a block local while we read it: that needs the buffer that we fill.
  */
 static bool
-read_here(SMgrRelation reln, const NcRelKey *rel, const NcRelInfo *info, BlockNumber block,
-		  char *page)
+read_page_here(SMgrRelation reln, const NcRelKey *rel, const NcRelInfo *info, BlockNumber block,
+			   char *page)
 {
 	if (info->has_local && read_local(reln, rel, block, page))
 		return true;
@@ -515,6 +565,43 @@ remote_run(const NcRelKey *rel, BlockNumber first, int most)
 	return run;
 }
 
+/* Is the block where this process would read it without asking a page server, or asked for already? */
+static bool
+is_nearer(const NcRelKey *rel, const NcRelInfo *info, BlockNumber block)
+{
+	NcPageKey	key = {*rel, block};
+
+	return (info->has_local && nc_local_look(rel, block) != NC_BLOCK_REMOTE) ||
+		(nc_filecache_usable() && nc_lfc_has(nc_filecache_index, &key)) ||
+		(nc_prefetch_live() > 0 && nc_prefetch_known(rel, block));
+}
+
+bool
+nc_smgr_plan_remote(SMgrRelation reln, BlockNumber first, int nblocks, XLogRecPtr *nms,
+					XLogRecPtr *exact)
+{
+	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
+	NcRelInfo	info;
+
+	if (is_plain_or(reln, MAIN_FORKNUM, &info))
+		return false;
+	for (int i = 0; i < nblocks; i++)
+		if (is_nearer(&rel, &info, first + i))
+			return false;
+	if (first + nblocks > mdnblocks(reln, MAIN_FORKNUM))
+		return false;
+	nc_throttle(NC_THROTTLE_STORAGE);
+	*nms = InvalidXLogRecPtr;
+	for (int i = 0; i < nblocks; i++)
+	{
+		XLogRecPtr	block_nms;
+
+		nc_lwlsn_query(&rel, first + i, &block_nms, &exact[i]);
+		*nms = Max(*nms, block_nms);
+	}
+	return true;
+}
+
 void
 nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **pages, int nblocks)
 {
@@ -527,7 +614,7 @@ nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **page
 	for (int i = 0; i < nblocks; i += run)
 	{
 		run = 1;
-		if (!plain && read_here(reln, &rel, &info, first + i, pages[i]))
+		if (!plain && read_page_here(reln, &rel, &info, first + i, pages[i]))
 			continue;
 		length = plain ? 0 : mdnblocks(reln, fork);
 		if (first + i >= length)
@@ -537,11 +624,15 @@ nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **page
 			continue;
 		}
 		nc_readahead_read(&rel, first + i, length);
-		if (!read_staged(&rel, first + i, pages[i]))
+		/* an empty page that may not be is told by the read that follows */
+		if (!read_staged(&rel, first + i, pages[i]) ||
+			!nc_empty_may_be(&rel, first + i, pages[i]))
 		{
 			run = remote_run(&rel, first + i, Min(nblocks - i, (int) (length - (first + i))));
-			read_remote(&rel, first + i, pages + i, run);
+			read_remote(&rel, first + i, pages + i, run, info.has_local);
 		}
+		else
+			nc_empty_check(&rel, first + i, pages[i], info.has_local);
 		for (int k = 0; k < run && nc_shadow_on(); k++)
 			nc_shadow_check(reln, first + i + k, pages[i + k]);
 		for (int k = 0; k < run; k++)

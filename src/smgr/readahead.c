@@ -20,9 +20,9 @@
 #include "storage/md.h"
 
 #include "nc/client/prefetch.h"
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
 #include "nc/filecache/filecache.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/shmem.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
 #include "nc/smgr/readahead.h"
@@ -72,7 +72,7 @@ static uint64 clock_reads;
 /* ---- asking ---- */
 
 static bool
-is_local(const NcRelKey *rel, BlockNumber block)
+block_is_local(const NcRelKey *rel, BlockNumber block)
 {
 	NcLocalRef	ref;
 
@@ -110,10 +110,10 @@ is_cached(const NcRelKey *rel, BlockNumber block)
 
 /* Is it worth asking for? */
 static bool
-is_wanted(const NcRelKey *rel, BlockNumber block, bool look_at_buffers)
+readahead_wants(const NcRelKey *rel, BlockNumber block, bool look_at_buffers)
 {
-	return !nc_prefetch_known(rel, block) && !is_local(rel, block) && !is_cached(rel, block) &&
-		!(look_at_buffers && is_buffered(rel, block));
+	return !nc_prefetch_known(rel, block) && !block_is_local(rel, block) &&
+		!is_cached(rel, block) && !(look_at_buffers && is_buffered(rel, block));
 }
 
 /*
@@ -121,7 +121,7 @@ is_wanted(const NcRelKey *rel, BlockNumber block, bool look_at_buffers)
  * was refused.
  */
 static bool
-ask(const NcRelKey *rel, BlockNumber first, int n, int tag, bool look_at_buffers)
+ask_ahead(const NcRelKey *rel, BlockNumber first, int n, int tag, bool look_at_buffers)
 {
 	XLogRecPtr	newest = InvalidXLogRecPtr;
 	int			run = 0;
@@ -130,7 +130,7 @@ ask(const NcRelKey *rel, BlockNumber first, int n, int tag, bool look_at_buffers
 	{
 		XLogRecPtr	nms,
 					exact;
-		bool		wanted = i < n && is_wanted(rel, first + i, look_at_buffers);
+		bool		wanted = i < n && readahead_wants(rel, first + i, look_at_buffers);
 
 		if (run > 0 && (!wanted || run == NC_STAGING_CHUNK_PAGES))
 		{
@@ -163,7 +163,7 @@ nc_readahead_asked(SMgrRelation reln, const NcRelKey *rel, BlockNumber first, in
 					exact;
 
 		/* the caller found it not in shared buffers */
-		if (!is_wanted(rel, block, false))
+		if (!readahead_wants(rel, block, false))
 			continue;
 		nc_lwlsn_query(rel, block, &nms, &exact);
 		nc_prefetch_name(rel, block, nms);
@@ -242,7 +242,7 @@ vacant_stream(void)
 }
 
 static int
-tag_of(const Stream *s)
+tag_of_stream(const Stream *s)
 {
 	return (int) (s - streams) + 1;
 }
@@ -260,7 +260,8 @@ begin_stream(const NcRelKey *rel, BlockNumber block)
 	Stream	   *s = vacant_stream();
 
 	*s = (Stream) {
-		.rel = *rel, .last = block, .used = clock_reads, .unread = nc_prefetch_unread[tag_of(s)]
+		.rel = *rel, .last = block, .used = clock_reads,
+		.unread = nc_prefetch_unread[tag_of_stream(s)]
 	};
 }
 
@@ -304,7 +305,7 @@ advance(Stream *s, BlockNumber block, BlockNumber length)
 
 /* A parallel worker was given another chunk. */
 static void
-next_chunk(Stream *s, BlockNumber block, BlockNumber length)
+next_scan_chunk(Stream *s, BlockNumber block, BlockNumber length)
 {
 	s->used = clock_reads;
 	s->last = block;
@@ -325,7 +326,7 @@ window_max(void)
 static void
 resize(Stream *s)
 {
-	uint32		unread = nc_prefetch_unread[tag_of(s)];
+	uint32		unread = nc_prefetch_unread[tag_of_stream(s)];
 	uint32		wasted = unread - s->unread;
 
 	s->unread = unread;
@@ -357,7 +358,7 @@ ask_sequence(Stream *s, int64 until, BlockNumber length)
 	{
 		int			n = Min(end - first, NC_STAGING_CHUNK_PAGES);
 
-		if (!ask(&s->rel, first, n, tag_of(s), true))
+		if (!ask_ahead(&s->rel, first, n, tag_of_stream(s), true))
 			break;
 		first += n;
 	}
@@ -369,7 +370,7 @@ ask_strided(Stream *s, int64 until, BlockNumber length)
 {
 	while (s->step > 0 ? s->ahead < until : s->ahead > until)
 	{
-		if (!in_fork(s->ahead, length) || !ask(&s->rel, s->ahead, 1, tag_of(s), true))
+		if (!in_fork(s->ahead, length) || !ask_ahead(&s->rel, s->ahead, 1, tag_of_stream(s), true))
 			return;
 		s->ahead += s->step;
 	}
@@ -415,7 +416,7 @@ nc_readahead_read(const NcRelKey *rel, BlockNumber block, BlockNumber length)
 	if (s != NULL)
 		advance(s, block, length);
 	else if (IsInParallelMode() && (s = find_parallel(rel, block)) != NULL)
-		next_chunk(s, block, length);
+		next_scan_chunk(s, block, length);
 	else
 	{
 		begin_stream(rel, block);

@@ -6,9 +6,11 @@
  * The skeleton file itself takes the bytes: a page that would be let go is
  * written to its place, where the index of local blocks does not name it, so
  * that creation, truncation, unlink and moves need nothing of their own.
- * Bytes that no index names are wiped at each start (skeleton_start.c), hence
- * what is found in a place was written, or read and found good, by this run of
- * the server; a page of zeroes means that nothing is known.
+ * After a start the bytes of a relation that no index names are wiped before its
+ * first use (skeleton_start.c), and once more where that it was done has been
+ * forgotten.  Hence what is found in a place was written, or read and found good,
+ * by this run of the server; a page of zeroes or one that says that the block was never logged
+ * (empty.c) means that nothing is known.
  *
  * Pages are compared as PostgreSQL's wal_consistency_checking does it, with the
  * mask functions of the access methods: hint bits, holes, command ids and dead
@@ -46,9 +48,10 @@
 #include "storage/bufpage.h"
 #include "storage/fd.h"
 
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/shmem.h"
 #include "nc/smgr/abi.h"
+#include "nc/smgr/empty.h"
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/shadow.h"
@@ -182,8 +185,9 @@ static void
 report_mismatch(const NcRelKey *rel, BlockNumber block, const char *page, const char *shadow,
 				const char *why)
 {
-	char	   *path = GetRelationPath(rel->db, rel->spc, rel->rel, InvalidBackendId, MAIN_FORKNUM);
+	char		path[MAXPGPATH];
 
+	nc_pg_fork_path(rel, MAIN_FORKNUM, path);
 	nc_stat(NC_COUNTER_VERIFY_MISMATCHES, 1);
 	dump_page(rel, block, "read", page);
 	dump_page(rel, block, "shadow", shadow);
@@ -223,8 +227,9 @@ learn(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char *pag
 	NcLocalRef	ref;
 
 	nc_local_begin_change(rel, block, &ref);
+	/* of an empty page there is nothing to learn, and what the file says of it stays */
 	if ((ref.chunk == NULL || (ref.chunk->local & ref.bit) == 0) &&
-		!nc_local_relation(reln).unlogged)
+		!nc_page_is_zero(page) && !nc_local_relation(reln).unlogged)
 		nc_shadow_write(reln, block, page);
 	nc_local_end(&ref);
 	nc_stat(NC_COUNTER_VERIFY_LEARNED, 1);
@@ -238,7 +243,7 @@ nc_shadow_check(SMgrRelation reln, BlockNumber block, const char *page)
 	const char *why;
 
 	nc_md_read(reln, MAIN_FORKNUM, block, shadow.data);
-	if (nc_page_is_zero(shadow.data) ||
+	if (nc_page_is_zero(shadow.data) || nc_empty_says(shadow.data, block) ||
 		(RecoveryInProgress() &&
 		 PageGetLSN(unconstify(char *, page)) > PageGetLSN(shadow.data)))
 	{

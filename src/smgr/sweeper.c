@@ -1,6 +1,6 @@
 /*
  * sweeper.c
- *	  Drops local blocks that no live transaction needs (design 3.2).
+ *	  Drops local blocks that no live transaction needs (docs/local_pages.md).
  *
  * A chunk may go once every transaction below its keep_until has ended: then
  * nobody can look at the command ids of its tuples, and an index build that
@@ -19,37 +19,22 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "miscadmin.h"
-#include "pgstat.h"
-#include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
 #include "storage/bufpage.h"
-#include "storage/ipc.h"
-#include "storage/latch.h"
 #include "storage/proc.h"
-#include "tcop/tcopprot.h"
-#include "utils/guc.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "nc/base/clock.h"
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
-#include "nc/ext/test_point.h"
+#include "nc/shared/shmem.h"
+#include "nc/shared/test_point.h"
+#include "nc/smgr/empty.h"
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
-#include "nc/smgr/prewarm.h"
 #include "nc/smgr/shadow.h"
 #include "nc/smgr/skeleton.h"
 #include "nc/smgr/sweeper.h"
-#include "nc/worker/alone.h"
 
 /* How often a process that finds the index full sweeps by itself. */
 #define SWEEP_FOR_ROOM_MS 200
-
-/* After a start the sweeper looks so often, so many times, whether the file cache is there to be filled. */
-#define EARLY_LOOK_MS 50
-#define EARLY_LOOKS 200
 
 typedef struct Horizon
 {
@@ -72,19 +57,7 @@ static bool
 want_ripe(const NcLocalChunk *c, void *arg)
 {
 	/* without any block: a write that failed has left it */
-	return c->local == 0 || ripe(c, arg) != 0;
-}
-
-/* Dates the version that a reader must get from now on. */
-static void
-restore_lsn(const NcRelKey *rel, BlockNumber block, const char *page)
-{
-	XLogRecPtr	lsn = PageGetLSN(unconstify(char *, page));
-
-	if (lsn < (XLogRecPtr) wal_segment_size || nc_page_lsn_may_lag(page))
-		nc_lwlsn_set_page(rel, block, nc_lsn_now(), 0);
-	else
-		nc_lwlsn_set_page(rel, block, nc_lsn_now(), lsn);
+	return (c->local | c->empty) == 0 || ripe(c, arg) != 0;
 }
 
 /* Drops the ripe blocks of one chunk; returns how many. */
@@ -119,10 +92,17 @@ sweep_chunk(const NcLocalKey *key, const Horizon *h)
 		ref.bit = UINT64CONST(1) << i;
 		if ((go & ref.bit) == 0)
 			continue;
-		if (nc_skeleton_pread(&rel, first + i, page.data))
-			restore_lsn(&rel, first + i, page.data);
-		else
-			nc_lwlsn_set_page(&rel, first + i, nc_lsn_now(), 0);
+		if (!nc_skeleton_pread(&rel, first + i, page.data))
+			memset(page.data, 0, BLCKSZ);
+		/* dates the version that a reader must get from now on */
+		nc_lwlsn_page_dropped(&rel, first + i, page.data, nc_lsn_now());
+		if (nc_empty_says(page.data, first + i))
+		{
+			/* never logged, and so its bytes stay and say (empty.c) */
+			nc_local_note_empty(&ref, ref.bit);
+			swept++;
+			continue;
+		}
 		/* to verify against: WAL has all of the page but what a comparison blanks */
 		punch = !nc_shadow_on() || (ref.chunk->low_lsn & ref.bit) != 0;
 		nc_local_clear(&ref);
@@ -171,57 +151,4 @@ nc_sweep_for_room(void)
 		return;
 	last = now;
 	(void) nc_sweep();
-}
-
-/* ---- the worker ---- */
-
-void
-nc_sweeper_register(void)
-{
-	BackgroundWorker worker = {
-		.bgw_name = "neon_comm sweeper",
-		.bgw_type = "neon_comm sweeper",
-		.bgw_flags = BGWORKER_SHMEM_ACCESS,
-		.bgw_start_time = BgWorkerStart_RecoveryFinished,
-		.bgw_restart_time = 1,
-		.bgw_library_name = "neon_comm",
-		.bgw_function_name = "nc_sweeper_main"
-	};
-
-	RegisterBackgroundWorker(&worker);
-}
-
-void
-nc_sweeper_main(Datum arg)
-{
-	MemoryContext context;
-	int			early_looks = 0;
-
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-	nc_worker_register_self();
-	CurrentResourceOwner = ResourceOwnerCreate(NULL, "neon_comm sweeper");
-	context = AllocSetContextCreate(TopMemoryContext, "neon_comm sweeper", ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(context);
-
-	for (;;)
-	{
-		/* the file cache is about to come up, and queries want its pages: that does not wait for a round */
-		bool		early = !nc_prewarm_at_start() && early_looks++ < EARLY_LOOKS;
-		int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-									   early ? Min(EARLY_LOOK_MS, nc_guc_sweep_interval) :
-									   nc_guc_sweep_interval, PG_WAIT_EXTENSION);
-
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
-		if (!early || (events & WL_LATCH_SET) != 0)
-			(void) nc_sweep();
-		MemoryContextReset(context);
-	}
 }

@@ -14,8 +14,6 @@
  */
 #include "nc/wire/pagestream.h"
 
-#include "nc/base/mutant.h"
-
 NC_STATIC_ASSERT(1 + 3 * sizeof(uint64_t) == NC_RESP_V3_HEADER_BYTES,
 				 "a v3 header is the tag, the request id and two LSNs");
 
@@ -291,7 +289,7 @@ put_answer(NcWriter *w, const NcPsResponse *resp)
 }
 
 static void
-get_answer(NcReader *r, NcPsResponse *resp)
+get_response_body(NcReader *r, NcPsResponse *resp)
 {
 	switch (resp->tag)
 	{
@@ -343,7 +341,7 @@ nc_ps_response_decode(const uint8_t *body, size_t bytes, int version, NcPsRespon
 	resp->tag = (NcRespTag) nc_read_u8(&r);
 	if (version >= 3)
 		get_echo(&r, resp);
-	get_answer(&r, resp);
+	get_response_body(&r, resp);
 	return !r.failed && nc_reader_left(&r) == 0;
 }
 
@@ -414,18 +412,17 @@ object_mismatch(const NcPsResponse *resp, const NcPsRequest *req)
 const char *
 nc_ps_response_mismatch(const NcPsResponse *resp, const NcPsRequest *req, int version)
 {
-	if (resp->tag != NC_RESP_ERROR && resp->tag != answer_tag(req->tag) &&
-		!NC_MUTANT(NO_TAG_CHECK))
+	if (resp->tag != NC_RESP_ERROR && resp->tag != answer_tag(req->tag))
 		return "tag";
 	if (version < 3)
 		return NULL;
-	if (resp->reqid != req->reqid && !NC_MUTANT(NO_ID_CHECK))
+	if (resp->reqid != req->reqid)
 		return "request id";
-	if (resp->request_lsn != req->request_lsn && !NC_MUTANT(NO_LSN_ECHO))
+	if (resp->request_lsn != req->request_lsn)
 		return "request LSN";
-	if (resp->not_modified_since != req->not_modified_since && !NC_MUTANT(NO_LSN_ECHO))
+	if (resp->not_modified_since != req->not_modified_since)
 		return "not-modified-since LSN";
-	return NC_MUTANT(NO_ECHO_CHECK) ? NULL : object_mismatch(resp, req);
+	return object_mismatch(resp, req);
 }
 
 NcErrorKind

@@ -15,13 +15,11 @@
 #include "postgres.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "postmaster/postmaster.h"
 #include "storage/bufmgr.h"
@@ -29,18 +27,21 @@
 #include "storage/latch.h"
 #include "storage/pmsignal.h"
 #include "storage/proc.h"
-#include "utils/guc.h"
 #include "utils/pidfile.h"
 #include "utils/memutils.h"
 #include "utils/ps_status.h"
 
 #include "nc/base/clock.h"
 #include "nc/engine/engine.h"
-#include "nc/ext/guc.h"
-#include "nc/ext/shmem.h"
-#include "nc/ext/test_point.h"
-#include "nc/worker/alone.h"
-#include "nc/worker/communicator.h"
+#include "nc/shared/alone.h"
+#include "nc/shared/identity.h"
+#include "nc/shared/settings.h"
+#include "nc/shared/shmem.h"
+#include "nc/shared/test_point.h"
+#include "nc/smgr/abi.h"
+#include "nc/worker/programs.h"
+
+#include "program.h"
 
 /* The longest sleep: bounds how late a flag without a wake-up is seen. */
 #define TURN_MAX_MS 1000
@@ -51,28 +52,20 @@
 /* While shutting down it looks this often whether it is alone. */
 #define DRAIN_TURN_MAX_MS 20
 
-static volatile sig_atomic_t terminate_requested = false;
-static volatile sig_atomic_t reload_requested = false;
+PGDLLEXPORT void nc_communicator_main(Datum arg);
 
 static void
-on_sigterm(SIGNAL_ARGS)
+kick(void)
 {
-	int			save_errno = errno;
-
-	terminate_requested = true;
 	nc_ring_kick(&nc_rings);
-	errno = save_errno;
 }
 
-static void
-on_sighup(SIGNAL_ARGS)
-{
-	int			save_errno = errno;
-
-	reload_requested = true;
-	nc_ring_kick(&nc_rings);
-	errno = save_errno;
-}
+static const NcProgram program = {
+	.name = "neon_comm communicator",
+	.main = "nc_communicator_main",
+	.starts = BgWorkerStart_PostmasterStart,
+	.kick = kick
+};
 
 /* ---- what the engine needs from us ---- */
 
@@ -86,7 +79,7 @@ static void
 host_wake(void *ctx, uint32_t ring)
 {
 	NC_TEST_POINT("communicator-wake");
-	if (ring < ProcGlobal->allProcCount)
+	if (ring < nc_rings.aio_first)
 		SetLatch(&ProcGlobal->allProcs[ring].procLatch);
 }
 
@@ -95,6 +88,9 @@ host_dest_page(void *ctx, uint32_t ring, uint32_t dest)
 {
 	/* asked for twice a page: when the slot is taken, and when it is being copied */
 	NC_TEST_POINT("communicator-dest");
+	if (ring >= nc_rings.aio_first)
+		return nc_smgr_abi()->aio->dest_page(nc_aio_handle(&nc_rings, ring, NC_DEST_AIO_SLOT(dest)),
+											 NC_DEST_AIO_INDEX(dest));
 	if ((dest & (NC_DEST_BOUNCE | NC_DEST_STAGING)) == NC_DEST_STAGING)
 	{
 		dest &= ~NC_DEST_STAGING;
@@ -105,6 +101,14 @@ host_dest_page(void *ctx, uint32_t ring, uint32_t dest)
 		return dest < (uint32) NBuffers ? (uint8_t *) BufferBlocks + (Size) dest * BLCKSZ : NULL;
 	dest &= ~NC_DEST_BOUNCE;
 	return dest < NC_BOUNCE_PAGES ? (uint8_t *) nc_bounce + (Size) dest * BLCKSZ : NULL;
+}
+
+static void
+host_aio_complete(void *ctx, uint32_t handle, uint64_t handle_generation, NcSlotResult result,
+				  const char *text)
+{
+	/* why it failed is told to its owner when he asks again */
+	nc_smgr_abi()->aio->complete(handle, handle_generation, result == NC_SLOT_RESULT_OK);
 }
 
 static void
@@ -159,22 +163,55 @@ connections_max(void)
 }
 
 static void
-engine_config(NcEngineConfig *config)
+read_settings(NcNetSettings *settings)
 {
-	nc_guc_engine_config(config);
-	config->connections_max = connections_max();
+	memset(settings, 0, sizeof(*settings));
+	settings->protocol_version = nc_guc_protocol_version;
+	strlcpy(settings->tenant_id, nc_guc_tenant_id, sizeof(settings->tenant_id));
+	strlcpy(settings->timeline_id, nc_guc_timeline_id, sizeof(settings->timeline_id));
+	settings->connections_per_shard_max = nc_guc_connections_per_shard;
+	settings->connections_max = connections_max();
+	settings->depth_max = nc_guc_connection_depth;
+	settings->spin_us = nc_spin_us(nc_guc_spin_time, 0);
+	settings->connect_timeout_ms = nc_guc_connect_timeout;
+	settings->silence_timeout_ms = nc_guc_silence_timeout;
+	settings->idle_timeout_ms = nc_guc_idle_timeout;
+	settings->readahead_yields = nc_guc_readahead_yields;
+	settings->hedged_reads = nc_guc_hedged_reads;
+	strlcpy(settings->token_file, nc_guc_token_file, sizeof(settings->token_file));
+	nc_identity_options(settings->options, sizeof(settings->options));
+	settings->token_in_clear = nc_guc_allow_token_in_clear;
+}
+
+/* Right when shards are added, and bad when a line was lost: so it is said. */
+static void
+tell_change(uint32 shards, uint32 stripe_blocks)
+{
+	static uint32 shards_before = 0;
+	static uint32 stripe_before = 0;
+
+	if (shards_before != 0 && (shards != shards_before || stripe_blocks != stripe_before))
+		ereport(WARNING,
+				(errmsg("the shard map changes from %u shards with stripes of %u blocks to %u shards with stripes of %u blocks",
+						shards_before, stripe_before, shards, stripe_blocks),
+				 errdetail("Blocks belong to other shards now. Page servers that do not have them will refuse."),
+				 errhint("If this was not meant, set neon_comm.page_servers and neon_comm.stripe_size as before and reload: what waits goes on.")));
+	shards_before = shards;
+	stripe_before = stripe_blocks;
 }
 
 static void
 apply_settings(NcEngine *engine)
 {
 	static NcShardMap map;
-	NcEngineConfig config;
+	NcNetSettings settings;
 
-	engine_config(&config);
-	nc_engine_configure(engine, &config);
-	if (parse_map(&map))
-		nc_engine_set_shard_map(engine, &map);
+	read_settings(&settings);
+	nc_engine_configure(engine, &settings);
+	if (!parse_map(&map))
+		return;
+	tell_change(map.shard_count, map.stripe_blocks);
+	nc_engine_set_shard_map(engine, &map);
 }
 
 /* ---- life ---- */
@@ -192,15 +229,16 @@ start_engine(void)
 		.now_us = host_now_us,
 		.wake = host_wake,
 		.dest_page = host_dest_page,
+		.aio_complete = host_aio_complete,
 		.log = host_log,
 		.latency = &nc_shared->latency
 	};
-	NcEngineConfig config;
+	NcNetSettings settings;
 	char		err[256] = "";
 	NcEngine   *engine;
 
-	engine_config(&config);
-	engine = nc_engine_create(&config, nc_guc_io_method, &nc_rings, &nc_shared->counters,
+	read_settings(&settings);
+	engine = nc_engine_create(&settings, nc_guc_io_method, &nc_rings, &nc_shared->counters,
 							  nc_shared->conns, &host,
 							  &postmaster_alive_fds[POSTMASTER_FD_WATCH], 1, err, sizeof(err));
 	if (engine == NULL)
@@ -212,10 +250,10 @@ start_engine(void)
 	atomic_store(&nc_shared->io_uring_in_use,
 				 strcmp(nc_engine_io_method(engine), "io_uring") == 0);
 	ereport(LOG, (errmsg("communicator: started, event loop %s", nc_engine_io_method(engine))));
-	if (config.connections_max < NC_CONN_ROWS)
+	if (settings.connections_max < NC_CONN_ROWS)
 		ereport(LOG,
 				(errmsg("communicator: at most %u page-server connections, because the limit of open files is low",
-						config.connections_max),
+						settings.connections_max),
 				 errhint("Raise \"ulimit -n\" of the server.")));
 	return engine;
 }
@@ -246,7 +284,7 @@ server_stops(void)
 }
 
 static void
-run(NcEngine *engine)
+run_communicator(NcEngine *engine)
 {
 	bool		stopping = false;
 
@@ -258,18 +296,14 @@ run(NcEngine *engine)
 		if (nc_engine_tick(engine, draining ? DRAIN_TURN_MAX_MS : TURN_MAX_MS) != 0 &&
 			!PostmasterIsAlive())
 			_exit(1);
-		if (reload_requested)
-		{
-			reload_requested = false;
-			ProcessConfigFile(PGC_SIGHUP);
+		if (nc_program_reload())
 			apply_settings(engine);
-		}
 		if (atomic_exchange(&nc_shared->restart_requested, 0) != 0)
 		{
 			ereport(LOG, (errmsg("communicator: restarting on request")));
 			return;
 		}
-		if (terminate_requested && !stopping)
+		if (ShutdownRequestPending && !stopping)
 		{
 			stopping = server_stops();
 			if (!stopping)
@@ -290,38 +324,24 @@ nc_communicator_main(Datum arg)
 {
 	NcEngine   *engine;
 
-	pqsignal(SIGTERM, on_sigterm);
-	pqsignal(SIGHUP, on_sighup);
-	BackgroundWorkerUnblockSignals();
-	nc_worker_register_self();
+	nc_program_begin(&program);
 	atomic_store(&nc_shared->communicator_pid, MyProcPid);
 	before_shmem_exit(on_exit_mark, 0);
 
 	engine = start_engine();
 	apply_settings(engine);
-	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "neon_comm communicator turn",
-												ALLOCSET_DEFAULT_SIZES));
-	run(engine);
+	nc_program_turn_memory(&program);
+	run_communicator(engine);
 	nc_engine_destroy(engine);
-	proc_exit(1);
+	nc_program_end();
 }
 
 void
 nc_communicator_register(void)
 {
-	BackgroundWorker worker = {
-		.bgw_name = "neon_comm communicator",
-		.bgw_type = "neon_comm communicator",
-		.bgw_flags = BGWORKER_SHMEM_ACCESS,
-		.bgw_start_time = BgWorkerStart_PostmasterStart,
-		.bgw_restart_time = 1,
-		.bgw_library_name = "neon_comm",
-		.bgw_function_name = "nc_communicator_main"
-	};
-
 	/* Made once; children inherit it, and it survives the reset after a crash. */
 	nc_rings.eventfd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (nc_rings.eventfd < 0)
 		ereport(FATAL, (errmsg("neon_comm: could not make an eventfd: %m")));
-	RegisterBackgroundWorker(&worker);
+	nc_program_register(&program);
 }

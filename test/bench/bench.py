@@ -287,11 +287,12 @@ class Bench:
 						pids.append(int(p))
 		return pids
 
-	def in_turn(self, variants):
-		"""variants: name -> function; each once a round. Returns name -> list of results."""
+	def in_turn(self, variants, least=0):
+		"""variants: name -> function; each once a round. Returns name -> list of results. With `least` there
+		are so many rounds at least, and every other one goes backwards."""
 		out = {name: [] for name in variants}
-		for _ in range(self.opt.rounds):
-			for name, f in variants.items():
+		for r in range(max(self.opt.rounds, least)):
+			for name, f in list(variants.items())[::-1 if least and r % 2 else 1]:
 				out[name].append(f())
 		return out
 
@@ -734,11 +735,74 @@ def b_memory(b):
 		b.record('memory', 12, 'shared memory of the LFC', '<= 0.6 % of it', 'needs neon_comm.lfc_size', None)
 
 
+def b_crash_start(b):
+	"""start after a crash, with few and with many tables, both with recovery_init_sync_method = syncfs"""
+	# what neon_dev sets for a compute and sizes shared memory or logs, both have
+	conf = ['shared_buffers=64MB', 'max_locks_per_transaction=1024', 'autovacuum=off', 'recovery_init_sync_method=syncfs',
+			'max_worker_processes=16', 'max_replication_slots=11', "log_line_prefix='%m [%p] %b '"]
+	d, stock = f'{b.work}/many', f'{b.work}/many_stock'
+	args = [a for c in conf for a in ('--conf', c)]
+	b.dev('init', '-D', d, '--quiet', '--shards', '1', *args)
+	b.dev('start', '-D', d, '--quiet')
+	run([*b.user, b.bin('initdb'), '-A', 'trust', '-U', 'postgres', '-D', stock], cwd=b.work)
+	port = free_port()
+	with open(f'{stock}/postgresql.conf', 'a') as f:
+		f.write('\n'.join(['', f'port={port}', "unix_socket_directories=''", *conf]) + '\n')
+	b.pg_ctl(stock, 'start')
+	sides = {'compute': (f'{d}/compute', b.dev('conninfo', '-D', d).strip() + ' dbname=postgres'),
+			 'stock': (stock, f'host=127.0.0.1 port={port} user=postgres dbname=postgres')}
+	have = 0
+
+	def lines(data):
+		with open(f'{data}/postmaster.pid') as f:
+			return f.read().split('\n')
+
+	def crash(data, conninfo):
+		"""kills it after a change, and times from the call of pg_ctl until it lets sessions in"""
+		b.sql('UPDATE t0 SET v = v + 1', conninfo)
+		pid = int(lines(data)[0])
+		children = run(['pgrep', '-P', str(pid)], check=False).split()
+		for p in [pid, *map(int, children)]:
+			try:
+				os.kill(p, signal.SIGKILL)
+			except ProcessLookupError:
+				pass
+		while any(os.path.exists(f'/proc/{p}') for p in [pid, *children]):
+			time.sleep(0.01)
+		os.unlink(f'{data}/postmaster.pid')
+		os.sync()
+		start = time.monotonic()
+		with open(f'{b.work}/pg_ctl.log', 'a') as f:
+			subprocess.run([*b.user, b.bin('pg_ctl'), '-W', '-s', '-D', data, '-l', f'{data}.log', 'start'], check=True,
+						   stdout=f, stderr=f, stdin=subprocess.DEVNULL, cwd=b.work)
+		while not os.path.exists(f'{data}/postmaster.pid') or lines(data)[7:8] != ['ready   ']:
+			time.sleep(0.002)
+		return {'ms': (time.monotonic() - start) * 1000}
+
+	for tables in (500, 10000):
+		for _, conninfo in sides.values():
+			for first in range(have, tables, 500):
+				b.sql(f"""DO $$ BEGIN FOR i IN {first} .. {first + 499} LOOP
+					EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v int)', i); EXECUTE format('INSERT INTO t%s VALUES (1, 1)', i);
+					END LOOP; END $$""", conninfo)
+			b.sql('CHECKPOINT', conninfo)
+		have = tables
+		# each start is some 50 ms, of which a neighbour's work can be half: more rounds than others need
+		r = {k: summary(v) for k, v in b.in_turn({n: lambda s=s: crash(*s) for n, s in sides.items()}, least=15).items()}
+		ratio = r['compute']['ms'] / r['stock']['ms']
+		b.record('crash_start', 13, f'start after kill -9, {tables} tables', '<= 1.2 x stock',
+				 f'{ratio:.2f} ({r["compute"]["ms"]:.0f} : {r["stock"]["ms"]:.0f} ms)', ratio <= 1.2, r)
+	b.pg_ctl(stock, 'stop')
+	b.servers.remove(stock)
+	b.dev('destroy', '-D', d, '--quiet')
+
+
 BENCHES = {
 	'memory': b_memory, 'ceiling': b_ceiling, 'point_latency': b_point_latency, 'point_throughput': b_point_throughput,
 	'spin': b_spin,
 	'scan': b_scan, 'communicator_cpu': b_communicator_cpu, 'bitmap': b_bitmap, 'beside_scans': b_beside_scans,
 	'lfc_hits': b_lfc_hits, 'scan_resistance': b_scan_resistance, 'prewarm': b_prewarm, 'bulk_load': b_bulk_load,
+	'crash_start': b_crash_start,
 }
 
 

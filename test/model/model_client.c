@@ -20,7 +20,7 @@ take_back(NcModelState *n)
 static void
 next_wait(NcModelState *n)
 {
-	n->c_want = n->c_seen = 0;
+	n->c_want = n->c_seen = n->c_promoted = 0;
 	n->c_pc = C_CHECK;
 	if (++n->c_slot < nc_model.nslots)
 		return;
@@ -64,6 +64,8 @@ client_fill_steps(const NcModelState *s)
 			n = nc_model_step(s, "client: FREE -> FILLING");
 			n->c_buf[slot] = (uint8_t) b;
 			n->c_pc = C_FILL_BLOCK;
+			/* what was said of the slot's last life */
+			n->promoted &= (uint8_t) ~(1 << slot);
 			nc_model_owner_move(n, slot, NC_SLOT_FREE, NC_SLOT_FILLING);
 		}
 		return;
@@ -121,6 +123,12 @@ client_submit_steps(const NcModelState *s)
 			if (look_first)
 				return;
 			break;
+		case C_PROMOTE:
+			n = nc_model_step(s, "client: says that it waits for what it read ahead");
+			n->promoted |= (uint8_t) (1 << s->c_slot);
+			n->c_promoted = 1;
+			n->c_pc = look_first ? C_BELL_LOOK : C_BELL_SET;
+			return;
 		default:
 			n = nc_model_step(s, "client: writes to the eventfd");
 			n->eventfd = 1;
@@ -129,6 +137,8 @@ client_submit_steps(const NcModelState *s)
 	}
 	if (n->c_saw)
 		n->c_pc = C_BELL_KICK;
+	else if (s->c_promoted)
+		n->c_pc = C_CHECK;
 	else if (nc_model.mutant == BELL_BEFORE_SUBMIT)
 		n->c_pc = C_SUBMIT;
 	else
@@ -182,6 +192,8 @@ client_check_steps(const NcModelState *s)
 		n = nc_model_step(s, "client: sees DONE");
 		if (s->buf[buf].half[0] != id || s->buf[buf].half[1] != id)
 			nc_model_violate(NOT_FILLED);
+		if (s->slot[nc_model.mutant == ONE_TEXT ? 0 : slot].text != id)
+			nc_model_violate(WRONG_TEXT);
 		take_back(n);
 		n->c_pc = C_FREE;
 		return;
@@ -192,7 +204,7 @@ client_check_steps(const NcModelState *s)
 		return;
 	}
 	n = nc_model_step(s, "client: sees the slot unfinished");
-	n->c_pc = C_FLAG;
+	n->c_pc = nc_model.ahead && !s->c_promoted ? C_PROMOTE : C_FLAG;
 	client_cancels(s, C_CHECK);
 }
 
@@ -274,7 +286,7 @@ nc_model_client_steps(const NcModelState *s)
 {
 	if (s->c_pc <= C_FILL_DEST)
 		client_fill_steps(s);
-	else if (s->c_pc <= C_BELL_KICK)
+	else if (s->c_pc <= C_PROMOTE)
 		client_submit_steps(s);
 	else
 		client_wait_steps(s);

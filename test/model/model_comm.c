@@ -15,7 +15,7 @@
 static void
 forget(NcModelState *n, int pc)
 {
-	n->k_generation = n->k_block = n->k_dest_id = n->k_dest = n->k_taken = n->k_saw = 0;
+	n->k_generation = n->k_block = n->k_dest_id = n->k_dest = n->k_taken = n->k_saw = n->k_handle = 0;
 	n->k_pc = (uint8_t) pc;
 }
 
@@ -27,6 +27,8 @@ next_scan(NcModelState *n)
 		return;
 	n->k_slot = 0;
 	n->k_pc = nc_model.mutant == CLEAR_LATE ? K_CLEAR : K_TOP;
+	if (nc_model.ahead && nc_model.mutant != PROMOTED_BEFORE_TAKE)
+		n->k_pc = K_PROMOTE;
 }
 
 /* The request is now in flight; kept sorted, as their order has no meaning. */
@@ -41,10 +43,18 @@ accept_request(NcModelState *n)
 		nc_model_violate(TORN);
 	for (; at > 0 && n->inflight[at - 1].id > n->k_block; at--)
 		n->inflight[at] = n->inflight[at - 1];
+	n->inflight[at].promoted = 0;
 	n->inflight[at].generation = n->k_generation;
 	n->inflight[at].slot_dest = (uint8_t) (n->k_slot << 4 | n->k_dest);
 	n->inflight[at].id = n->k_block;
 	next_scan(n);
+}
+
+/* Has the life of the slot that asked ended? */
+static bool
+is_over(const NcModelState *s, int i)
+{
+	return s->slot[s->inflight[i].slot_dest >> 4].generation != s->inflight[i].generation;
 }
 
 /* The answer to one request in flight, whichever, is here. */
@@ -53,9 +63,13 @@ answer_steps(const NcModelState *s, int pc)
 {
 	for (int i = 0; i < s->ninflight; i++)
 	{
-		NcModelState *n = nc_model_step(s, "communicator: an answer arrives");
 		size_t		behind = (size_t) (s->ninflight - i - 1);
+		NcModelState *n;
 
+		/* there are always others to go first */
+		if (nc_model.ahead && !s->inflight[i].promoted && !is_over(s, i))
+			continue;
+		n = nc_model_step(s, "communicator: an answer arrives");
 		n->k_generation = s->inflight[i].generation;
 		n->k_slot = s->inflight[i].slot_dest >> 4;
 		n->k_dest = s->inflight[i].slot_dest & 0xf;
@@ -64,6 +78,17 @@ answer_steps(const NcModelState *s, int pc)
 		memset(&n->inflight[--n->ninflight], 0, sizeof(n->inflight[0]));
 		n->k_pc = (uint8_t) pc;
 	}
+}
+
+/* Those that are waited for are answered like any other from now on. */
+static void
+promote(NcModelState *n)
+{
+	for (int i = 0; i < n->ninflight; i++)
+		if ((n->promoted >> (n->inflight[i].slot_dest >> 4) & 1) != 0)
+			n->inflight[i].promoted = 1;
+	if (nc_model.mutant == PROMOTED_TAKEN)
+		n->promoted = 0;
 }
 
 static void
@@ -103,6 +128,12 @@ comm_take_steps(const NcModelState *s)
 				next_scan(n);
 			else if (!late)
 				accept_request(n);
+			break;
+		case K_PROMOTE:
+			n = nc_model_step(s, "communicator: looks who waits for what was read ahead");
+			promote(n);
+			n->k_pc = nc_model.mutant == CLEAR_LATE ? K_CLEAR :
+				nc_model.mutant == PROMOTED_BEFORE_TAKE ? K_SCAN : K_TOP;
 			break;
 		case K_CLEAR:
 			n = nc_model_step(s, "communicator: clears the bitmap after its scan");
@@ -179,6 +210,7 @@ comm_write_steps(const NcModelState *s)
 		case K_WRITE_1:
 			n = nc_model_step(s, "communicator: writes the rest of the page");
 			write_half(n, 1);
+			n->slot[nc_model.mutant == ONE_TEXT ? 0 : n->k_slot].text = n->k_block;
 			n->k_pc = K_DONE;
 			if (nc_model.mutant == LOOK_BEFORE_DONE || nc_model.mutant == DONE_EARLY)
 				n->k_pc = K_LOOK;
@@ -195,6 +227,12 @@ comm_done_step(const NcModelState *s)
 	if (nc_model.mutant == NO_COPYING)
 		nc_model_owner_move(n, s->k_slot, NC_SLOT_TAKEN, NC_SLOT_COPYING);
 	nc_model_owner_move(n, s->k_slot, NC_SLOT_COPYING, NC_SLOT_DONE);
+	if (nc_model.aio)
+	{
+		n->k_handle = s->slot[s->k_slot].handle_generation;
+		n->k_pc = nc_model.mutant == AIO_COMPLETE_FIRST ? K_COMPLETE : K_FREE;
+		return;
+	}
 	if (nc_model.mutant == DONE_EARLY)
 	{
 		n->k_pc = K_WRITE_0;
@@ -204,6 +242,38 @@ comm_done_step(const NcModelState *s)
 	delivered(n);
 	if (saw)
 		n->k_pc = K_WAKE;
+}
+
+/* What the communicator does for the owner of a handle. */
+static void
+comm_complete_steps(const NcModelState *s)
+{
+	bool		first = nc_model.mutant == AIO_COMPLETE_FIRST;
+	NcModelState *n;
+
+	switch (s->k_pc)
+	{
+		case K_FREE:
+			n = nc_model_step(s, "communicator: DONE -> FREE of the next generation");
+			nc_model_owner_move(n, s->k_slot, NC_SLOT_DONE, NC_SLOT_FREE);
+			n->k_pc = K_COMPLETE;
+			if (first)
+				delivered(n);
+			break;
+		case K_COMPLETE:
+			n = nc_model_step(s, "communicator: completes the handle");
+			nc_model_complete(n, s->k_slot, s->k_handle, false);
+			n->k_pc = K_COMPLETED;
+			break;
+		case K_COMPLETED:
+			n = nc_model_step(s, "communicator: makes the completion known");
+			nc_model_completed(n, s->k_slot);
+			if (first)
+				n->k_pc = K_FREE;
+			else
+				delivered(n);
+			break;
+	}
 }
 
 static void
@@ -244,6 +314,8 @@ comm_loop_steps(const NcModelState *s)
 			n = nc_model_step(s, s->pending ? "communicator: takes the bitmap"
 							  : "communicator: finds the bitmap empty");
 			n->k_pc = s->pending ? K_SCAN : K_SLEEP_FLAG;
+			if (s->pending && nc_model.ahead && nc_model.mutant == PROMOTED_BEFORE_TAKE)
+				n->k_pc = K_PROMOTE;
 			if (nc_model.mutant != CLEAR_LATE)
 				n->pending = 0;
 			answer_steps(s, K_DELIVER);
@@ -335,7 +407,7 @@ comm_boot_steps(const NcModelState *s)
 	}
 }
 
-/* The communicator ends between any two steps outside COPYING; what it knew is gone. */
+/* The communicator ends between any two steps outside COPYING and a completion; what it knew is gone. */
 static void
 restart_step(const NcModelState *s)
 {
@@ -348,6 +420,8 @@ restart_step(const NcModelState *s)
 		if (s->slot[i].state == NC_SLOT_COPYING && nc_model.mutant != EXIT_IN_COPYING)
 			return;
 	}
+	if (s->k_pc >= K_FREE && s->k_pc <= K_COMPLETED && nc_model.mutant != AIO_EXIT_IN_COMPLETION)
+		return;
 	n = nc_model_step(s, "communicator: exits, its memory is lost");
 	nc_model_misfortune();
 	n->restarts++;
@@ -365,6 +439,8 @@ nc_model_comm_steps(const NcModelState *s)
 		comm_write_steps(s);
 	else if (s->k_pc == K_DONE)
 		comm_done_step(s);
+	else if (s->k_pc <= K_COMPLETED)
+		comm_complete_steps(s);
 	else if (s->k_pc <= K_WAKE)
 		comm_wake_steps(s);
 	else if (s->k_pc <= K_DRAIN)

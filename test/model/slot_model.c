@@ -90,6 +90,9 @@ nc_model_move(NcModelState *n, int slot, int generation, NcSlotState from, NcSlo
 	if (!nc_slot_move(&real, nc_slot_word((uint64_t) generation, from), to))
 		return false;
 	move_made[from][to] = true;
+	/* nobody reads a text but in DONE: fewer states */
+	if (to == NC_SLOT_FREE)
+		n->slot[slot].text = 0;
 	word = nc_slot_load(&real);
 	n->slot[slot].state = (uint8_t) nc_slot_word_state(word);
 	if (nc_model.mutant != NO_GENERATION)
@@ -110,11 +113,34 @@ nc_model_request_id(const NcModelState *s, int slot)
 	return s->c_round * nc_model.nslots + slot + 1;
 }
 
+void
+nc_model_complete(NcModelState *n, int slot, int handle_generation, bool failed)
+{
+	int			buf = n->c_buf[slot];
+	int			id = n->buf[buf].lent;
+
+	if (n->handle[slot].state != H_SUBMITTED || n->handle[slot].generation != handle_generation)
+		nc_model_violate(WRONG_COMPLETION);
+	if (!failed && (n->buf[buf].half[0] != id || n->buf[buf].half[1] != id))
+		nc_model_violate(NOT_FILLED);
+	n->handle[slot].state = H_COMPLETING;
+	memset(&n->buf[buf], 0, sizeof(n->buf[0]));
+}
+
+void
+nc_model_completed(NcModelState *n, int slot)
+{
+	n->handle[slot].state = H_COMPLETED;
+}
+
 static void
 find_successors(const NcModelState *s)
 {
 	nsuccessors = 0;
-	nc_model_client_steps(s);
+	if (nc_model.aio)
+		nc_model_aio_steps(s);
+	else
+		nc_model_client_steps(s);
 	nc_model_comm_steps(s);
 }
 
@@ -122,7 +148,8 @@ find_successors(const NcModelState *s)
 static NcModelFault
 check_state(const NcModelState *s)
 {
-	bool		ringing = s->c_pc >= C_BELL_SET && s->c_pc <= C_BELL_KICK;
+	bool		ringing = (s->c_pc >= C_BELL_SET && s->c_pc <= C_PROMOTE) ||
+		(s->c_pc >= A_BELL_SET && s->c_pc <= A_BELL_KICK);
 	bool		waking = s->k_owes || s->k_pc == K_WAKE;
 	bool		starting = s->k_pc >= K_BOOT;
 
@@ -131,7 +158,7 @@ check_state(const NcModelState *s)
 		return LOST_WAKE;
 	if (s->k_pc == K_ASLEEP && !s->eventfd && s->pending && !ringing)
 		return LOST_WAKE;
-	if (s->c_pc == C_END && s->k_pc == K_ASLEEP && s->ninflight == 0)
+	if (s->c_pc == C_END && s->k_pc == K_ASLEEP && s->ninflight == 0 && s->waiter[1].pc == W_IDLE)
 		return FAULT_NONE;
 	for (int i = 0; i < nsuccessors; i++)
 	{
@@ -255,6 +282,10 @@ make_start(void)
 	start.k_pc = K_TOP;
 	for (int i = 0; i < nc_model.nslots; i++)
 		start.slot[i].generation = 1;
+	for (int i = 0; i < nc_model.nslots && nc_model.aio; i++)
+		start.handle[i].generation = 1;
+	if (nc_model.aio)
+		start.c_pc = A_BEGIN;
 	grow();
 	visit(&start, UINT32_MAX, "start");
 	degrees[0] = ntransitions = 0;
@@ -326,6 +357,10 @@ fault_name(NcModelFault fault)
 			return "stuck state";
 		case ENDLESS:
 			return "execution without an end";
+		case WRONG_TEXT:
+			return "text of another request";
+		case WRONG_COMPLETION:
+			return "handle completed twice, or in another life";
 	}
 	return "invalid";
 }
@@ -399,6 +434,10 @@ read_options(int argc, char **argv)
 			nc_model.max_restarts = number_option(value, 0, 9);
 		else if (strncmp(argv[i], "--mutant=", 9) == 0)
 			nc_model.mutant = mutant_option(value);
+		else if (strcmp(argv[i], "--ahead") == 0)
+			nc_model.ahead = true;
+		else if (strcmp(argv[i], "--aio") == 0)
+			nc_model.aio = true;
 		else if (strcmp(argv[i], "--trace") == 0)
 			trace = true;
 		else if (strcmp(argv[i], "--list") == 0)
@@ -425,9 +464,9 @@ main(int argc, char **argv)
 	fault = explore(&last, &final_step);
 	if (fault == FAULT_NONE)
 		fault = check_cycles();
-	printf("%s (slots %d, requests in each %d, cancels %d, restarts %d): "
+	printf("%s%s (slots %d, requests in each %d, cancels %d, restarts %d): "
 		   "%u states, %llu transitions\n",
-		   mutants[nc_model.mutant].name, nc_model.nslots, nc_model.nrounds, nc_model.max_cancels,
+		   mutants[nc_model.mutant].name, nc_model.aio ? " of AIO handles" : "", nc_model.nslots, nc_model.nrounds, nc_model.max_cancels,
 		   nc_model.max_restarts, nstates, (unsigned long long) ntransitions);
 	printf("  shows: %s", fault_name(fault));
 	if (fault != FAULT_NONE && fault != ENDLESS)

@@ -6,7 +6,8 @@
  * A stand-alone test program.  It visits every state that sequentially
  * consistent interleavings of one client and the communicator can reach, with
  * bounds on requests, cancels and restarts.  docs/ring.md explains the model,
- * its bounds and what each mutant shows.
+ * its bounds and what each mutant shows.  With --aio slots are those of AIO handles
+ * and another process waits for them too: docs/async.md.
  *
  * One step is at most one access to memory that both sides use.  Copying a
  * request and copying a page are two steps each, so that a half finished copy
@@ -34,7 +35,9 @@ typedef enum NcModelFault
 	OWNERSHIP = 1 << 4,			/* a move outside the table, or lost by the slot's only owner */
 	LOST_WAKE = 1 << 5,			/* one side sleeps, its event has come, nobody will wake it */
 	STUCK = 1 << 6,				/* nobody can move and not everything is done */
-	ENDLESS = 1 << 7			/* a cycle: some execution never ends */
+	ENDLESS = 1 << 7,			/* a cycle: some execution never ends */
+	WRONG_TEXT = 1 << 8,		/* a request completed with the text of another */
+	WRONG_COMPLETION = 1 << 9	/* a handle completed twice, or in another life */
 } NcModelFault;
 
 #define WRONG_WRITE (WRITE_UNOWNED | WRITE_FOREIGN)
@@ -61,7 +64,18 @@ typedef enum NcModelFault
 	M(RESTART_NO_REQUEUE, "restart-no-requeue", NO_PROGRESS) \
 	M(RESTART_NO_BELL, "restart-no-bell", NO_PROGRESS) \
 	M(RESTART_NO_WAKE, "restart-no-wake", NO_PROGRESS) \
-	M(EXIT_IN_COPYING, "exit-in-copying", NO_PROGRESS)
+	M(EXIT_IN_COPYING, "exit-in-copying", NO_PROGRESS) \
+	M(ONE_TEXT, "one-text", WRONG_TEXT) \
+	M(PROMOTED_TAKEN, "promoted-taken", NO_PROGRESS) \
+	M(PROMOTED_BEFORE_TAKE, "promoted-before-take", NO_PROGRESS) \
+	M(AIO_CLAIM_LOOKS, "aio-claim-looks", WRONG_COMPLETION | OWNERSHIP) \
+	M(AIO_CLAIM_ANY_LIFE, "aio-claim-any-life", WRONG_COMPLETION) \
+	M(AIO_CLAIM_COPYING, "aio-claim-copying", WRITE_UNOWNED | OWNERSHIP) \
+	M(AIO_COMPLETE_FIRST, "aio-complete-first", OWNERSHIP) \
+	M(AIO_PREPARE_LATE, "aio-prepare-late", WRONG_COMPLETION) \
+	M(AIO_OWNER_LEAVES, "aio-owner-leaves", OWNERSHIP) \
+	M(AIO_EXIT_IN_COMPLETION, "aio-exit-in-completion", NO_PROGRESS) \
+	M(AIO_BELL_FIRST, "aio-bell-first", NO_PROGRESS)
 
 typedef enum NcModelMutant
 {
@@ -76,16 +90,38 @@ typedef enum NcModelMutant
 enum
 {
 	C_BEGIN, C_FILL_BLOCK, C_FILL_DEST, C_SUBMIT,
-	C_BELL_SET, C_BELL_LOOK, C_BELL_KICK,
+	C_BELL_SET, C_BELL_LOOK, C_BELL_KICK, C_PROMOTE,
 	C_CHECK, C_FLAG, C_RECHECK, C_SLEEP, C_UNFLAG, C_CANCEL, C_DRAIN, C_FREE,
 	C_END
 };
 
+/* With --aio: where the owner of the handles is; C_END is its end too. */
+enum
+{
+	A_BEGIN = C_END + 1, A_FILL_BLOCK, A_FILL_DEST, A_PREPARE, A_SUBMIT,
+	A_BELL_SET, A_BELL_LOOK, A_BELL_KICK, A_WAIT, A_RECLAIM
+};
+
+/* Where a process is that waits for a handle. */
+enum
+{
+	W_IDLE, W_WAIT, W_LOAD, W_LOOK, W_CLAIM, W_COMPLETE, W_COMPLETED
+};
+
+/* What the server knows of a handle. */
+enum
+{
+	H_IDLE, H_SUBMITTED, H_COMPLETING, H_COMPLETED
+};
+
+/* Waiting processes: the owner and another one. */
+#define MODEL_WAITERS 2
+
 /* Where the communicator is. The K_BOOT_* steps are what a new one does before its first tick. */
 enum
 {
-	K_SCAN, K_COPY_BLOCK, K_COPY_DEST, K_TAKE, K_CLEAR,
-	K_DELIVER, K_WRITE_0, K_PAUSED, K_WRITE_1, K_DONE, K_LOOK, K_WAKE,
+	K_SCAN, K_COPY_BLOCK, K_COPY_DEST, K_TAKE, K_PROMOTE, K_CLEAR,
+	K_DELIVER, K_WRITE_0, K_PAUSED, K_WRITE_1, K_DONE, K_FREE, K_COMPLETE, K_COMPLETED, K_LOOK, K_WAKE,
 	K_TOP, K_SLEEP_FLAG, K_SLEEP_LOOK, K_DRAIN_LATE, K_ASLEEP, K_AWAKE, K_DRAIN,
 	K_BOOT, K_BOOT_LOAD, K_BOOT_REQUEUE, K_BOOT_BELL, K_BOOT_LOOK, K_BOOT_WAKE
 };
@@ -105,7 +141,30 @@ typedef struct NcModelState
 		uint8_t		block;
 		uint8_t		dest_id,
 					dest;
+		uint8_t		text;		/* the request that it speaks of; written in COPYING */
+		uint8_t		handle_generation;
 	}			slot[MODEL_SLOTS_MAX];
+
+	/* --aio, shared: the handle of each slot */
+	struct
+	{
+		uint8_t		generation,
+					state;
+	}			handle[MODEL_SLOTS_MAX];
+
+	/* --aio: processes that wait; 0 is the owner, whose slot is c_slot */
+	struct
+	{
+		uint8_t		pc,
+					slot;
+		uint8_t		generation; /* of the handle, that it waits for */
+		uint8_t		word_generation,
+					word_state;
+	}			waiter[MODEL_WAITERS];
+	uint8_t		waited[MODEL_SLOTS_MAX];	/* for the other's end: it waits once for each life */
+
+	/* shared: bit per slot, somebody waits for what it reads ahead */
+	uint8_t		promoted;
 
 	/* shared: doorbell and completion flag; in the kernel: the eventfd and the client's latch */
 	uint8_t		pending,
@@ -127,7 +186,8 @@ typedef struct NcModelState
 				c_round,
 				c_seen,			/* state seen before cancelling */
 				c_saw,			/* the flag it looked at */
-				c_want;			/* it has decided to cancel */
+				c_want,			/* it has decided to cancel */
+				c_promoted;		/* it has said that it waits for this slot */
 	uint8_t		c_buf[MODEL_SLOTS_MAX];
 
 	/* the communicator's own: lost in a restart */
@@ -139,6 +199,7 @@ typedef struct NcModelState
 				k_dest,
 				k_taken,		/* only for checking: the request that the slot held at TAKEN */
 				k_saw,			/* the flag it looked at */
+				k_handle,		/* --aio: the generation of the handle that it completes */
 				k_owes;			/* it has moved a slot to DONE and not yet looked for sleepers */
 	uint8_t		ninflight;
 	struct
@@ -146,6 +207,7 @@ typedef struct NcModelState
 		uint8_t		generation,
 					slot_dest;	/* slot << 4 | dest */
 		uint8_t		id;
+		uint8_t		promoted;	/* before that an answer need never come: others go first */
 	}			inflight[MODEL_INFLIGHT_MAX];
 
 	uint8_t		cancels,
@@ -167,6 +229,8 @@ typedef struct NcModelRun
 	int			nrounds;
 	int			max_cancels;
 	int			max_restarts;
+	bool		aio;			/* slots are those of AIO handles */
+	bool		ahead;			/* requests are reads ahead: answered when somebody is known to wait */
 	NcModelMutant mutant;
 } NcModelRun;
 
@@ -191,8 +255,16 @@ extern void nc_model_owner_move(NcModelState *n, int slot, NcSlotState from, NcS
 /* The id of the request that the client has, or will have, in this slot. */
 extern int	nc_model_request_id(const NcModelState *s, int slot);
 
-/* ---- model_client.c, model_comm.c: every step that one of them can make ---- */
+/*
+ * A handle is completed, by whom ever: its buffer is lent no more.  The second half
+ * makes it known; from there on its owner may use it again.
+ */
+extern void nc_model_complete(NcModelState *n, int slot, int handle_generation, bool failed);
+extern void nc_model_completed(NcModelState *n, int slot);
+
+/* ---- model_client.c, model_aio.c, model_comm.c: every step that one of them can make ---- */
 extern void nc_model_client_steps(const NcModelState *s);
+extern void nc_model_aio_steps(const NcModelState *s);
 extern void nc_model_comm_steps(const NcModelState *s);
 
 #endif							/* NC_TEST_SLOT_MODEL_H */

@@ -159,7 +159,7 @@ prepare_suite() {
 # ---- the two servers
 
 stop_stock() {
-	as_server_user "$bindir/pg_ctl" stop -s -w -m "$1" -D "$running_stock/data" >/dev/null 2>&1
+	as_server_user "$bindir/pg_ctl" stop -s -w -t 600 -m "$1" -D "$running_stock/data" >/dev/null 2>&1
 	rm -rf "$running_stock/data"
 	running_stock=
 }

@@ -116,6 +116,8 @@ on_link(Link *link, char **w, int n)
 		link_down(link);
 	else if (strcmp(w[0], "cut") == 0)
 		link_cut(link, n > 2 && strcmp(w[2], "rst") == 0);
+	else if (strcmp(w[0], "release") == 0)
+		link_release(link);
 	else
 	{
 		if (n < 3 || !number(w[2], 60000000, &us[TO_SERVER]) ||
@@ -180,7 +182,7 @@ run(char **w, int n, char *out, size_t bytes)
 	if (strcmp(w[0], "target") == 0)
 		return do_target(w, n);
 	if (strcmp(w[0], "delay") == 0 || strcmp(w[0], "up") == 0 || strcmp(w[0], "down") == 0 ||
-		strcmp(w[0], "cut") == 0)
+		strcmp(w[0], "cut") == 0 || strcmp(w[0], "release") == 0)
 		return do_links(w, n);
 	if (strcmp(w[0], "rule") == 0)
 	{

@@ -144,6 +144,7 @@ extern const char *link_add(const char *name, uint16_t listen_port, const char *
 extern const char *link_up(Link *link);
 extern void link_down(Link *link);
 extern void link_cut(Link *link, bool reset);	/* NULL: all */
+extern void link_release(Link *link);
 extern void link_accept(Link *link);
 extern void relay_event(Conn *c, int fd, uint32_t events);
 extern uint64_t relay_turn(void);	/* sends what is due; when to come again */

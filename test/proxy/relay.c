@@ -293,11 +293,12 @@ new_segment(Flow *f, size_t bytes, uint64_t due_us)
 	return s;
 }
 
+/* extra_us: NEVER_US until it is released, and so what comes behind it */
 void
 flow_put(Flow *f, const void *data, size_t bytes, uint64_t extra_us)
 {
 	uint64_t	delay_us = f->conn->link->delay_us[f->direction] + extra_us;
-	uint64_t	due_us = delay_us > 0 ? now_us() + delay_us : 0;
+	uint64_t	due_us = extra_us == NEVER_US ? NEVER_US : delay_us > 0 ? now_us() + delay_us : 0;
 	Segment    *s = f->tail;
 
 	/* an empty segment would never leave, and what is behind it neither */
@@ -311,6 +312,25 @@ flow_put(Flow *f, const void *data, size_t bytes, uint64_t extra_us)
 	memcpy(s->data + s->end, data, bytes);
 	s->end += bytes;
 	f->queued += bytes;
+}
+
+static void
+flow_release(Flow *f)
+{
+	for (Segment *s = f->head; s != NULL; s = s->next)
+		if (s->due_us == NEVER_US)
+			s->due_us = 0;
+	if (f->last_due_us == NEVER_US)
+		f->last_due_us = 0;
+}
+
+/* What rules hold back leaves. */
+void
+link_release(Link *link)
+{
+	for (int i = 0; i < nconns; i++)
+		for (int d = 0; d < 2 && conns[i].used && conns[i].link == link; d++)
+			flow_release(&conns[i].flow[d]);
 }
 
 /* How many bytes may leave now. */

@@ -21,11 +21,13 @@ typedef enum Action
 	ACT_PASS,
 	ACT_REFUSE,
 	ACT_DELAY,
+	ACT_HOLD,
 	ACT_DROP,
 	ACT_RST,
 	ACT_SILENT,
 	ACT_HALFOPEN,
 	ACT_TRUNCATE,
+	ACT_STALL,
 	ACT_CORRUPT,
 	ACT_EAT,
 	ACT_DUP,
@@ -49,11 +51,13 @@ static const struct
 	{"pass", ACT_PASS, true, true, ' '},
 	{"refuse", ACT_REFUSE, true, false, ' '},
 	{"delay", ACT_DELAY, true, true, 'n'},
+	{"hold", ACT_HOLD, false, true, ' '},
 	{"drop", ACT_DROP, true, true, ' '},
 	{"rst", ACT_RST, true, true, ' '},
 	{"silent", ACT_SILENT, true, true, ' '},
 	{"halfopen", ACT_HALFOPEN, false, true, ' '},
 	{"truncate", ACT_TRUNCATE, false, true, 'n'},
+	{"stall", ACT_STALL, false, true, 'n'},
 	{"corrupt", ACT_CORRUPT, false, true, 'n'},
 	{"eat", ACT_EAT, false, true, ' '},
 	{"dup", ACT_DUP, false, true, ' '},
@@ -76,6 +80,8 @@ typedef struct Rule
 	Direction	direction;
 	uint8_t		type;			/* 0 = any */
 	int			tag;
+	int64_t		rel;			/* -1 = any */
+	int64_t		block;			/* -1 = any */
 	uint64_t	nth;
 	uint64_t	every;
 	uint64_t	after;
@@ -222,6 +228,15 @@ set_word(Rule *r, char *word)
 		if (r->tag == TAG_ANY)
 			return "unknown tag";
 	}
+	else if (value != NULL && (strcmp(word, "rel") == 0 || strcmp(word, "block") == 0))
+	{
+		char	   *end;
+		long long	n = strtoll(value, &end, 10);
+
+		if (end == value || *end != '\0' || n < 0 || n > UINT32_MAX)
+			return "that condition needs a number";
+		*(word[0] == 'r' ? &r->rel : &r->block) = n;
+	}
 	else if (value != NULL && strcmp(word, "nth") == 0)
 		r->nth = strtoull(value, NULL, 10);
 	else if (value != NULL && strcmp(word, "every") == 0)
@@ -240,8 +255,8 @@ set_word(Rule *r, char *word)
 const char *
 rule_add(char **words, int nwords, int *id)
 {
-	Rule		r = {.direction = TO_CLIENT, .tag = TAG_ANY, .nth = 1, .every = 1, .p = 1,
-		.count = UINT64_MAX, .action = -1};
+	Rule		r = {.direction = TO_CLIENT, .tag = TAG_ANY, .rel = -1, .block = -1, .nth = 1, .every = 1,
+		.p = 1, .count = UINT64_MAX, .action = -1};
 	const char *err = NULL;
 	int			at = 0;
 
@@ -556,12 +571,45 @@ applicable(const Rule *r, const Flow *f, const Message *m)
 	}
 }
 
+/* Where requests and answers of v3 name relation and block, counted from the message's type byte. */
+#define REL_AT (5 + NC_RESP_V3_HEADER_BYTES + 8)
+#define FORK_AT (REL_AT + 4)
+#define BLOCK_AT (FORK_AT + 1)
+
+static bool
+names(const Message *m, size_t at, int64_t wanted)
+{
+	NcReader	r;
+
+	if (wanted < 0)
+		return true;
+	if (m->bytes < at + 4)
+		return false;
+	r = nc_reader(m->data + at, 4);
+	return nc_read_u32(&r) == wanted;
+}
+
+/* Is the message about the relation and the block of the rule? Blocks are those of the main fork. */
+static bool
+is_about(const Rule *r, const Flow *f, const Message *m)
+{
+	int			tag = answer_tag(m->tag);
+
+	if (r->rel < 0 && r->block < 0)
+		return true;
+	if (f->conn->version != 3 || m->type != 'd' || !names(m, REL_AT, r->rel))
+		return false;
+	if (r->block < 0)
+		return tag == NC_RESP_GETPAGE || tag == NC_RESP_EXISTS || tag == NC_RESP_NBLOCKS;
+	return tag == NC_RESP_GETPAGE && m->data[FORK_AT] == 0 && names(m, BLOCK_AT, r->block);
+}
+
 static bool
 matches(const Rule *r, const Flow *f, const Message *m)
 {
 	return concerns(r, f->conn->link, false) && r->direction == f->direction &&
 		(r->type == 0 || r->type == m->type) && (r->tag == TAG_ANY || r->tag == m->tag) &&
-		f->bytes >= r->after && applicable(r, f, m);
+		is_about(r, f, m) && f->bytes >= r->after && applicable(r, f, m);
 }
 
 /* True when the message is not to be passed on as it is. */
@@ -582,6 +630,9 @@ act(const Rule *r, Flow *f, const Message *m)
 		case ACT_DELAY:
 			flow_put(f, m->data, m->bytes, (uint64_t) r->number * 1000);
 			return true;
+		case ACT_HOLD:
+			flow_put(f, m->data, m->bytes, NEVER_US);
+			return true;
 		case ACT_DROP:
 			conn_close(c, false);
 			return true;
@@ -600,6 +651,11 @@ act(const Rule *r, Flow *f, const Message *m)
 		case ACT_TRUNCATE:
 			flow_put(f, m->data, (size_t) r->number < m->bytes ? (size_t) r->number : m->bytes, 0);
 			end_after_queue(f);
+			return true;
+		case ACT_STALL:
+			flow_put(f, m->data, m->bytes / 2, 0);
+			flow_put(f, m->data + m->bytes / 2, m->bytes - m->bytes / 2,
+					 r->number < 0 ? NEVER_US : (uint64_t) r->number * 1000);
 			return true;
 		case ACT_CORRUPT:
 			at = r->number >= 0 || m->bytes <= 5 ? (size_t) r->number :

@@ -15,6 +15,7 @@
  *	sim_pq.c      libpq, TLS and name resolution
  *	sim_server.c  page servers and their faults
  *	sim_client.c  processes that ask for pages
+ *	sim_aio.c     AIO handles, their owners and who waits for them
  *	sim_check.c   what must hold after every step and at the end
  */
 #ifndef SIM_H
@@ -32,6 +33,14 @@
 #define SIM_SERVERS_MAX 6
 #define SIM_RINGS_MAX 6
 #define SIM_CONNS_MAX 1024
+/* AIO handles of a seed; they lie SIM_HANDLE_STEP apart, in two rings. */
+#define SIM_HANDLES_MAX 24
+#define SIM_HANDLE_STEP 5
+#define SIM_AIO_RINGS ((SIM_HANDLES_MAX * SIM_HANDLE_STEP + NC_RING_SLOTS - 1) / NC_RING_SLOTS)
+
+/* What they ask is kept, and their pages lie, as if one more ring had asked it. */
+#define SIM_AIO_ASKS SIM_RINGS_MAX
+
 #define SIM_RELS 5
 #define SIM_BLOCKS 96
 #define SIM_DEST_PAGES 96		/* of each ring */
@@ -39,6 +48,9 @@
 #define SIM_QUEUE_MAX 2048		/* requests a page server holds of one connection */
 #define SIM_FD_BASE 1000
 #define SIM_EVENT_FD 900
+
+/* An error answer says which question it answers. */
+#define SIM_ERROR_TEXT "simulated error of relation %u block %u."
 
 #define SIM_PAGE_WORDS (NC_PAGE_BYTES / sizeof(uint64_t))
 
@@ -65,6 +77,7 @@
 	F(HALF_OPEN, "connection falls silent") \
 	F(TRICKLE, "notices for ever instead of an answer") \
 	F(SLOW, "answer takes long") \
+	F(STALL, "answer stalls half-way on its connection") \
 	F(LONG_FRAME, "frame with an impossible length") \
 	F(GARBAGE, "bytes that are no frame") \
 	F(LIE_STALE, "older version than asked for") \
@@ -215,6 +228,8 @@ typedef struct SimAsk
 	uint64_t	deadline_us;
 	uint32_t	map;			/* in force when it was submitted */
 	uint64_t	number;
+	uint64_t	refused_us;		/* found no room, with page servers that have nothing to do, since then */
+	bool		joined;			/* a read ahead that its process has come to wait for */
 } SimAsk;
 
 typedef struct SimRing
@@ -228,6 +243,14 @@ typedef struct SimRing
 	SimAsk		asks[NC_RING_SLOTS];
 } SimRing;
 
+/* A handle as the server sees it. */
+typedef struct SimHandle
+{
+	uint64_t	generation;
+	bool		submitted;
+	uint64_t	waited;			/* a life of it that somebody waits for, or waited */
+} SimHandle;
+
 typedef struct Sim
 {
 	/* over all seeds */
@@ -239,8 +262,13 @@ typedef struct Sim
 	uint64_t	total_refused;	/* answers that the LSN check refused */
 	uint64_t	total_errors;
 	uint64_t	total_restarts;
+	uint64_t	total_hedged;
+	uint64_t	total_hedged_late;
+	uint64_t	total_exits;	/* of these, within a turn */
 	uint64_t	total_maps;
 	uint64_t	total_connects;
+	uint64_t	total_handles;	/* reads of AIO handles that were completed by the communicator */
+	uint64_t	total_claims;	/* and those that were taken away from it */
 
 	/* the seed's choices */
 	uint64_t	seed;
@@ -263,6 +291,8 @@ typedef struct Sim
 	bool		same_address;	/* one page server may hold two shards */
 	bool		small_stores;	/* the engine's memory is at its bound all the time */
 	uint32_t	admin_mean_us;	/* 0 = never */
+	uint32_t	nhandles;		/* 0 = as before PostgreSQL 18 */
+	uint32_t	exit_rate;		/* of 65536: the communicator ends within a turn */
 
 	/* time and events */
 	uint64_t	now_us;
@@ -275,6 +305,7 @@ typedef struct Sim
 	uint64_t	stuck_turns;	/* turns without time or events going on */
 	bool		healed;			/* nothing new goes wrong, nothing new is asked */
 	bool		in_client;
+	bool		in_turn;
 	bool		admin_due;
 
 	/* the world */
@@ -295,14 +326,15 @@ typedef struct Sim
 	NcOp	   *bell_op;
 
 	/* processes */
-	SimRing		rings[SIM_RINGS_MAX];
-	uint8_t    *pages;			/* [nrings][SIM_DEST_PAGES] */
+	SimRing		rings[SIM_RINGS_MAX + 1];
+	SimHandle	handles[SIM_HANDLES_MAX];
+	uint8_t    *pages;			/* [SIM_RINGS_MAX + 1][SIM_DEST_PAGES] */
 	uint64_t	asked;
 	uint64_t	pending;
 
 	/* the core under test */
 	NcEngine   *engine;
-	NcEngineConfig config;
+	NcNetSettings config;
 	NcRingArea	area;
 	void	   *area_memory;
 	NcCounters	counters;
@@ -317,6 +349,9 @@ typedef struct Sim
 	uint64_t	receives;
 	uint64_t	sends;
 	uint64_t	page_requests;
+	uint64_t	foreground;		/* requests sent for the first time that somebody waits for */
+	uint64_t	hedged;
+	uint64_t	waits_behind_us[NC_CONN_ROWS];	/* check_stalled() */
 	uint64_t	sent_again;
 	uint64_t	tainted_conns;
 	uint64_t	streams;		/* handshakes that ended in CopyBoth */
@@ -393,10 +428,30 @@ extern uint64_t *sim_dest(uint32_t ring, uint32_t page);
 extern uint64_t sim_canary(uint32_t ring, uint32_t page);
 extern void sim_poke(void);
 
+/* Shared with sim_aio.c: pages, what is asked for them, and what is wrong with what comes. */
+extern void sim_give_dest(uint32_t ring, uint32_t page);
+extern uint32_t sim_take_dest(uint32_t ring);
+extern void sim_check_page(uint32_t ring, uint32_t slot, const SimAsk *a, uint32_t i);
+extern void sim_check_error(uint32_t ring, uint32_t index, const SimAsk *a, const char *text);
+
+/* ---- sim_aio.c ---- */
+extern void sim_aio_act(void);
+extern uint8_t *sim_aio_page(uint32_t ring, uint32_t dest);
+extern void sim_aio_complete(void *ctx, uint32_t handle, uint64_t generation, NcSlotResult result,
+							 const char *text);
+extern void sim_aio_check(void);
+
 /* ---- sim_check.c ---- */
 extern void sim_check_step(void);
+/* Is nothing queued or in flight? */
+extern bool sim_at_rest(void);
 extern void sim_check_idle(void);
 extern void sim_check_end(void);
 extern void sim_check_sleep(void);
+
+/* ---- sim_main.c ---- */
+
+/* The communicator's process ends here, within its turn: all that it knew is lost. Does not return. */
+extern void sim_exit_turn(void) __attribute__((noreturn));
 
 #endif							/* SIM_H */

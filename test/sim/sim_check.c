@@ -16,6 +16,10 @@ extern void __real_nc_conn_send(NcConn *c, NcFlight *flight);
 extern void __wrap_nc_conn_send(NcConn *c, NcFlight *flight);
 extern bool __real_nc_doorbell_sleep(NcRingArea *area);
 extern bool __wrap_nc_doorbell_sleep(NcRingArea *area);
+extern void __real_nc_net_turn(NcNet *net, uint64_t now_us);
+extern void __wrap_nc_net_turn(NcNet *net, uint64_t now_us);
+extern void __real_nc_deliver_wakes(NcEngine *e);
+extern void __wrap_nc_deliver_wakes(NcEngine *e);
 
 /* ---- hooks: any process may act before and after each move of a slot ---- */
 
@@ -46,6 +50,34 @@ __wrap_nc_doorbell_sleep(NcRingArea *area)
 	return sleeps;
 }
 
+static const NcConn *
+conn_of(const NcPool *pool, const NcFlight *flight)
+{
+	for (uint32_t i = 0; i < pool->nconns; i++)
+		for (const NcFlight *f = pool->conns[i]->in_flight.head; f != NULL; f = f->next)
+			if (f == flight)
+				return pool->conns[i];
+	return NULL;
+}
+
+/* A request is sent a second time: elsewhere, not because of WAL that is missing, and not too often. */
+static void
+check_hedge(const NcConn *c, const NcPart *first)
+{
+	const NcConn *before = conn_of(c->pool, &first->flight);
+	uint32_t	server = sim_server_of(c->pool->conninfo);
+
+	sim.hedged++;
+	if (before == NULL || before == c)
+		sim_fail("a request that is not on its way elsewhere is sent a second time");
+	if (before->in_flight.head->msg.not_modified_since > sim.servers[server].applied)
+		sim_fail("a request is sent a second time although its page server waits for WAL");
+	if (sim.admin_mean_us == 0 && sim.exit_rate == 0 &&
+		sim.hedged > (uint64_t) NC_LATE_BURST * sim.nservers + sim.foreground / NC_LATE_PRICE)
+		sim_fail("%llu of %llu requests were sent a second time", (unsigned long long) sim.hedged,
+				 (unsigned long long) sim.foreground);
+}
+
 void
 __wrap_nc_conn_send(NcConn *c, NcFlight *flight)
 {
@@ -54,6 +86,12 @@ __wrap_nc_conn_send(NcConn *c, NcFlight *flight)
 	if (part->job == NULL || part->job->finished ||
 		nc_slot_load(nc_job_slot(sim.engine, part->job)) != part->job->word)
 		sim_fail("a request that nobody waits for is sent");
+	if (c->stalled)
+		sim_fail("a request is put on a connection that makes no progress");
+	if (part->twin != NULL && !flight->was_sent)
+		check_hedge(c, part->twin);
+	else if (!flight->background && !flight->was_sent && !flight->hedged)
+		sim.foreground++;
 	if (flight->was_sent)
 		sim.sent_again++;
 	if (flight->msg.tag == NC_REQ_GETPAGE)
@@ -61,13 +99,36 @@ __wrap_nc_conn_send(NcConn *c, NcFlight *flight)
 	__real_nc_conn_send(c, flight);
 }
 
+/* ---- hooks: the communicator may end after any piece of its turn, between DONE and the wake too ---- */
+
+static void
+may_exit(void)
+{
+	if (sim.in_turn && !sim.healed && sim_chance(sim.exit_rate))
+		sim_exit_turn();
+}
+
+void
+__wrap_nc_net_turn(NcNet *net, uint64_t now_us)
+{
+	may_exit();
+	__real_nc_net_turn(net, now_us);
+}
+
+void
+__wrap_nc_deliver_wakes(NcEngine *e)
+{
+	may_exit();
+	__real_nc_deliver_wakes(e);
+}
+
 /* ---- after every step ---- */
 
-/* May pages of a request be there already?  Those of a range read ahead come one by one. */
+/* May pages of a request be there already?  Those of a range come one by one. */
 static bool
 may_be_written(const SimAsk *a, NcSlotState state)
 {
-	return state == NC_SLOT_DONE || (a->class == NC_SLOT_CLASS_PREFETCH && a->nblocks > 1);
+	return state == NC_SLOT_DONE || a->nblocks > 1;
 }
 
 /* Whatever is not DONE has not been written to. */
@@ -99,10 +160,41 @@ check_pages(uint32_t ring)
 	}
 }
 
+/*
+ * A slot is left SUBMITTED for want of room only when its shards have messages of
+ * their own: what others fill concerns nobody else.  New maps make copies.
+ */
+static void
+check_room(uint32_t ring, uint32_t index)
+{
+	SimAsk	   *a = &sim.rings[ring].asks[index];
+	const NcShardMap *map = &sim.engine->map;
+
+	if (sim.nmaps > 1)
+		return;
+	for (uint32_t i = 0; i < a->nblocks; i++)
+	{
+		uint32_t	shard = a->kind != NC_SLOT_KIND_GETPAGE ? 0 :
+			nc_shard_of_block(map->shard_count, map->stripe_blocks, &a->rel, a->block + i);
+
+		if (nc_net_load(sim.engine->net, shard) > 0)
+		{
+			a->refused_us = 0;
+			return;
+		}
+	}
+	if (a->refused_us == 0)
+		a->refused_us = sim.now_us;
+	if (sim.now_us - a->refused_us > 10 * NC_DEFERRED_RETRY_US)
+		sim_fail("request #%llu of ring %u slot %u finds no room, and its page servers have nothing to do",
+				 (unsigned long long) a->number, ring, index);
+}
+
 static void
 check_slots(uint32_t ring)
 {
 	SimRing    *r = &sim.rings[ring];
+	bool		rung = (atomic_load(&sim.area.doorbell->pending[0]) >> ring & 1) != 0;
 
 	for (uint32_t i = 0; i < NC_RING_SLOTS; i++)
 	{
@@ -117,11 +209,105 @@ check_slots(uint32_t ring)
 		if (state == NC_SLOT_DONE && r->asleep && !r->woken &&
 			(r->asleep_for == NC_RING_SLOTS || r->asleep_for == i))
 			sim_fail("ring %u sleeps, its slot %u is done and nobody woke it", ring, i);
+		if (state == NC_SLOT_SUBMITTED && !rung)
+			check_room(ring, i);
 		if (a->active && sim.now_us - a->submitted_us > REQUEST_MAX_US)
 			sim_fail("request #%llu of ring %u slot %u (%s) has waited for %llu s",
 					 (unsigned long long) a->number, ring, i, nc_slot_state_name(state),
 					 (unsigned long long) ((sim.now_us - a->submitted_us) / 1000000));
 	}
+}
+
+/* Nothing that somebody has come to wait for stands among what nobody waits for, once that was announced. */
+static void
+check_queue(const NcFlightList *queue)
+{
+	for (const NcFlight *f = queue->head; f != NULL; f = f->next)
+	{
+		const NcJob *job = ((const NcPart *) f)->job;
+		const SimAsk *a;
+
+		if (job == NULL || job->finished || nc_slot_load(nc_job_slot(sim.engine, job)) != job->word)
+			continue;
+		a = &sim.rings[job->ring].asks[job->slot];
+		if (a->joined && (atomic_load(&sim.area.doorbell->pending[0]) >> job->ring & 1) == 0)
+			sim_fail("request #%llu of ring %u slot %u is waited for and queued as if it were not",
+					 (unsigned long long) a->number, job->ring, job->slot);
+	}
+}
+
+static void
+check_promotions(void)
+{
+	const NcNet *net = sim.engine->net;
+
+	for (uint32_t i = 0; i < net->npools; i++)
+		check_queue(&net->pools[i]->background);
+}
+
+static bool
+somebody_waits(const NcFlight *flight)
+{
+	const NcJob *job = ((const NcPart *) flight)->job;
+
+	return job != NULL && !job->finished && nc_slot_load(nc_job_slot(sim.engine, job)) == job->word;
+}
+
+/* A process waits behind an answer that has stalled half-way, may be helped, and is not. */
+static bool
+waits_behind(const NcPool *pool, const NcConn *c)
+{
+	const NcFlight *head = c->in_flight.head;
+
+	return c->state == NC_CONN_READY && head != NULL && !head->background &&
+		c->recv_start < c->recv_end && c->recv_buffer[c->recv_start] == 'd' &&
+		sim.now_us - nc_conn_silent_since(c) >= nc_late_after_us(&pool->late) &&
+		nc_late_may_spend(&pool->late) && ((const NcPart *) head)->twin == NULL &&
+		somebody_waits(head);
+}
+
+static bool
+has_idle(const NcPool *pool)
+{
+	for (uint32_t i = 0; i < pool->nconns; i++)
+		if (pool->conns[i]->state == NC_CONN_READY && pool->conns[i]->in_flight.count == 0)
+			return true;
+	return false;
+}
+
+/* A copy takes a message: at their bound nobody is asked a second time. */
+static bool
+has_message_for_copy(void)
+{
+	const NcStore *parts = &sim.engine->parts;
+
+	return parts->free_count > parts->reserved || parts->made < parts->max;
+}
+
+/* Nobody does so for long while another connection is idle. */
+static void
+check_stalled(const NcPool *pool, const NcConn *c)
+{
+	uint64_t   *since_us = &sim.waits_behind_us[c - sim.engine->net->conns];
+
+	/* switched on again, the engine has its time from then on */
+	if (!sim.config.hedged_reads || !waits_behind(pool, c) || !has_idle(pool) || !has_message_for_copy())
+		*since_us = 0;
+	else if (*since_us == 0)
+		*since_us = sim.now_us;
+	else if (sim.now_us - *since_us > 3 * NC_LATE_MIN_US)
+		sim_fail("a request waits behind an answer that stalled %llu us ago, and another connection is idle",
+				 (unsigned long long) (sim.now_us - nc_conn_silent_since(c)));
+}
+
+static void
+check_hedging(void)
+{
+	const NcNet *net = sim.engine->net;
+
+	for (uint32_t i = 0; i < net->npools; i++)
+		for (uint32_t k = 0; k < net->pools[i]->nconns; k++)
+			check_stalled(net->pools[i], net->pools[i]->conns[k]);
 }
 
 #define EQUAL(id, expected) \
@@ -140,6 +326,7 @@ check_counters(void)
 	EQUAL(WAKES, sim.wakes);
 	EQUAL(FOUND_LATE, 0);
 	EQUAL(RESENT, sim.sent_again);
+	EQUAL(HEDGED, sim.hedged);
 	EQUAL(PAGES_REQUESTED, sim.page_requests);
 	EQUAL(MAP_CHANGES, sim.map_changes);
 	EQUAL(CONNECTS, sim.streams);
@@ -163,7 +350,10 @@ sim_check_step(void)
 		if ((sim.steps + r) % 4 == 0)
 			check_pages(r);
 	}
+	sim_aio_check();
 	check_counters();
+	check_promotions();
+	check_hedging();
 }
 
 /* The communicator is about to wait. */
@@ -222,6 +412,12 @@ check_descriptors(const NcNet *net)
 		sim_fail("%u descriptors are open, connections have %u", sim.open_fds, have);
 }
 
+bool
+sim_at_rest(void)
+{
+	return pools_empty(sim.engine->net);
+}
+
 void
 sim_check_idle(void)
 {
@@ -233,7 +429,6 @@ sim_check_idle(void)
 		sim_fail("requests are queued or in flight, although nothing is asked");
 	check_store("jobs", &e->jobs);
 	check_store("messages", &e->parts);
-	check_store("staging pages", &e->pages);
 	check_descriptors(e->net);
 	for (uint32_t r = 0; r < sim.nrings; r++)
 		check_pages(r);

@@ -10,6 +10,7 @@
  */
 #include "sim.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "nc/lsn/request_lsn.h"
@@ -32,8 +33,8 @@ sim_canary(uint32_t ring, uint32_t page)
 	return UINT64_C(0xca4a000000000000) | (uint64_t) ring << 32 | page;
 }
 
-static void
-give_dest(uint32_t ring, uint32_t page)
+void
+sim_give_dest(uint32_t ring, uint32_t page)
 {
 	uint64_t   *p = sim_dest(ring, page);
 
@@ -41,8 +42,8 @@ give_dest(uint32_t ring, uint32_t page)
 	sim.rings[ring].dest_used[page] = false;
 }
 
-static uint32_t
-take_dest(uint32_t ring)
+uint32_t
+sim_take_dest(uint32_t ring)
 {
 	SimRing    *r = &sim.rings[ring];
 	uint32_t	page = sim_below(SIM_DEST_PAGES);
@@ -117,7 +118,7 @@ end_ask(uint32_t ring, uint32_t slot)
 	{
 		for (uint32_t i = 0; i < a->nblocks; i++)
 			if (a->dests[i] < SIM_DEST_PAGES)
-				give_dest(ring, a->dests[i]);
+				sim_give_dest(ring, a->dests[i]);
 		r->dest_entries &= ~(((UINT64_C(1) << entries_of(a)) - 1) << a->dest_first);
 	}
 	a->active = false;
@@ -139,7 +140,7 @@ choose_dests(uint32_t ring, SimAsk *a)
 		if (a->class == NC_SLOT_CLASS_PREFETCH)
 			a->dests[i] = run == NC_DEST_NONE ? NC_DEST_NONE : run + i;
 		else
-			a->dests[i] = take_dest(ring);
+			a->dests[i] = sim_take_dest(ring);
 		if (a->dests[i] == NC_DEST_NONE && a->class != NC_SLOT_CLASS_PREFETCH)
 			a->wrong = true;
 	}
@@ -147,7 +148,7 @@ choose_dests(uint32_t ring, SimAsk *a)
 	{
 		/* beyond what this process may name */
 		if (a->dests[0] < SIM_DEST_PAGES)
-			give_dest(ring, a->dests[0]);
+			sim_give_dest(ring, a->dests[0]);
 		a->dests[0] = SIM_DEST_PAGES + sim_below(1000);
 		a->wrong = true;
 	}
@@ -168,7 +169,7 @@ choose_ask(uint32_t ring, SimAsk *a)
 	a->nblocks = 1;
 	if (a->kind != NC_SLOT_KIND_GETPAGE)
 		return true;
-	if (sim_below(6) == 0)
+	if (sim_below(sim.small_stores ? 2 : 6) == 0)
 		a->nblocks = 1 + sim_below(NC_SLOT_BLOCKS_MAX);
 	a->block = sim_below(SIM_BLOCKS - a->nblocks + 1);
 	first = take_entries(r, entries_of(a));
@@ -188,6 +189,8 @@ fill_slot(uint32_t ring, uint32_t index, const SimAsk *a)
 	NcSlot	   *slot = &r->slots[index];
 	NcLsn		since = 0;
 
+	/* what somebody waited for in an earlier life of the slot */
+	atomic_fetch_and(&r->promoted, ~(UINT64_C(1) << index));
 	slot->spc = a->rel.spc;
 	slot->db = a->rel.db;
 	slot->rel = a->rel.rel;
@@ -266,8 +269,8 @@ served_by_owner(const SimAsk *a, uint32_t server, uint32_t block)
 }
 
 /* One page that was delivered; the process refuses what nc_answer_verdict() refuses. */
-static void
-check_page(uint32_t ring, uint32_t slot, const SimAsk *a, uint32_t i)
+void
+sim_check_page(uint32_t ring, uint32_t slot, const SimAsk *a, uint32_t i)
 {
 	static uint64_t want[SIM_PAGE_WORDS];
 	const uint64_t *page = sim_dest(ring, a->dests[i]);
@@ -304,18 +307,42 @@ check_page(uint32_t ring, uint32_t slot, const SimAsk *a, uint32_t i)
 	sim.total_pages++;
 }
 
-static void
-check_error(uint32_t ring, uint32_t index, const SimAsk *a)
+/* What the slot says went wrong; the upper ones say nothing. */
+static const char *
+error_text(uint32_t ring, uint32_t index)
 {
-	const NcRing *r = &sim.area.rings[ring];
+	return index < NC_RING_DEMAND_SLOTS ? sim.area.rings[ring].errors[index] : "";
+}
 
+/* Does the text speak of one of the blocks that were asked for? */
+static bool
+is_own_error(const SimAsk *a, const char *text)
+{
+	char		own[64];
+
+	for (uint32_t i = 0; i < a->nblocks; i++)
+	{
+		snprintf(own, sizeof(own), SIM_ERROR_TEXT,
+				 a->kind == NC_SLOT_KIND_DBSIZE ? 0 : a->rel.rel, a->block + i);
+		if (strstr(text, own) != NULL)
+			return true;
+	}
+	return false;
+}
+
+void
+sim_check_error(uint32_t ring, uint32_t index, const SimAsk *a, const char *text)
+{
 	sim.total_errors++;
-	if (r->error_slot == index + 1 && strstr(r->error, "a block of another shard") != NULL)
+	if (strstr(text, "a block of another shard") != NULL)
 		sim_fail("ring %u slot %u #%llu: asked of the wrong shard: %s", ring, index,
-				 (unsigned long long) a->number, r->error);
+				 (unsigned long long) a->number, text);
+	if (index < NC_RING_DEMAND_SLOTS && strstr(text, "wrong shard") == NULL && !is_own_error(a, text))
+		sim_fail("ring %u slot %u #%llu: an error of something else: \"%s\"", ring, index,
+				 (unsigned long long) a->number, text);
 	if (sim.quiet && a->class != NC_SLOT_CLASS_PREFETCH)
 		sim_fail("ring %u slot %u #%llu: an error without a fault: %s", ring, index,
-				 (unsigned long long) a->number, r->error);
+				 (unsigned long long) a->number, text);
 }
 
 static void
@@ -338,15 +365,15 @@ collect(uint32_t ring, uint32_t index)
 						 (unsigned long long) a->number, (unsigned long long) slot->value);
 			for (uint32_t i = 0; a->kind == NC_SLOT_KIND_GETPAGE && i < a->nblocks; i++)
 				if (a->dests[i] != NC_DEST_NONE)
-					check_page(ring, index, a, i);
+					sim_check_page(ring, index, a, i);
 			break;
 		case NC_SLOT_RESULT_PS_ERROR:
-			check_error(ring, index, a);
+			sim_check_error(ring, index, a, error_text(ring, index));
 			break;
 		case NC_SLOT_RESULT_UNREACHABLE:
 			if (a->class != NC_SLOT_CLASS_PREFETCH)
 				sim_fail("ring %u slot %u #%llu: given up by the engine while somebody waits: %s", ring,
-						 index, (unsigned long long) a->number, sim.area.rings[ring].error);
+						 index, (unsigned long long) a->number, error_text(ring, index));
 			sim.total_errors++;
 			break;
 		case NC_SLOT_RESULT_BAD_REQUEST:
@@ -401,6 +428,7 @@ look(uint32_t ring)
 		else if (a->class == NC_SLOT_CLASS_PREFETCH && sim_below(16) == 0)
 		{
 			/* somebody waits for what was read ahead */
+			a->joined = true;
 			atomic_fetch_or(&sim.area.rings[ring].promoted, UINT64_C(1) << i);
 			(void) nc_ring_notify(&sim.area, ring);
 		}
@@ -451,6 +479,7 @@ act(uint32_t ring)
 			sim_write(sim_below(SIM_RELS), sim_below(SIM_BLOCKS));
 		submit(ring);
 	}
+	sim_aio_act();
 	go_to_sleep(ring);
 }
 

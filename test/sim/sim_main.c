@@ -3,7 +3,7 @@
  *	  Runs seeds: chooses a world, turns the engine until all requests have
  *	  ended, stops the faults, checks that everything comes to rest.
  *
- *	sim [--seed N | --seeds N [--first N]] [--trace] [--mutant NAME] [--mutants]
+ *	sim [--seed N | --seeds N [--first N]] [--trace]
  *
  * --seeds also runs the first seeds twice: the same seed must give the same
  * history.  The status is 1 when an invariant broke.
@@ -11,13 +11,12 @@
 #include "sim.h"
 
 #include <malloc.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/time.h>
 #include <unistd.h>
-
-#include "nc/base/mutant.h"
 
 /* Seeds that are run twice. */
 #define TWICE 3
@@ -30,10 +29,6 @@
 #define SEED_SECONDS_MAX 120
 
 Sim			sim;
-
-#ifdef NC_MUTANTS
-NcMutant	nc_mutant = NC_MUTANT_NONE;
-#endif
 
 /* ---- the engine's host ---- */
 
@@ -55,6 +50,8 @@ static uint8_t *
 host_dest(void *ctx, uint32_t ring, uint32_t dest)
 {
 	sim_poke();
+	if (ring >= sim.nrings)
+		return sim_aio_page(ring, dest);
 	return dest < SIM_DEST_PAGES ? (uint8_t *) sim_dest(ring, dest) : NULL;
 }
 
@@ -71,19 +68,19 @@ start_engine(void)
 		.now_us = host_now,
 		.wake = host_wake,
 		.dest_page = host_dest,
+		.aio_complete = sim_aio_complete,
 		.log = host_log
 	};
 	char		err[256] = "";
 
-	sim.engine = nc_engine_create(&sim.config, NC_IO_EPOLL, &sim.area, &sim.counters, sim.rows,
+	sim.engine = nc_engine_create(&sim.config, NC_LOOP_EPOLL, &sim.area, &sim.counters, sim.rows,
 								  &host, NULL, 0, err, sizeof(err));
 	if (sim.engine == NULL)
 		sim_fail("no engine: %s", err);
 	if (sim.small_stores)
 	{
-		sim.engine->parts.max = 40;
-		sim.engine->pages.max = 40;
-		sim.engine->jobs.max = 12;
+		/* the least with which a shard that has nothing gets its first range, as with the real bound */
+		sim.engine->parts.max = 2 * NC_SLOT_BLOCKS_MAX * sim.nservers;
 	}
 	sim.map_changes++;
 	nc_engine_set_shard_map(sim.engine, &sim.maps[sim.nmaps - 1]);
@@ -119,11 +116,12 @@ change_map(void)
 static void
 change_config(void)
 {
-	NcEngineConfig *c = &sim.config;
+	NcNetSettings *c = &sim.config;
 
 	c->connections_per_shard_max = 1 + sim_below(5);
 	c->depth_max = 1 + sim_below(64);
 	c->idle_timeout_ms = 20 + sim_below(2000);
+	c->hedged_reads = sim_below(4) != 0;
 	if (sim_below(4) == 0)
 		c->timeline_id[0] = c->timeline_id[0] == 'b' ? 'c' : 'b';
 	SIM_TRACE("settings change");
@@ -142,6 +140,14 @@ restart_engine(void)
 	for (uint32_t i = 0; i < sim.nservers; i++)
 		sim.servers[i].failed_us = 0;
 	start_engine();
+}
+
+static jmp_buf exit_turn;
+
+void
+sim_exit_turn(void)
+{
+	longjmp(exit_turn, 1);
 }
 
 static void
@@ -196,20 +202,17 @@ make_world(uint64_t seed)
 	sim_choose(seed);
 	if (sim.area_memory == NULL)
 	{
-		sim.area_memory = malloc(nc_ring_area_bytes(SIM_RINGS_MAX));
-		sim.pages = malloc((size_t) SIM_RINGS_MAX * SIM_DEST_PAGES * NC_PAGE_BYTES);
+		sim.area_memory = malloc(nc_ring_area_bytes(SIM_RINGS_MAX + SIM_AIO_RINGS));
+		sim.pages = malloc((size_t) (SIM_RINGS_MAX + 1) * SIM_DEST_PAGES * NC_PAGE_BYTES);
 	}
-	nc_ring_area_attach(&sim.area, sim.area_memory, sim.nrings, SIM_EVENT_FD, true);
-	for (uint32_t r = 0; r < sim.nrings; r++)
-	{
+	nc_ring_area_attach(&sim.area, sim.area_memory,
+						sim.nrings + (sim.nhandles > 0 ? SIM_AIO_RINGS : 0), SIM_EVENT_FD, true);
+	sim.area.aio_first = sim.nrings;
+	for (uint32_t r = 0; r <= SIM_RINGS_MAX; r++)
 		for (uint32_t i = 0; i < SIM_DEST_PAGES; i++)
-		{
-			uint64_t   *p = sim_dest(r, i);
-
-			p[0] = p[SIM_PAGE_WORDS - 1] = sim_canary(r, i);
-		}
+			sim_give_dest(r, i);
+	for (uint32_t r = 0; r < sim.nrings; r++)
 		sim_at(sim_below(1000), SIM_EV_CLIENT, r, 0, 1);
-	}
 	for (uint32_t i = 0; i < sim.nservers; i++)
 	{
 		sim_at(sim_below(1000), SIM_EV_APPLY, i, 0, 0);
@@ -223,7 +226,16 @@ make_world(uint64_t seed)
 static void
 turn(void)
 {
-	(void) nc_engine_tick(sim.engine, 1000);
+	sim.in_turn = true;
+	if (setjmp(exit_turn) == 0)
+		(void) nc_engine_tick(sim.engine, 1000);
+	else
+	{
+		sim.in_turn = false;
+		sim.total_exits++;
+		restart_engine();
+	}
+	sim.in_turn = false;
 	sim_check_step();
 	/* a turn takes time */
 	sim.now_us += sim_below(8);
@@ -247,9 +259,13 @@ heal(void)
 					 (unsigned long long) sim.pending,
 					 (unsigned long long) (REST_MAX_US / 1000000));
 	}
-	/* answers to what was cancelled arrive, connections that fell silent are noticed */
+	/*
+	 * Answers to what was cancelled arrive, connections that fell silent are noticed:
+	 * so long after their last answer, which may have stalled, as the setting says.
+	 */
 	healed_us = sim.now_us;
-	while (sim.now_us - healed_us < 5000000)
+	while (sim.now_us - healed_us < 5000000 ||
+		   (!sim_at_rest() && sim.now_us - healed_us < REST_MAX_US))
 		turn();
 	sim_check_idle();
 }
@@ -270,6 +286,8 @@ run_seed(uint64_t seed)
 	while (sim.resolving == 0 && sim.nevents > 0 && sim.events[0].kind == SIM_EV_RESOLVED)
 		sim_run_event();
 	sim_check_end();
+	sim.total_hedged += sim.hedged;
+	sim.total_hedged_late += nc_counter_value(&sim.counters, NC_COUNTER_HEDGED_LATE);
 	sim.total_requests += sim.asked;
 	return sim.hash;
 }
@@ -304,12 +322,16 @@ static void
 print_sums(uint64_t seeds)
 {
 	printf("%llu seeds, %llu requests, %llu pages right, %llu given up, %llu refused by LSN, "
-		   "%llu errors, %llu restarts, %llu maps, %llu connections\n",
+		   "%llu errors, %llu restarts (%llu within a turn), %llu maps, %llu connections, %llu asked twice (%llu answered twice), "
+		   "%llu reads of AIO handles (%llu taken away)\n",
 		   (unsigned long long) seeds, (unsigned long long) sim.total_requests,
 		   (unsigned long long) sim.total_pages, (unsigned long long) sim.total_cancels,
 		   (unsigned long long) sim.total_refused, (unsigned long long) sim.total_errors,
-		   (unsigned long long) sim.total_restarts, (unsigned long long) sim.total_maps,
-		   (unsigned long long) sim.total_connects);
+		   (unsigned long long) sim.total_restarts, (unsigned long long) sim.total_exits,
+		   (unsigned long long) sim.total_maps,
+		   (unsigned long long) sim.total_connects,
+		   (unsigned long long) sim.total_hedged, (unsigned long long) sim.total_hedged_late,
+		   (unsigned long long) sim.total_handles, (unsigned long long) sim.total_claims);
 }
 
 /* A simulation of faults that do not happen proves nothing. */
@@ -347,41 +369,6 @@ run_seeds(uint64_t first, uint64_t n)
 	return n > 1 ? print_faults(n) : 0;
 }
 
-static int
-set_mutant(const char *name)
-{
-#ifdef NC_MUTANTS
-	static const char *const names[] = {
-		"none",
-#define M(id, text, what) text,
-		NC_MUTANT_LIST(M)
-#undef M
-	};
-
-	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-	{
-		if (strcmp(names[i], name) == 0)
-		{
-			nc_mutant = (NcMutant) i;
-			return 0;
-		}
-	}
-#endif
-	fprintf(stderr, "sim: there is no mutant \"%s\" in this build\n", name);
-	return 2;
-}
-
-static int
-list_mutants(void)
-{
-#ifdef NC_MUTANTS
-#define M(id, text, what) printf("%s %s\n", text, what);
-	NC_MUTANT_LIST(M)
-#undef M
-#endif
-	return 0;
-}
-
 int
 main(int argc, char **argv)
 {
@@ -394,10 +381,6 @@ main(int argc, char **argv)
 
 		if (strcmp(argv[i], "--trace") == 0)
 			sim.trace = true;
-		else if (strcmp(argv[i], "--mutants") == 0)
-			return list_mutants();
-		else if (strcmp(argv[i], "--mutant") == 0 && set_mutant(value) == 0)
-			i++;
 		else if (strcmp(argv[i], "--seed") == 0 && value[0] != '\0')
 		{
 			first = strtoull(argv[++i], NULL, 10);
@@ -409,8 +392,7 @@ main(int argc, char **argv)
 			n = strtoull(argv[++i], NULL, 10);
 		else
 		{
-			fprintf(stderr, "usage: sim [--seed N | --seeds N [--first N]] [--trace] "
-					"[--mutant NAME] [--mutants]\n");
+			fprintf(stderr, "usage: sim [--seed N | --seeds N [--first N]] [--trace]\n");
 			return 2;
 		}
 	}

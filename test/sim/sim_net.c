@@ -145,6 +145,14 @@ sim_send_to_client(SimConn *c, const void *data, size_t bytes)
 	if (c->silent || c->closing || c->reset)
 		return;
 	sim_bytes_append(&c->to_client, data, bytes);
+	if (bytes > 1 && sim_fault(SIM_STALL))
+	{
+		size_t		first = 1 + sim_below((uint32_t) bytes - 1);
+
+		schedule_bytes(c, SIM_EV_TO_CLIENT, &c->to_client_us, first);
+		c->to_client_us += sim_below(4000000);
+		bytes -= first;
+	}
 	schedule_bytes(c, SIM_EV_TO_CLIENT, &c->to_client_us, bytes);
 }
 

@@ -377,7 +377,10 @@ answer(SimConn *c, const NcPsRequest *req)
 	}
 	if (sim_fault(SIM_ERROR))
 	{
-		answer_error(c, req, "simulated error");
+		char		text[64];
+
+		snprintf(text, sizeof(text), SIM_ERROR_TEXT, req->rel.rel, req->block);
+		answer_error(c, req, text);
 		return;
 	}
 	answer_well(c, req);

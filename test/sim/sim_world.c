@@ -361,7 +361,7 @@ static void
 choose_config(void)
 {
 	static const uint32_t depth[] = {1, 2, 4, 8, 32, 128};
-	NcEngineConfig *c = &sim.config;
+	NcNetSettings *c = &sim.config;
 
 	memset(c, 0, sizeof(*c));
 	c->protocol_version = sim_below(8) == 0 ? 2 : 3;
@@ -371,9 +371,10 @@ choose_config(void)
 	c->connections_max = sim_below(4) == 0 ? SIM_SERVERS_MAX + sim_below(8) : 0;
 	c->depth_max = depth[sim_below(6)];
 	c->readahead_yields = sim_below(4) != 0;
+	c->hedged_reads = sim_below(4) != 0;
 	c->spin_us = sim_below(3) == 0 ? 1 + sim_below(8) : 0;
 	c->connect_timeout_ms = 50 + sim_below(500);
-	c->silence_timeout_ms = 50 + sim_below(1000);
+	c->silence_timeout_ms = sim_below(2) == 0 ? 50 + sim_below(1000) : 5000;
 	c->idle_timeout_ms = 20 + sim_below(2000);
 }
 
@@ -416,6 +417,10 @@ sim_choose(uint64_t seed)
 	sim.same_address = sim_below(6) == 0;
 	sim.small_stores = sim_below(4) == 0;
 	sim.admin_mean_us = sim_below(3) == 0 ? 0 : 5000u << sim_below(7);
+	sim.exit_rate = sim_below(3) == 0 ? 65536 / (400u << sim_below(6)) : 0;
+	if (sim.small_stores)
+		sim.active_max = 8 + sim_below(24);
+	sim.nhandles = sim_below(2) == 0 ? 1 + sim_below(SIM_HANDLES_MAX) : 0;
 	choose_faults();
 	choose_config();
 	choose_world();

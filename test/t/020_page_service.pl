@@ -48,6 +48,8 @@ sub new_standby
 	my %all = (
 		shared_preload_libraries => 'neon_page_service',
 		hot_standby => 'off',
+		'neon_page_service.allow_any_primary' => 'on',
+		'neon_page_service.allow_unsafe' => 'on',	# PostgreSQL::Test::Cluster runs without fsync
 		'neon_page_service.port' => free_port(),
 		'neon_page_service.tenant_id' => $tenant,
 		'neon_page_service.timeline_id' => uc $timeline,
@@ -450,7 +452,7 @@ my $sharded = new_standby(
 	'neon_page_service.shard_count' => 2,
 	'neon_page_service.shard_number' => 1,
 	'neon_page_service.stripe_size' => 1,
-	'neon_page_service.max_connections' => 3,
+	'neon_page_service.max_connections' => 12,
 	'neon_page_service.workers' => 3);
 $sharded->start;
 wait_for_port($sharded);
@@ -463,17 +465,16 @@ like((grep { $_->{error} } read_fork($client, relation('big')->{rel}, 0, 200))[0
 
 # ---- more clients than allowed
 
-my @crowd;
-my $refused;
-for (1 .. 10)
-{
-	push @crowd, connect_to($sharded);
-	$refused = NeonComm::Pagestream::error_of(@{ $crowd[-1]{greeting} });
-	last if $refused;
-}
-is($refused->{C}, '53300', 'a surplus client is refused');
-is($refused->{S}, 'FATAL', 'finally');
-is($client->ask('nblocks', rel => relation('big')->{rel})->{tag}, 101, 'the others are served');
+my @served;
+my @crowd = map { push @served, $client->ask('nblocks', rel => relation('big')->{rel})->{tag}; connect_to($sharded) } 1 .. 40;
+ok(!(grep { NeonComm::Pagestream::error_of(@{ $_->{greeting} }) } @crowd), 'who comes last gets in');
+my $left = NeonComm::Pagestream::error_of($crowd[0]->read_until('E'));
+is("$left->{S} $left->{C}", 'FATAL 53300', 'an idle client makes room');
+like($left->{M}, qr/made room for a newer client: neon_page_service\.max_connections/, 'and is told why');
+my $late = stream_to($sharded);
+is($late->ask('nblocks', rel => relation('big')->{rel})->{tag}, 101, 'a compute that comes then is served');
+is($client->ask('nblocks', rel => relation('big')->{rel})->{tag}, 101, 'who asks goes on being served');
+is((grep { $_ == 101 } @served), 40, 'and was all the time');
 
 # ---- port in use: the server stays up and takes the port when it is free
 
@@ -555,7 +556,15 @@ while (IO::Select->new($lazy_reader->{socket})->can_write(1))
 	local $SIG{PIPE} = 'IGNORE';
 	syswrite $lazy_reader->{socket}, $flood;
 }
-is(connect_to($occupied)->status->{connections}, 2, 'another client is served meanwhile');
+my $other = connect_to($occupied);
+my $connections = 0;
+# whoever waited for the port has left, which the service may not have heard yet
+for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+{
+	last if ($connections = $other->status->{connections}) == 2;
+	select undef, undef, undef, 0.1;
+}
+is($connections, 2, 'another client is served meanwhile');
 $occupied->stop('fast');
 ok($occupied->log_contains(qr/page service: \d+ pages served by worker/), 'shutdown with a client that does not read');
 
@@ -623,12 +632,17 @@ my ($rc, $stdout, $stderr) = $primary->psql('postgres', q{LOAD 'neon_page_servic
 like($stderr, qr/neon_page_service must be preloaded/, 'LOAD is refused');
 is($primary->safe_psql('postgres', 'SELECT 1'), 1, 'the server lives');
 
-$primary->append_conf(
-	'postgresql.conf', "shared_preload_libraries = neon_page_service
-neon_page_service.port = " . ($primary->{page_port} = free_port()));
-$primary->restart;
-wait_for_port($primary);
-$error = NeonComm::Pagestream::error_of(connect_to($primary)->query("pagestream_v3 $tenant $timeline"));
-like($error->{M}, qr/not a standby/, 'a primary serves no pages');
+my $promoted = new_standby('promoted', hot_standby => 'on');
+$promoted->start;
+wait_for_port($promoted);
+$promoted->promote;
+$error = NeonComm::Pagestream::error_of(connect_to($promoted)->query("pagestream_v3 $tenant $timeline"));
+like($error->{M}, qr/not a standby/, 'a promoted standby serves no pages');
+$promoted->stop;
+
+$primary->append_conf('postgresql.conf', 'shared_preload_libraries = neon_page_service');
+$primary->stop;
+ok(!$primary->start(fail_ok => 1), 'a primary does not start as a page server');
+like(slurp_file($primary->logfile), qr/FATAL:.*is not set up as a standby/, 'and says why');
 
 done_testing();

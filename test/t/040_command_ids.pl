@@ -1,7 +1,7 @@
 # Statements that look at their own transaction's changes behave as in stock
 # PostgreSQL although the pages they look at were evicted in between: heap WAL
-# carries no command ids, so such pages must be kept (design 3.2, rule
-# command_id).  Each case works on a table several times larger than shared
+# carries no command ids, so such pages must be kept (docs/local_pages.md,
+# rule command_id).  Each case works on a table several times larger than shared
 # buffers, so that every page is written and read back within the statement.
 use strict;
 use warnings;

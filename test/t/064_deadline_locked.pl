@@ -35,7 +35,7 @@ my $cancel = "SELECT pg_cancel_backend($pid)";
 # Everything that these statements need is in memory, but not the neighbour of this leaf.
 my $probe = 'SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT count(*) FROM t WHERE id = 2000000';
 my $insert = q{INSERT INTO t VALUES (%d, 'split'), (%1$d, 'split'), (%1$d, 'split')};
-is($s->query("$probe; " . sprintf($insert, 3000000) . "; SET neon_comm.request_timeout = '4s'"), 1, 'the leaf is read');
+is($s->query("$probe; " . sprintf($insert, 3000000) . "; SET neon_comm.request_timeout = '10s'"), 1, 'the leaf is read');
 is($other->query($probe), 1, 'by others, too');
 $ctl->query($_) foreach $slots, $wait, 'SELECT 1 + 1', 'SELECT pg_cancel_backend(0)';
 

@@ -83,7 +83,7 @@ foreach my $mode ('smart', 'fast', 'immediate')
 	}
 	else
 	{
-		my ($ok, $stop_out) = $c->try_dev('stop', '-D', $c->{dir}, 'compute', '--mode', $mode, '-t', 60);
+		my ($ok, $stop_out) = $c->try_dev('stop', '-D', $c->{dir}, 'compute', '--mode', $mode, '-t', 300);
 		ok($ok, "$mode shutdown under load ends") or diag($stop_out);
 		eval { $h->finish };
 	}

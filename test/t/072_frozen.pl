@@ -80,7 +80,7 @@ my $s3 = $c->session;
 $s3->query($warm);
 freeze();
 $s3->send('SELECT sum(id) FROM t');
-my ($ok, $text) = $c->try_dev('stop', '-D', $c->{dir}, 'compute', '--mode', 'fast', '-t', 60);
+my ($ok, $text) = $c->try_dev('stop', '-D', $c->{dir}, 'compute', '--mode', 'fast', '-t', 300);
 ok($ok, 'fast shutdown ends while page servers are frozen') or diag($text);
 thaw();
 undef $s3;

@@ -5,7 +5,7 @@ use strict;
 use warnings;
 
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(time usleep);
 use NeonComm::Cluster;
 use NeonComm::Proxy;
 
@@ -39,7 +39,34 @@ $p->unrule($all);
 is($p->fired($all), undef, 'a rule that was removed');
 $p->clear;
 
-foreach my $bad ('rule', 'rule tag=getpage', 'rule drop=1', 'rule tag=none drop', 'rule on=connect dup',
+# A rule about one block acts on that one alone, over whichever connection, asked for or answered;
+# what is held back comes when it is told to, and not before.
+my $rel = $c->sql(q{SELECT pg_relation_filenode('t')});
+my ($asked, $answered, $other, $whole) = map { $p->rule("$_ pass") } "dir=c2s tag=getpage rel=$rel block=700",
+  "tag=getpage rel=$rel block=701", "rel=$rel block=100000", "dir=c2s rel=$rel";
+my $watch = $c->session;
+my $under_way = "SELECT count(*) > 0 FROM neon_comm.slots WHERE relfilenode = $rel AND block + nblocks > 702";
+my $s = $c->session;
+my $end = q{SET enable_seqscan = off; SELECT count(*) FROM t WHERE ctid >= '(700,0)'};
+$c->evict;
+my $rows = $s->query($end);
+cmp_ok($rows, '>', 100, 'rows behind a block');
+cmp_ok($p->fired($_), '>=', 1, 'a rule about a block that was read') foreach $asked, $answered;
+is($p->fired($other), 0, 'about one that was not');
+cmp_ok($p->fired($whole), '>', 100 * $p->fired($asked), 'about all of a relation');
+$p->clear;
+$watch->query($under_way);
+$id = $p->rule("tag=getpage rel=$rel block=702 hold");
+$s->send($end);
+ok($watch->wait_for($under_way), 'a block is waited for');
+usleep(20_000) until $p->fired($id) > 0 || $s->ready;
+is($watch->query($under_way), 't', 'and held back');
+$p->clear;
+ok(!$s->ready, 'also without the rule');
+$p->cmd('release *');
+is($s->wait, $rows, 'until it is released');
+
+foreach my $bad ('release nobody', 'rule block=x drop', 'rule rel=-1 drop', 'rule', 'rule tag=getpage', 'rule drop=1', 'rule tag=none drop', 'rule on=connect dup',
 	'link 0 0 127.0.0.1:1', 'link x 0 nowhere', 'down nobody', 'explode')
 {
 	ok(!eval { $p->cmd($bad); 1 }, "refused: $bad");

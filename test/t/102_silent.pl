@@ -12,7 +12,7 @@ use NeonComm::Proxy;
 use NeonComm::Stuck;
 
 my $c = NeonComm::Cluster->new(shards => 3, buffers => '8MB', conf => [
-	'neon_comm.silence_timeout=1h', 'neon_comm.connect_timeout=1h', 'max_parallel_workers_per_gather=0',
+	'neon_comm.hedged_reads=off', 'neon_comm.silence_timeout=1h', 'neon_comm.connect_timeout=1h', 'max_parallel_workers_per_gather=0',
 	'neon_comm.connections_per_shard=3' ]);
 my $p = NeonComm::Proxy->new;
 
@@ -27,6 +27,7 @@ my $stuck = NeonComm::Stuck->new($c, q{SELECT count(*), sum(id) FROM t WHERE cti
 # Whose are the stripes? A block that is read for the first time shows it.
 is($s->query($look), $right, 'rows are right');
 $c->evict;
+$s->query('SET neon_comm.readahead_blocks = 0');
 my %shard;
 foreach my $stripe (20 .. 60)
 {
@@ -35,6 +36,7 @@ foreach my $stripe (20 .. 60)
 	my @moved = grep { $p->stat($_, 'messages_c2s') > $before[$_] } 0 .. 2;
 	$shard{$stripe} = $moved[0] if @moved == 1;
 }
+$s->query('RESET neon_comm.readahead_blocks');
 my @mine = grep { defined $shard{$_} && $shard{$_} == 1 } keys %shard;
 my @others = grep { defined $shard{$_} && $shard{$_} != 1 } keys %shard;
 cmp_ok(scalar(@mine), '>=', 3, 'some stripes are on shard 1');
@@ -88,7 +90,8 @@ my $hang = $p->rule('on=connect count=4 silent');
 $p->cmd('cut *');
 is($s->query($look), $right, 'rows after connections that hang in the handshake');
 cmp_ok($p->fired($hang), '>=', 2, 'some hung');
-cmp_ok($c->counter('connect_failures'), '>', $before, 'and were given up');
+# others may have stood before these were
+ok($c->wait_for("SELECT value > $before FROM neon_comm.counters WHERE name = 'connect_failures'"), 'and were given up');
 
 is($c->sql('SELECT count(*) FROM neon_comm.slots WHERE pid <> pg_backend_pid()'), 0, 'no slot is left behind');
 is($c->counter('found_late'), 0, 'no doorbell was lost');

@@ -48,15 +48,19 @@ like($c->log_text('compute'), qr/shard \d \(127\.0\.0\.1:\d+\): cannot answer no
 $stuck->refresh;
 
 # A server of another tenant refuses the stream: it is left and asked again, not believed.
-$c->configure({ 'neon_page_service.tenant_id' => '0123456789abcdef0123456789abcdef' }, part => 'page_server_1');
-$p->cmd('cut 1');
+# (Restarted and not reloaded: each of its processes hears of a reload when it comes to it.)
+$c->append_conf('page_server_1', "neon_page_service.tenant_id = '0123456789abcdef0123456789abcdef'");
+$c->restart('page-server', 1);
 ok($stuck->sees($refused),
 	'a page server of another tenant is refused, and the view says why');
 $stuck->leaves('a server of another tenant', $look);
-$c->configure({ 'neon_page_service.tenant_id' => '' }, part => 'page_server_1');
+$c->append_conf('page_server_1', "neon_page_service.tenant_id = ''");
+$c->restart('page-server', 1);
 is($s->query($look), $right, 'rows once it is ours again');
 
 # A server that believes in another shard map, for ever: an error, after some seconds of doubt.
+# Of all these answers it is the one that a query gives up on.
+$c->allow_log(qr/could not read block .* from its page server: .*wrong shard: injected/);
 $p->rule('tag=getpage error=wrong_shard:_injected');
 (undef, $err) = $s->try($look);
 like($err, qr/could not read block \d+ of relation .* from its page server: shard \d \(127\.0\.0\.1:\d+\), attempt \d+: wrong shard: injected/,

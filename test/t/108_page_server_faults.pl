@@ -16,18 +16,17 @@ $c->sql(q{CREATE TABLE self (id int, v int, f text) WITH (fillfactor = 10);
 cmp_ok($c->sql(q{SELECT pg_relation_size('self')}), '>', 6 * 1024 * 1024, 'larger than shared buffers');
 my $look = q{SELECT count(*), sum(v), count(*) FILTER (WHERE f <> lpad(id::text, 700, '0')) FROM self};
 
+# Rules that are in force in every worker of both servers.
 sub faults
 {
 	my ($rules) = @_;
-	foreach my $n (0, 1)
+	foreach my $part ('page_server_0', 'page_server_1')
 	{
-		my $log = length $c->log_text("page_server_$n");
-		$c->configure({ 'neon_page_service.fault_rules' => $rules }, part => "page_server_$n");
-		foreach (1 .. 600)
-		{
-			last if substr($c->log_text("page_server_$n"), $log) =~ /fault_rules" changed/;
-			select(undef, undef, undef, 0.05);
-		}
+		my $log = length $c->log_text($part);
+		my @workers = $c->pids_of($part, qr/neon page service/);
+		is(scalar(@workers), 2, "$part: workers");
+		$c->configure({ 'neon_page_service.fault_rules' => $rules }, part => $part);
+		ok($c->wait_log($part, qr/\[$_\] .*fault rules of this process: "\Q$rules\E"/, $log), "$part: a worker has the rules \"$rules\"") foreach @workers;
 	}
 	return;
 }

@@ -73,6 +73,15 @@ my ($rc, $out) = as_role('nobody_special', q{SELECT count(*) FROM pg_settings WH
 	'neon_comm.token_file', 'neon_comm.wal_feed_ssl_key_file')});
 is($out, '0', 'addresses and files are not shown to everybody');
 
+# who may not make a tablespace learns nothing about paths
+foreach my $path ('/', '/nowhere', '/etc', '/etc/passwd')
+{
+	my ($rc, $out, $err) = as_role('nobody_special', "CREATE TABLESPACE x LOCATION '$path'");
+	like($err, qr/permission denied to create tablespace/, "CREATE TABLESPACE at $path: no permission, and no more is said");
+}
+like(($cluster->try_sql(q{CREATE TABLESPACE x LOCATION '/'}))[2], qr/tablespaces with a location are not supported/,
+	'a superuser is told the reason');
+
 # ---- hostile arguments
 
 my %values = (

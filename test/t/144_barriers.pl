@@ -1,7 +1,8 @@
 # ProcSignal barriers while reads are stuck on frozen page servers: DROP DATABASE
 # and ALTER DATABASE SET TABLESPACE of one database end although backends of
 # another one wait for pages, because these absorb the barrier while they wait;
-# the stuck reads can be cancelled and go on later.  (Failure modes 16, 21; contract 3, 9.)
+# the stuck reads can be cancelled and go on later.  (docs/faults.md, rows 16 and 21;
+# 200_contract.pl, 3 and 9.)
 use strict;
 use warnings;
 

@@ -15,12 +15,25 @@ my $rows = 'SELECT count(*), sum(n) FROM t';
 
 sub is_on { my ($c) = @_; return $c->wait_for(q{SELECT state = 'on' FROM neon_comm.lfc}) }
 
+# What a reader cannot stage because the writer is behind is dropped, and comes when it is read again.
+sub fill
+{
+	my ($c) = @_;
+	foreach (1 .. 50)
+	{
+		my $misses = $c->counter('lfc_misses');
+		$c->sql($rows);
+		last if $c->wait_for('SELECT staged_pages = 0 FROM neon_comm.lfc') && $c->counter('lfc_misses') - $misses < 128;
+	}
+	return ok($c->wait_for('SELECT staged_pages = 0 FROM neon_comm.lfc'), 'it fills');
+}
+
 ok(is_on($c), 'the cache is on');
 $c->sql(q{CREATE TABLE t (id int, n int, f text);
 	INSERT INTO t SELECT g, 0, repeat('t', 400) FROM generate_series(1, 40000) g; VACUUM t;});
 my $pages = $c->sql(q{SELECT pg_relation_size('t') / 8192});
 is($c->sql($rows), '40000|0', 'rows');
-ok($c->wait_for('SELECT staged_pages = 0 FROM neon_comm.lfc'), 'the writer keeps up');
+fill($c);
 
 # A clean stop: the last checkpoint writes pages, and the cache has them after the start.
 $c->sql('UPDATE t SET n = n + 1 WHERE id % 300 = 0');
@@ -49,13 +62,14 @@ is($c->sql($rows), '40000|266', 'rows after an immediate stop');
 my $s = $c->session;
 $s->query($rows);
 $c->sql($rows);
+my $crash = length $c->log_text('compute');
 kill 'KILL', $s->pid;
+ok($c->wait_log('compute', qr/all server processes terminated; reinitializing/, $crash), 'the server begins anew');
 ok($c->wait_for('SELECT true'), 'the server is back');
 $c->allow_log(qr/was terminated by signal 9/);
 is($c->sql($rows), '40000|266', 'rows after the crash of a process');
 ok(is_on($c), 'and the cache is on');
-$c->sql($rows);
-ok($c->wait_for('SELECT staged_pages = 0 FROM neon_comm.lfc'), 'it fills');
+fill($c);
 
 # Somebody wrote into the file while the server was down: garbage, halves, other blocks.
 $c->stop('compute');
@@ -124,7 +138,7 @@ foreach my $mb (16, 0, 64, 3, 1, 64, 5)
 	my $large = 1;
 	foreach (1 .. 300)
 	{
-		$large = ((stat $file)[12] // 0) * 512 > $mb * 1024 * 1024 + 65536 || -s $file > 2 * $mb * 1024 * 1024;
+		$large = ((stat $file)[12] // 0) * 512 > $mb * 1024 * 1024 + 65536 || -s $file > 2 * $mb * 1024 * 1024 + 8192;
 		last if !$large;
 		usleep(100_000);
 	}
@@ -171,7 +185,7 @@ ok($c->wait_for(q{SELECT state = 'failed' FROM neon_comm.lfc}), 'then the cache 
 rename "$dir.away", $dir or die $!;
 $c->sql('SELECT pg_reload_conf()');
 ok(is_on($c), 'and on again when the directory is back');
-$c->sql($rows);
+fill($c);
 my $hits = $c->counter('lfc_hits');
 is($c->sql($rows), '20000|60000', 'rows');
 cmp_ok($c->counter('lfc_hits'), '>', $hits + 100, 'from the cache');
@@ -190,7 +204,7 @@ sub is_found
 	return 0;
 }
 
-# Only its file is gone, and another one has its name.
+# Only its file is gone, and another one has its name: it is nobody's to write to.
 $s->query($rows);
 my $mismatches = $c->counter('lfc_mismatches');
 unlink "$dir/pages";
@@ -200,6 +214,10 @@ close $fh;
 is($c->sql($rows), '20000|60000', 'another file under the name');
 $c->sql('UPDATE t SET n = n + 1');
 is($c->sql($rows), '20000|80000', 'is not believed');
+ok($c->wait_for(q{SELECT state = 'failed' FROM neon_comm.lfc}), 'the cache is off');
+is(-s "$dir/pages", 1100000, 'the file is left as it is');
+unlink "$dir/pages";
+$c->sql('SELECT pg_reload_conf()');
 ok(is_found($c), 'a new file is made under the name, and used');
 is($s->query($rows), '20000|80000', 'by a session that had the old one open, too');
 is($c->counter('lfc_mismatches'), $mismatches, 'which does not look for pages in the old one');

@@ -72,8 +72,10 @@ foreach my $how ('changed', 'truncated', 'dropped')
 {
 	$c->sql('CREATE TABLE v AS SELECT g AS id, 0 AS n, repeat($$v$$, 1500) AS f FROM generate_series(1, 60) g; VACUUM v;');
 	$c->evict;
-	$c->sql('SELECT count(*) FROM v');
+	# a page that comes while the writer is behind is dropped, and is not in the list then
 	ok($c->wait_for($settled), 'the writer keeps up');
+	$c->sql('SELECT count(*) FROM v');
+	ok($c->wait_for($settled), 'the writer keeps up with what is to be saved');
 	$c->sql('SELECT neon_comm.lfc_save()');
 	limit(0);
 	limit(32);
@@ -110,16 +112,21 @@ foreach my $fault ([ 'lfc-write', 'ENOSPC' ], [ 'lfc-write', 'EIO' ], [ 'lfc-rea
 	is($c->sql($rows), '10000|8000', "$point $errno: rows are right");
 	ok($c->wait_for(q{SELECT state = 'failed' FROM neon_comm.lfc}), "$point $errno: the cache is off");
 	cmp_ok($c->counter('lfc_errors'), '>', $errors, 'the error is counted');
-	is(-s "$c->{dir}/compute/neon_comm.lfc", 0, 'its room is given back');
+	cmp_ok(-s "$c->{dir}/compute/neon_comm.lfc", '<=', 8192, 'its room is given back, but for the block that names its owner');
 	is($c->sql($rows), '10000|8000', "$point $errno: rows without it");
 	$p->disarm($point);
 	$c->sql('SELECT pg_reload_conf()');
 	ok($c->wait_for(q{SELECT state = 'on' FROM neon_comm.lfc}), 'on again after a reload');
-	$c->sql($rows);
-	ok($c->wait_for($settled), 'the writer keeps up');
-	my $hits = $c->counter('lfc_hits');
-	is($c->sql($rows), '10000|8000', 'rows');
-	cmp_ok($c->counter('lfc_hits'), '>', $hits + 100, 'from the cache');
+	# pages that come while the writer is behind are dropped, and come when they are read again
+	my $found = 0;
+	foreach (1 .. 100)
+	{
+		my $hits = $c->counter('lfc_hits');
+		is($c->sql($rows), '10000|8000', 'rows');
+		last if ($found = $c->counter('lfc_hits') - $hits) > 100;
+		$c->wait_for($settled);
+	}
+	cmp_ok($found, '>', 100, 'from the cache');
 }
 # It is tried again without a reload too; here not after half a minute, but soon.
 my $from = length $c->log_text('compute');

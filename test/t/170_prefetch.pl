@@ -158,7 +158,7 @@ sub go_on { kill 'CONT', @stopped; return }
 	$c->evict;
 	$s->query('EXECUTE ahead(0, 0)');
 	stop_servers();
-	$s->query('BEGIN; SET LOCAL statement_timeout = 500; EXECUTE ahead(500, 509)');
+	$s->query('BEGIN; EXECUTE ahead(500, 509); SET LOCAL statement_timeout = 500');
 	my (undef, $err) = $s->try('EXECUTE one(505)');
 	like($err, qr/statement timeout/, 'a wait for such a page is cancelled');
 	$s->query('ROLLBACK');

@@ -6,7 +6,8 @@ use warnings;
 use Test::More;
 use NeonComm::Cluster;
 
-my $c = NeonComm::Cluster->new(buffers => '2MB');
+# nothing is asked for twice because a machine is slow: what is asked for is counted
+my $c = NeonComm::Cluster->new(buffers => '2MB', conf => ['neon_comm.hedged_reads=off']);
 
 $c->sql(q{CREATE EXTENSION pg_prewarm;
 	CREATE TABLE self (id int, f text) WITH (fillfactor = 10);
@@ -130,11 +131,14 @@ walk('every hundredth block, backwards', 2950, 0, -100, 15, 60);
 	$c->evict;
 	$b = counters();
 	$s->query('VACUUM (INDEX_CLEANUP on) self');
-	cmp_ok(moved($b)->{prefetch_hits}, '>', $blocks / 4, 'VACUUM reads ahead');
+	$m = moved($b);
+	# one that is still on its way is joined
+	cmp_ok($m->{prefetch_hits} + $m->{prefetch_joined}, '>', $blocks / 4, 'VACUUM reads ahead');
 	$c->evict;
 	$b = counters();
 	$s->query('ANALYZE self');
-	cmp_ok(moved($b)->{prefetch_hits} + moved($b)->{prefetch_joined}, '>', $blocks / 4, 'ANALYZE reads ahead');
+	$m = moved($b);
+	cmp_ok($m->{prefetch_hits} + $m->{prefetch_joined}, '>', $blocks / 4, 'ANALYZE reads ahead');
 	is($s->query('SELECT count(*) FROM self'), $blocks, 'all rows are there');
 }
 

@@ -50,34 +50,50 @@ UPDATE acc SET v = v - 1 WHERE id = :hi;
 END;
 });
 my %clients = (bitmap => 3, scan => 2, parallel => 1, transfer => 2);
-my (%run, %text);
 foreach my $name (sort keys %script)
 {
 	open my $fh, '>', "$c->{dir}/$name.sql" or die $!;
 	print $fh $script{$name};
 	close $fh;
-	$text{$name} = '';
-	$run{$name} = $c->background(\$text{$name}, 'pgbench', '-n', '-c', $clients{$name}, '-j', 1, '-T', $ENV{NEON_STORM_SECONDS} // 8,
-		'-f', "$c->{dir}/$name.sql", $c->conninfo . ' dbname=postgres');
 }
 my $s = $c->session;
 my $reloads = 0;
-while (grep { $_->pumpable } values %run)
+
+sub storm
 {
-	eval { $_->pump_nb if $_->pumpable } foreach values %run;
-	$s->query('SELECT pg_reload_conf()');
-	$reloads++;
-	select undef, undef, undef, 0.02;
+	my (%run, %text);
+	foreach my $name (sort keys %script)
+	{
+		$text{$name} = '';
+		$run{$name} = $c->background(\$text{$name}, 'pgbench', '-n', '-c', $clients{$name}, '-j', 1, '-T', $ENV{NEON_STORM_SECONDS} // 8,
+			'-f', "$c->{dir}/$name.sql", $c->conninfo . ' dbname=postgres');
+	}
+	while (grep { $_->pumpable } values %run)
+	{
+		eval { $_->pump_nb if $_->pumpable } foreach values %run;
+		$s->query('SELECT pg_reload_conf()');
+		$reloads++;
+		select undef, undef, undef, 0.02;
+	}
+	ok($run{$_}->finish, "$_: every row was right") or diag($text{$_}) foreach sort keys %run;
+	return;
 }
-ok($run{$_}->finish, "$_: every row was right") or diag($text{$_}) foreach sort keys %run;
+
+# Until all that it is about has happened: on a slow machine that takes more than one.
+my %least = (prefetch_stale => 0, prefetch_refused => 0, prefetch_hits => 500);
+foreach (1 .. 10)
+{
+	storm();
+	last if $reloads > 50 && !grep { $c->counter($_) <= $least{$_} } keys %least;
+}
 cmp_ok($reloads, '>', 50, 'reloads went on beside them');
 is($s->query('SELECT sum(v), count(*) FROM acc'), '0|4000', 'sums are exact');
 is($s->query('SELECT count(*), count(*) FILTER (WHERE (ctid::text::point)[0]::int <> id) FROM self'), '1500|0', 'each row is in its block');
 ok($c->wait_for('SELECT lent = 0 FROM neon_comm.staging()'), 'no staging memory is held');
 ok($c->wait_for('SELECT count(*) = 0 FROM neon_comm.slots WHERE slot >= 32'), 'nor a slot');
-cmp_ok($c->counter('prefetch_stale'), '>', 0, 'pages changed under readers');
-cmp_ok($c->counter('prefetch_refused'), '>', 0, 'memory was short');
-cmp_ok($c->counter('prefetch_hits'), '>', 500, 'and much was of use');
+cmp_ok($c->counter('prefetch_stale'), '>', $least{prefetch_stale}, 'pages changed under readers');
+cmp_ok($c->counter('prefetch_refused'), '>', $least{prefetch_refused}, 'memory was short');
+cmp_ok($c->counter('prefetch_hits'), '>', $least{prefetch_hits}, 'and much was of use');
 is($c->counter($_), 0, "$_ is 0") foreach ('found_late', 'stale_answers', 'future_answers', 'connections_poisoned');
 $c->check_logs;
 done_testing();

@@ -32,7 +32,8 @@ is($c->sql($right_a), '2000|0', 'a cold scan');
 is($c->sql("SET enable_seqscan = off; SELECT count(*) FROM a WHERE id BETWEEN 100 AND 299"), 200, 'through an index');
 $c->sql('UPDATE b SET id = id WHERE id % 7 = 0; VACUUM b; CHECKPOINT');
 cmp_ok($c->counter('reads_direct'), '>', 2000, 'read over own connections');
-is($c->counter('reads_direct'), $c->counter('reads_remote'), 'all of them');
+# in one look: who looks reads, too
+is($c->sql(q{SELECT count(DISTINCT value) FROM neon_comm.counters WHERE name IN ('reads_direct', 'reads_remote')}), 1, 'all of them');
 is($c->counter('requests'), 0, 'the communicator was not asked, by any process');
 cmp_ok($c->counter('connects'), '>', 4, 'each process connected');
 
@@ -66,7 +67,7 @@ $s->query(sprintf $warm, 1999);
 freeze();
 foreach my $block (10, 11, 12)
 {
-	my (undef, $error) = $s->try("SET statement_timeout = '200ms'; " . sprintf($warm, $block));
+	my (undef, $error) = $s->try("SET statement_timeout = '1s'; " . sprintf($warm, $block));
 	like($error, qr/statement timeout/, "cancelled at block $block");
 }
 (undef, $err) = $s->try("SET statement_timeout = 0; SET neon_comm.request_timeout = '1s'; " . sprintf($warm, 13));

@@ -36,7 +36,32 @@ host_dest(void *ctx, uint32_t ring, uint32_t dest)
 	World	   *w = ctx;
 
 	assert_true(dest != NC_DEST_NONE);
+	if (ring >= w->area.aio_first)
+		return w->no_handle_pages ? NULL :
+			world_handle_page(w, nc_aio_handle(&w->area, ring, NC_DEST_AIO_SLOT(dest)),
+							  NC_DEST_AIO_INDEX(dest));
 	return dest < WORLD_DEST_PAGES ? w->dest + (size_t) dest * NC_PAGE_BYTES : NULL;
+}
+
+uint8_t *
+world_handle_page(World *w, uint32_t handle, uint32_t index)
+{
+	return w->dest + ((size_t) handle * NC_SLOT_BLOCKS_MAX + index) * NC_PAGE_BYTES;
+}
+
+static void
+host_aio_complete(void *ctx, uint32_t handle, uint64_t handle_generation, NcSlotResult result,
+				  const char *text)
+{
+	World	   *w = ctx;
+	WorldHandle *h = &w->handles[handle];
+
+	/* its owner may submit it again from here on */
+	assert_int_equal(nc_slot_word_state(nc_slot_load(nc_aio_slot(&w->area, handle))), NC_SLOT_FREE);
+	h->completed++;
+	h->generation = handle_generation;
+	h->result = result;
+	snprintf(h->text, sizeof(h->text), "%s", text == NULL ? "" : text);
 }
 
 static void
@@ -51,7 +76,7 @@ host_log(void *ctx, NcLogLevel level, const char *message)
 }
 
 World *
-world_open(NcIoMethod io, uint32_t nrings, uint32_t nservers)
+world_open(NcLoopMethod io, uint32_t nrings, uint32_t nservers)
 {
 	World	   *w = calloc(1, sizeof(*w));
 
@@ -64,7 +89,7 @@ world_open(NcIoMethod io, uint32_t nrings, uint32_t nservers)
 	nc_ring_area_attach(&w->area, w->area_memory, nrings,
 						eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), true);
 	w->now_us = 1000000;
-	w->config = (NcEngineConfig) {
+	w->config = (NcNetSettings) {
 		.protocol_version = 3,
 		.tenant_id = "11223344556677889900aabbccddeeff",
 		.timeline_id = "ffeeddccbbaa00998877665544332211",
@@ -73,7 +98,8 @@ world_open(NcIoMethod io, uint32_t nrings, uint32_t nservers)
 		.readahead_yields = true,
 		.connect_timeout_ms = 5000,
 		.silence_timeout_ms = 20000,
-		.idle_timeout_ms = 60000
+		.idle_timeout_ms = 60000,
+		.options = "-c neon_comm_identity=ab.cd"
 	};
 	for (uint32_t i = 0; i < nservers; i++)
 		w->servers[i] = mock_ps_open(i);
@@ -82,11 +108,21 @@ world_open(NcIoMethod io, uint32_t nrings, uint32_t nservers)
 	return w;
 }
 
+World *
+world_open_aio(NcLoopMethod io, uint32_t nrings, uint32_t nhandles, uint32_t nservers)
+{
+	World	   *w = world_open(io, nrings + nc_aio_rings(nhandles), nservers);
+
+	assert_true(nhandles <= WORLD_HANDLES_MAX);
+	w->area.aio_first = nrings;
+	return w;
+}
+
 NcHost
 world_host(World *w)
 {
 	return (NcHost) {.ctx = w, .now_us = host_now, .wake = host_wake, .dest_page = host_dest,
-		.log = host_log, .latency = &w->latency};
+		.aio_complete = host_aio_complete, .log = host_log, .latency = &w->latency};
 }
 
 void

@@ -16,15 +16,26 @@
 /* What the clock advances by in each turn. */
 #define WORLD_TURN_US 100
 
+#define WORLD_HANDLES_MAX 128
+
+/* How the handle's last read was completed by the engine. */
+typedef struct WorldHandle
+{
+	uint32_t	completed;		/* how often, in all */
+	uint64_t	generation;
+	NcSlotResult result;
+	char		text[NC_RING_ERROR_BYTES];
+} WorldHandle;
+
 typedef struct World
 {
-	NcIoMethod	io;
+	NcLoopMethod	io;
 	NcRingArea	area;
 	void	   *area_memory;
 	NcCounters	counters;
 	NcLatency	latency;
 	NcConnRow	rows[NC_CONN_ROWS];
-	NcEngineConfig config;
+	NcNetSettings config;
 	NcShardMap	map;
 	NcEngine   *engine;
 	MockPs	   *servers[WORLD_SERVERS_MAX];
@@ -32,6 +43,8 @@ typedef struct World
 	uint64_t	now_us;
 	uint8_t    *dest;			/* [WORLD_DEST_PAGES] pages, shared by all rings */
 	uint32_t	wakes;
+	WorldHandle handles[WORLD_HANDLES_MAX];
+	bool		no_handle_pages;	/* the host does not know where they go */
 	int			extra_fds[4];	/* descriptors to watch, before the start */
 	int			nextra_fds;
 	char		log[8192];		/* all lines */
@@ -56,8 +69,14 @@ typedef struct WorldRead
 	uint32_t	dest;			/* the first of nblocks pages in `dest` */
 } WorldRead;
 
-extern World *world_open(NcIoMethod io, uint32_t nrings, uint32_t nservers);
+extern World *world_open(NcLoopMethod io, uint32_t nrings, uint32_t nservers);
 extern void world_close(World *w);
+
+/* With rings of AIO handles behind those of processes. */
+extern World *world_open_aio(NcLoopMethod io, uint32_t nrings, uint32_t nhandles, uint32_t nservers);
+
+/* Where block `index` of a handle's read goes. */
+extern uint8_t *world_handle_page(World *w, uint32_t handle, uint32_t index);
 
 /* What the engine needs of its host: the test's clock, its pages, its log. */
 extern NcHost world_host(World *w);

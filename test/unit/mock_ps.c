@@ -46,6 +46,8 @@ typedef struct MockConn
 	uint8_t    *out;
 	size_t		out_bytes;
 	bool		close_after;	/* once out is empty */
+	bool		stalled;		/* sends only so many bytes of out */
+	size_t		may_send;
 	bool		swap_pending;
 	NcPsRequest swap_first;
 	NcPsRequest held[HELD_MAX];
@@ -487,6 +489,11 @@ act(MockPs *m, MockConn *c, const NcPsRequest *req, MockFault fault)
 			c->out_bytes = before + (c->out_bytes - before) / 2;
 			c->close_after = true;
 			break;
+		case MOCK_STALL:
+			answer(m, c, req);
+			c->stalled = true;
+			c->may_send = before + (c->out_bytes - before) / 2;
+			break;
 		case MOCK_WRONG_ID:
 		case MOCK_WRONG_BLOCK:
 		case MOCK_WRONG_TAG:
@@ -508,7 +515,10 @@ act(MockPs *m, MockConn *c, const NcPsRequest *req, MockFault fault)
 			answer(m, c, req);
 			break;
 		case MOCK_STREAM_ERROR:
-			say_error(c, "57P01", "shutdown");
+			if (strcmp(m->error_text, "reconnect") == 0)
+				say_error(c, "08006", m->error_text);
+			else
+				say_error(c, "57P01", "shutdown");
 			c->phase = PHASE_QUERY;
 			break;
 	}
@@ -545,6 +555,13 @@ void
 mock_ps_release(MockPs *m)
 {
 	mock_ps_release_some(m, UINT32_MAX);
+}
+
+void
+mock_ps_go_on(MockPs *m)
+{
+	for (int i = 0; i < MOCK_CONNS_MAX; i++)
+		m->conns[i].stalled = false;
 }
 
 void
@@ -824,14 +841,15 @@ static bool
 write_some(MockPs *m, MockConn *c)
 {
 	size_t		done = 0;
+	size_t		end = c->stalled ? c->may_send : c->out_bytes;
 	ssize_t		n = 0;
 
-	while (done < c->out_bytes && c->phase != PHASE_TLS)
+	while (done < end && c->phase != PHASE_TLS)
 	{
 		if (c->tls != NULL)
 			n = send_record(m, c, done);
 		else
-			n = send(c->fd, c->out + done, c->out_bytes - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+			n = send(c->fd, c->out + done, end - done, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0)
 			break;
 		done += (size_t) n;
@@ -839,6 +857,7 @@ write_some(MockPs *m, MockConn *c)
 	n = n < 0 ? errno : 0;
 	memmove(c->out, c->out + done, c->out_bytes - done);
 	c->out_bytes -= done;
+	c->may_send -= c->stalled ? done : 0;
 	return n == 0 || n == EAGAIN || n == EWOULDBLOCK;
 }
 

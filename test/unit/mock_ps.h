@@ -21,6 +21,7 @@ typedef enum MockFault
 	MOCK_HOLD,					/* answer when mock_ps_release() is called */
 	MOCK_CLOSE,					/* close instead of answering */
 	MOCK_CLOSE_MID_FRAME,		/* close in the middle of the answer */
+	MOCK_STALL,					/* half of the answer, the rest when mock_ps_go_on() is called */
 	MOCK_WRONG_ID,				/* v3: another request id */
 	MOCK_WRONG_BLOCK,			/* v3: another block */
 	MOCK_WRONG_TAG,				/* an Nblocks answer to whatever */
@@ -61,6 +62,9 @@ extern void mock_ps_fault(MockPs *m, MockFault fault, uint32_t skip, uint32_t ti
 /* Answers what was held; the first n of each connection. */
 extern void mock_ps_release(MockPs *m);
 extern void mock_ps_release_some(MockPs *m, uint32_t n);
+
+/* What stalled goes on. */
+extern void mock_ps_go_on(MockPs *m);
 
 /* How new connections are treated. */
 extern void mock_ps_door(MockPs *m, MockDoor door);

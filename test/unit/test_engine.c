@@ -24,10 +24,12 @@
 #include <unistd.h>
 
 #include "engine_world.h"
+#include "nc/net/late.h"
 #include "nc/net/net.h"
 #include "nc/net/yield.h"
+#include "nc/shard/shard_map.h"
 
-static NcIoMethod method;
+static NcLoopMethod method;
 
 /* The system's memory is used up. */
 static bool no_memory;
@@ -44,14 +46,14 @@ aligned_alloc(size_t alignment, size_t bytes)
 static int
 use_uring(void **state)
 {
-	method = NC_IO_URING;
+	method = NC_LOOP_URING;
 	return 0;
 }
 
 static int
 use_epoll(void **state)
 {
-	method = NC_IO_EPOLL;
+	method = NC_LOOP_EPOLL;
 	return 0;
 }
 
@@ -90,7 +92,7 @@ test_single_page(void **state)
 
 	world_start(w);
 	assert_string_equal(nc_engine_io_method(w->engine),
-						method == NC_IO_URING ? "io_uring" : "epoll");
+						method == NC_LOOP_URING ? "io_uring" : "epoll");
 	world_submit(w, &r);
 	expect_pages(w, &r);
 	assert_int_equal(nc_engine_busy(w->engine), 0);
@@ -102,7 +104,7 @@ test_single_page(void **state)
 	assert_string_equal(mock_ps_last_param(w->servers[0], "user"), "neon_comm");
 	assert_string_equal(mock_ps_last_param(w->servers[0], "database"), "neon_comm");
 	assert_string_equal(mock_ps_last_param(w->servers[0], "options"),
-						"-c neon.compute_mode=primary");
+						"-c neon.compute_mode=primary -c neon_comm_identity=ab.cd");
 	world_close(w);
 }
 
@@ -135,9 +137,9 @@ create_forbidden(void *arg)
 		prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 	if (!f->forbidden)
 		return NULL;
-	f->demanded = nc_engine_create(&w->config, NC_IO_URING, &w->area, &w->counters, w->rows,
+	f->demanded = nc_engine_create(&w->config, NC_LOOP_URING, &w->area, &w->counters, w->rows,
 								   &host, NULL, 0, f->err, sizeof(f->err));
-	f->by_itself = nc_engine_create(&w->config, NC_IO_AUTO, &w->area, &w->counters, w->rows,
+	f->by_itself = nc_engine_create(&w->config, NC_LOOP_AUTO, &w->area, &w->counters, w->rows,
 									&host, NULL, 0, unused, sizeof(unused));
 	return NULL;
 }
@@ -146,7 +148,7 @@ create_forbidden(void *arg)
 static void
 test_uring_forbidden(void **state)
 {
-	World	   *w = world_open(NC_IO_AUTO, 1, 1);
+	World	   *w = world_open(NC_LOOP_AUTO, 1, 1);
 	WorldRead	r = {.rel = 100, .block = 7};
 	Forbidden	f = {.w = w};
 	pthread_t	thread;
@@ -663,8 +665,6 @@ test_prefetch_dropped(void **state)
 	mock_ps_drop_all(w->servers[0]);
 	world_wait(w, 0, 40);
 	assert_int_equal(world_collect(w, 0, 40), NC_SLOT_RESULT_UNREACHABLE);
-	assert_int_equal(w->area.rings[0].error_slot, 41);
-	assert_non_null(strstr(w->area.rings[0].error, "connection lost"));
 	expect_pages(w, &r);
 	assert_int_equal(world_counter(w, NC_COUNTER_RESENT), 1);
 	world_close(w);
@@ -750,10 +750,9 @@ test_error_text(void **state)
 	world_submit(w, &r);
 	world_wait(w, 0, 6);
 	assert_int_equal(world_collect(w, 0, 6), NC_SLOT_RESULT_PS_ERROR);
-	assert_int_equal(w->area.rings[0].error_slot, 7);
 	snprintf(want, sizeof(want), "shard 0 (127.0.0.1:%u): Read error: layer is lost",
 			 mock_ps_port(w->servers[0]));
-	assert_string_equal(w->area.rings[0].error, want);
+	assert_string_equal(w->area.rings[0].errors[6], want);
 	assert_int_equal(world_counter(w, NC_COUNTER_PS_ERRORS), 1);
 
 	/* the stream goes on, and a long text is cut */
@@ -764,10 +763,44 @@ test_error_text(void **state)
 	world_submit(w, &r);
 	world_wait(w, 0, 6);
 	assert_int_equal(world_collect(w, 0, 6), NC_SLOT_RESULT_PS_ERROR);
-	assert_true(strlen(w->area.rings[0].error) >= NC_RING_ERROR_BYTES - 2);
+	assert_true(strlen(w->area.rings[0].errors[6]) >= NC_RING_ERROR_BYTES - 2);
 	world_submit(w, &next);
 	expect_pages(w, &next);
 	assert_int_equal(world_counter(w, NC_COUNTER_DISCONNECTS), 0);
+	world_close(w);
+}
+
+/* Requests of one process fail in one turn: each has its own text, and none keeps that of an earlier life. */
+static void
+test_texts_apart(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	a = {.slot = 0, .rel = 100, .block = 5};
+	WorldRead	b = {.slot = 1, .rel = 100, .block = 6};
+	WorldRead	ahead = {.slot = 40, .class = NC_SLOT_CLASS_PREFETCH, .rel = 100, .block = 64,
+		.nblocks = 4};
+	WorldRead	bad = {.slot = 0, .rel = 100, .block = 7, .dest = WORLD_DEST_PAGES};
+
+	w->config.connections_per_shard_max = 1;
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_ERROR, 0, 1);
+	mock_ps_error_text(w->servers[0], "one");
+	world_submit(w, &a);
+	world_wait(w, 0, 0);
+	mock_ps_fault(w->servers[0], MOCK_ERROR, 0, 2);
+	mock_ps_error_text(w->servers[0], "two");
+	world_submit(w, &b);
+	world_submit(w, &ahead);
+	world_wait(w, 0, 1);
+	world_wait(w, 0, 40);
+	assert_non_null(strstr(w->area.rings[0].errors[0], ": one"));
+	assert_non_null(strstr(w->area.rings[0].errors[1], ": two"));
+	(void) world_collect(w, 0, 0);
+	world_submit(w, &bad);
+	world_wait(w, 0, 0);
+	assert_int_equal(world_collect(w, 0, 0), NC_SLOT_RESULT_BAD_REQUEST);
+	assert_null(strstr(w->area.rings[0].errors[0], ": one"));
+	assert_non_null(strstr(w->area.rings[0].errors[1], ": two"));
 	world_close(w);
 }
 
@@ -890,8 +923,177 @@ test_misrouted(void **state)
 	}
 	assert_int_equal(world_state(w, 0, 6), NC_SLOT_DONE);
 	assert_int_equal(world_collect(w, 0, 6), NC_SLOT_RESULT_PS_ERROR);
-	assert_non_null(strstr(w->area.rings[0].error, ", attempt "));
-	assert_non_null(strstr(w->area.rings[0].error, "wrong shard: block 7"));
+	assert_non_null(strstr(w->area.rings[0].errors[6], ", attempt "));
+	assert_non_null(strstr(w->area.rings[0].errors[6], "wrong shard: block 7"));
+	world_close(w);
+}
+
+/* ---- answers that stall ---- */
+
+/* So many turns are later than late. */
+#define LATE_TURNS (2 * NC_LATE_UNKNOWN_US / WORLD_TURN_US)
+
+/* A world that has read some pages, with a connection for the foreground to spare. */
+static World *
+open_hedging(uint32_t connections)
+{
+	World	   *w = open_world(2, 1);
+
+	w->config.connections_per_shard_max = connections;
+	w->config.depth_max = 1;
+	w->config.hedged_reads = true;
+	w->config.silence_timeout_ms = 3600000;
+	world_start(w);
+	for (uint32_t i = 0; i < 8; i++)
+	{
+		WorldRead	a = {.ring = 0, .rel = 100, .block = i, .dest = 0};
+		WorldRead	b = {.ring = 1, .rel = 100, .block = i, .dest = 1};
+
+		world_submit(w, &a);
+		world_submit(w, &b);
+		expect_pages(w, &a);
+		expect_pages(w, &b);
+	}
+	return w;
+}
+
+/* An answer stalls half-way: the page comes over another connection, and what comes later is dropped. */
+static void
+test_stalled(void **state)
+{
+	World	   *w = open_hedging(4);
+	WorldRead	r = {.rel = 100, .block = 50, .dest = 4};
+	WorldRead	next = {.rel = 100, .block = 51, .dest = 5};
+
+	mock_ps_fault(w->servers[0], MOCK_STALL, 0, 1);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_int_equal(world_counter(w, NC_COUNTER_HEDGED), 1);
+	assert_int_equal(world_counter(w, NC_COUNTER_HEDGED_LATE), 0);
+	assert_int_equal(world_counter(w, NC_COUNTER_DISCONNECTS), 0);
+	/* nothing new is put behind it */
+	for (int i = 0; i < 20; i++)
+	{
+		world_submit(w, &next);
+		expect_pages(w, &next);
+	}
+	assert_int_equal(world_counter(w, NC_COUNTER_HEDGED), 1);
+	mock_ps_go_on(w->servers[0]);
+	world_wait_counter(w, NC_COUNTER_HEDGED_LATE, 1);
+	assert_int_equal(world_counter(w, NC_COUNTER_LATE_ANSWERS), 0);
+	assert_true(world_pages_right(w, &r));
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+	world_close(w);
+}
+
+/* A range: its pages are counted once, whichever answers come. */
+static void
+test_stalled_range(void **state)
+{
+	World	   *w = open_hedging(4);
+	WorldRead	r = {.rel = 100, .block = 40, .nblocks = 3, .dest = 8};
+
+	mock_ps_fault(w->servers[0], MOCK_STALL, 0, 1);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	mock_ps_go_on(w->servers[0]);
+	world_wait_counter(w, NC_COUNTER_HEDGED_LATE, 1);
+	world_turns(w, 10);
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+	world_close(w);
+}
+
+/* No byte of the answer is here, and the WAL it needs may not be there: the copy would wait as long. */
+static void
+test_not_hedged_for_wal(void **state)
+{
+	World	   *w = open_hedging(4);
+	WorldRead	waits = {.rel = 100, .block = 50, .dest = 4};
+	WorldRead	known = {.ring = 1, .rel = 100, .block = 51, .dest = 5};
+
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_submit_quietly(w, &waits);
+	world_slot(w, 0, 0)->not_modified_since = 0x2000;
+	(void) nc_ring_notify(&w->area, 0);
+	world_turns(w, LATE_TURNS);
+	assert_int_equal(world_counter(w, NC_COUNTER_HEDGED), 0);
+	/* what was asked with an LSN that has been answered is not late because of WAL */
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_submit(w, &known);
+	expect_pages(w, &known);
+	assert_int_equal(world_counter(w, NC_COUNTER_HEDGED), 1);
+	mock_ps_release(w->servers[0]);
+	expect_pages(w, &waits);
+
+	/* of another timeline nothing is known */
+	w->config.timeline_id[0] ^= 1;
+	nc_engine_configure(w->engine, &w->config);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_submit(w, &known);
+	world_turns(w, LATE_TURNS);
+	assert_int_equal(world_counter(w, NC_COUNTER_HEDGED), 1);
+	mock_ps_release(w->servers[0]);
+	expect_pages(w, &known);
+	world_close(w);
+}
+
+/* The other connection is lost, or only one is allowed: nothing is lost with it, nothing is asked in vain. */
+static void
+test_hedge_lost(void **state)
+{
+	World	   *w = open_hedging(4);
+	WorldRead	r = {.rel = 100, .block = 50, .dest = 4};
+
+	mock_ps_fault(w->servers[0], MOCK_STALL, 0, 1);
+	mock_ps_fault(w->servers[0], MOCK_CLOSE, 0, 1);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_int_equal(world_counter(w, NC_COUNTER_HEDGED), 2);
+	world_close(w);
+
+	w = open_hedging(1);
+	mock_ps_fault(w->servers[0], MOCK_STALL, 0, 1);
+	world_submit(w, &r);
+	world_turns(w, LATE_TURNS);
+	assert_int_equal(world_counter(w, NC_COUNTER_HEDGED), 0);
+	mock_ps_go_on(w->servers[0]);
+	expect_pages(w, &r);
+	world_close(w);
+}
+
+/* Every answer stalls: one request in twenty is sent twice, no more. */
+static void
+test_hedge_budget(void **state)
+{
+	World	   *w = open_hedging(8);
+	WorldRead	r = {.rel = 100, .dest = 4};
+	uint32_t	n;
+
+	for (n = 0; n < NC_LATE_BURST; n++)
+	{
+		r.block = n;
+		mock_ps_fault(w->servers[0], MOCK_STALL, 0, 1);
+		world_submit(w, &r);
+		expect_pages(w, &r);
+		mock_ps_go_on(w->servers[0]);
+		world_turns(w, 10);
+	}
+	assert_int_equal(world_counter(w, NC_COUNTER_HEDGED), NC_LATE_BURST);
+	mock_ps_fault(w->servers[0], MOCK_STALL, 0, 1);
+	world_submit(w, &r);
+	world_turns(w, LATE_TURNS);
+	assert_int_equal(world_state(w, 0, 0), NC_SLOT_TAKEN);
+	assert_int_equal(world_counter(w, NC_COUNTER_HEDGED), NC_LATE_BURST);
+	/* others pay */
+	for (n = 0; n < NC_LATE_PRICE; n++)
+	{
+		WorldRead	other = {.ring = 1, .rel = 100, .block = n, .dest = 5};
+
+		world_submit(w, &other);
+		expect_pages(w, &other);
+	}
+	expect_pages(w, &r);
+	assert_int_equal(world_counter(w, NC_COUNTER_HEDGED), NC_LATE_BURST + 1);
 	world_close(w);
 }
 
@@ -962,6 +1164,45 @@ test_back_off(void **state)
 	world_wait_counter(w, NC_COUNTER_DISCONNECTS, 1);
 	world_turns(w, 40);
 	assert_int_equal(world_counter(w, NC_COUNTER_CONNECTS), 2);
+	world_close(w);
+}
+
+/*
+ * A shard that has moved away accepts connections and ends them when it is asked: that it
+ * can be reached is no sign that it works, and what its answer means is said.
+ */
+static void
+test_moved_away(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.rel = 100, .block = 7};
+
+	mock_ps_error_text(w->servers[0], "reconnect");
+	mock_ps_fault(w->servers[0], MOCK_STREAM_ERROR, 0, 3);
+	world_start(w);
+	world_submit(w, &r);
+	for (int i = 0; i < WORLD_TURNS_MAX && world_counter(w, NC_COUNTER_DISCONNECTS) < 3; i++)
+	{
+		w->now_us += 10000;
+		world_turn(w);
+	}
+	assert_int_equal(world_counter(w, NC_COUNTER_DISCONNECTS), 3);
+	assert_non_null(strstr(w->log, "reconnect (SQLSTATE 08006): this tenant or shard is not"));
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	w->now_us += 2 * NC_BACKOFF_MAX_US;
+	wait_held(w, w->servers[0], 1);
+
+	/* connected for long enough, but what it was asked is not answered */
+	for (int i = 0; i < 300; i++)
+	{
+		w->now_us += 10000;
+		world_turn(w);
+	}
+	assert_null(strstr(w->log, "again after"));
+	assert_true(w->rows[0].failures > 0);
+	mock_ps_release(w->servers[0]);
+	expect_pages(w, &r);
+	assert_non_null(strstr(w->log, "works again after 3 failures"));
 	world_close(w);
 }
 
@@ -1190,6 +1431,48 @@ test_promoted(void **state)
 		expect_pages(w, &p);
 	}
 	assert_int_equal(world_counter(w, NC_COUNTER_PREFETCH_PROMOTED), 1);
+	world_close(w);
+}
+
+/* Who waits for a read ahead still waits when the communicator is another one. */
+static void
+test_promoted_kept(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	p = {.class = NC_SLOT_CLASS_PREFETCH, .rel = 100, .nblocks = 32};
+
+	w->config.connections_per_shard_max = 1;
+	w->config.depth_max = 8;
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	for (int round = 0; round < 2; round++)
+	{
+		world_start(w);
+		for (uint32_t i = 0; i < 4; i++)
+		{
+			p.slot = 40 + i;
+			p.block = p.dest = 32 * i;
+			if (round == 0)
+				world_submit(w, &p);
+		}
+		wait_held(w, w->servers[0], 4);
+		if (round == 1)
+			break;
+		atomic_fetch_or(&w->area.rings[0].promoted, UINT64_C(1) << 43);
+		(void) nc_ring_notify(&w->area, 0);
+		world_wait_counter(w, NC_COUNTER_PREFETCH_PROMOTED, 1);
+		world_stop(w);
+		mock_ps_drop_all(w->servers[0]);
+		mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	}
+	mock_ps_release(w->servers[0]);
+	world_wait(w, 0, 43);
+	assert_int_not_equal(world_state(w, 0, 42), NC_SLOT_DONE);
+	for (uint32_t i = 0; i < 4; i++)
+	{
+		p.slot = 40 + i;
+		p.block = p.dest = 32 * i;
+		expect_pages(w, &p);
+	}
 	world_close(w);
 }
 
@@ -1478,6 +1761,32 @@ test_takeover(void **state)
 	world_close(w);
 }
 
+/* An engine ended between DONE and the wake: the next one wakes who sleeps, and nobody else. */
+static void
+test_takeover_wakes(void **state)
+{
+	World	   *w = open_world(3, 1);
+	WorldRead	ended = {.ring = 0, .rel = 100, .block = 1, .dest = 0};
+	WorldRead	waits = {.ring = 1, .rel = 200, .block = 2, .dest = 10};
+
+	world_start(w);
+	world_submit(w, &ended);
+	world_wait(w, 0, 0);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_submit(w, &waits);
+	wait_held(w, w->servers[0], 1);
+	assert_int_equal(w->wakes, 0);
+	world_stop(w);
+	atomic_store(&w->area.rings[0].client_asleep, NC_RING_ASLEEP_FOR(0));
+	atomic_store(&w->area.rings[1].client_asleep, NC_RING_ASLEEP_FOR(0));
+	world_start(w);
+	assert_int_equal(w->wakes, 1);
+	assert_int_equal(world_counter(w, NC_COUNTER_WAKES), 1);
+	expect_pages(w, &ended);
+	expect_pages(w, &waits);
+	world_close(w);
+}
+
 /* A slot without a doorbell is served, and counted because that must not happen. */
 static void
 test_found_late(void **state)
@@ -1537,30 +1846,78 @@ test_extra_fds(void **state)
 	close(fds[0]);
 }
 
-/* More ranges than staging pages: some slots wait untaken, all are served. */
+/* What nobody waits for has half of a shard's messages, and the rest is for who waits; nothing is forgotten. */
 static void
-test_staging_bound(void **state)
+test_messages_bound(void **state)
 {
-	World	   *w = open_world(300, 1);
+	World	   *w = open_world(50, 1);
+	WorldRead	r = {.ring = 0, .slot = 0, .rel = 99, .block = 5, .dest = 1};
 
 	mock_ps_down(w->servers[0]);
 	world_start(w);
-	for (uint32_t i = 0; i < 300; i++)
-		world_submit(w, &(WorldRead) {.ring = i, .rel = 100 + i, .nblocks = 32,
-			.dest = 32 * (i % 256)});
-	world_turns(w, 10);
-	assert_int_equal(nc_engine_busy(w->engine), 256);
+	for (uint32_t i = 0; i < 40 * 32; i++)
+		world_submit(w, &(WorldRead) {.ring = i / 32, .slot = 32 + i % 32, .class = NC_SLOT_CLASS_PREFETCH,
+			.rel = 100, .block = 32 * i, .nblocks = 32, .dest = NC_DEST_NONE});
+	world_turns(w, 20);
+	assert_int_equal(nc_engine_busy(w->engine), 1024);
+	world_submit(w, &r);
+	world_turns(w, 20);
+	assert_int_equal(world_state(w, 0, 0), NC_SLOT_TAKEN);
+	/* who has come to wait for one of those that were left is no less */
+	assert_int_equal(world_state(w, 39, 63), NC_SLOT_SUBMITTED);
+	atomic_fetch_or(&w->area.rings[39].promoted, UINT64_C(1) << 63);
+	(void) nc_ring_notify(&w->area, 39);
+	world_turns(w, 20);
+	assert_int_equal(world_state(w, 39, 63), NC_SLOT_TAKEN);
 	w->now_us += 5000000;
 	world_turns(w, 10);
 	mock_ps_up(w->servers[0]);
 	w->now_us += 2000000;
-	for (uint32_t i = 0; i < 300; i++)
+	expect_pages(w, &r);
+	for (uint32_t i = 0; i < 40 * 32; i++)
 	{
-		world_wait(w, i, 0);
-		assert_int_equal(world_collect(w, i, 0), NC_SLOT_RESULT_OK);
+		world_wait(w, i / 32, 32 + i % 32);
+		assert_int_equal(world_collect(w, i / 32, 32 + i % 32), NC_SLOT_RESULT_OK);
 	}
 	assert_int_equal(world_counter(w, NC_COUNTER_FOUND_LATE), 0);
-	assert_int_equal(world_counter(w, NC_COUNTER_PAGES_RECEIVED), 9600);
+	assert_int_equal(world_counter(w, NC_COUNTER_PAGES_RECEIVED), 40 * 32 * 32 + 1);
+	world_close(w);
+}
+
+static uint32_t
+shard_of(const World *w, uint32_t rel)
+{
+	NcRelKey	key = world_rel(rel);
+
+	return nc_shard_of_block(w->map.shard_count, w->map.stripe_blocks, &key, 0);
+}
+
+/* A shard that does not answer fills its own share of the messages: another one serves at once. */
+static void
+test_shares(void **state)
+{
+	World	   *w = open_world(80, 2);
+	WorldRead	r = {.ring = 79, .slot = 0, .rel = 100, .dest = 1};
+	uint32_t	frozen = 100;
+
+	world_map(w, 2, 1000000);
+	while (shard_of(w, r.rel) != 1)
+		r.rel++;
+	while (shard_of(w, frozen) != 0)
+		frozen++;
+	world_start(w);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	mock_ps_fault(w->servers[0], MOCK_SILENT, 0, UINT32_MAX);
+	for (uint32_t i = 0; i < 70 * 32; i++)
+		world_submit(w, &(WorldRead) {.ring = i / 32, .slot = i % 32, .rel = frozen,
+			.block = 32 * i, .nblocks = 32, .dest = 0});
+	world_turns(w, 20);
+	world_submit(w, &r);
+	world_turns(w, 20);
+	assert_int_equal(world_state(w, 79, 0), NC_SLOT_DONE);
+	assert_int_equal(nc_engine_busy(w->engine), 1024);
+	expect_pages(w, &r);
 	world_close(w);
 }
 
@@ -1659,14 +2016,21 @@ main(void)
 		BOTH(test_prefetch_dropped),
 		BOTH(test_prefetch_answered),
 		BOTH(test_silent),
+		BOTH(test_stalled),
+		BOTH(test_stalled_range),
+		BOTH(test_not_hedged_for_wal),
+		BOTH(test_hedge_lost),
+		BOTH(test_hedge_budget),
 		BOTH(test_throttled),
 		BOTH(test_error_text),
+		BOTH(test_texts_apart),
 		BOTH(test_error_in_range),
 		BOTH(test_transient_error),
 		BOTH(test_transient_pauses),
 		BOTH(test_misrouted),
 		BOTH(test_idle_refusing),
 		BOTH(test_back_off),
+		BOTH(test_moved_away),
 		BOTH(test_command_refused),
 		BOTH(test_command_no_copy),
 		BOTH(test_connect_closed),
@@ -1675,6 +2039,7 @@ main(void)
 		BOTH(test_bulk_apart),
 		BOTH(test_readahead_yields),
 		BOTH(test_promoted),
+		BOTH(test_promoted_kept),
 		BOTH(test_promoted_apart),
 		BOTH(test_prefetch_withdrawn),
 		BOTH(test_wake_for_slot),
@@ -1686,10 +2051,12 @@ main(void)
 		BOTH(test_map_removed),
 		BOTH(test_configure),
 		BOTH(test_takeover),
+		BOTH(test_takeover_wakes),
 		BOTH(test_found_late),
 		BOTH(test_two_engines),
 		BOTH(test_extra_fds),
-		BOTH(test_staging_bound),
+		BOTH(test_messages_bound),
+		BOTH(test_shares),
 		BOTH(test_memory_refused),
 		cmocka_unit_test(test_conn_states)
 	};

@@ -36,7 +36,7 @@ demand_tls(World *w)
 }
 
 static World *
-open_world(NcIoMethod io, size_t record_bytes)
+open_world(NcLoopMethod io, size_t record_bytes)
 {
 	World	   *w = world_open(io, 4, 1);
 
@@ -70,7 +70,7 @@ read_ranges(World *w)
 }
 
 static void
-test_records(NcIoMethod io)
+test_records(NcLoopMethod io)
 {
 	static const size_t sizes[] = {97, 1000, 4099, 8192, 16384};
 
@@ -89,20 +89,20 @@ test_records(NcIoMethod io)
 static void
 test_records_uring(void **state)
 {
-	test_records(NC_IO_URING);
+	test_records(NC_LOOP_URING);
 }
 
 static void
 test_records_epoll(void **state)
 {
-	test_records(NC_IO_EPOLL);
+	test_records(NC_LOOP_EPOLL);
 }
 
 /* A server that goes away inside TLS is one that goes away: the page comes over the next connection. */
 static void
 test_lost(void **state)
 {
-	World	   *w = open_world(NC_IO_EPOLL, 1000);
+	World	   *w = open_world(NC_LOOP_EPOLL, 1000);
 	WorldRead	r = {.rel = 100, .block = 7};
 
 	world_start(w);
@@ -120,7 +120,7 @@ test_lost(void **state)
 static void
 test_unknown_authority(void **state)
 {
-	World	   *w = open_world(NC_IO_EPOLL, 1000);
+	World	   *w = open_world(NC_LOOP_EPOLL, 1000);
 	WorldRead	r = {.rel = 100, .block = 7};
 	char	   *conninfo = w->map.conninfo[0];
 

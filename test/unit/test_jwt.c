@@ -18,6 +18,7 @@
 #include <openssl/pem.h>
 
 #include "nc/auth/guard.h"
+#include "tokens.h"
 
 #define TENANT "0123456789abcdef0123456789abcdef"
 #define OTHER_TENANT "ffffffffffffffffffffffffffffffff"
@@ -29,49 +30,6 @@ static EVP_PKEY *key2;
 static char key_file[] = "/tmp/nc_keys_XXXXXX";
 
 /* ---- making tokens ---- */
-
-static size_t
-base64url(const void *data, size_t bytes, char *out)
-{
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-	const uint8_t *p = data;
-	size_t		n = 0;
-
-	for (size_t bit = 0; bit < bytes * 8; bit += 6)
-	{
-		unsigned	pair = (unsigned) p[bit / 8] << 8 | (bit / 8 + 1 < bytes ? p[bit / 8 + 1] : 0);
-
-		out[n++] = digits[pair >> (10 - bit % 8) & 63];
-	}
-	out[n] = '\0';
-	return n;
-}
-
-static void
-sign(EVP_PKEY *key, const char *text, size_t bytes, uint8_t *signature)
-{
-	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-	size_t		n = 64;
-
-	assert_int_equal(EVP_DigestSignInit(ctx, NULL, NULL, NULL, key), 1);
-	assert_int_equal(EVP_DigestSign(ctx, signature, &n, (const uint8_t *) text, bytes), 1);
-	EVP_MD_CTX_free(ctx);
-}
-
-static char *
-make_token(EVP_PKEY *key, const char *header, const char *claims)
-{
-	char	   *token = malloc(2 * (strlen(header) + strlen(claims)) + 200);
-	uint8_t		signature[64];
-	size_t		n = base64url(header, strlen(header), token);
-
-	token[n++] = '.';
-	n += base64url(claims, strlen(claims), token + n);
-	sign(key, token, n, signature);
-	token[n++] = '.';
-	base64url(signature, sizeof(signature), token + n);
-	return token;
-}
 
 /* The verdict on a token in a block of its size; frees it. */
 static const char *
@@ -103,7 +61,7 @@ static void
 expect(const char *claims, const char *verdict)
 {
 	NcAuthKeys *keys = load_keys();
-	const char *wrong = judge(keys, make_token(key1, HEADER, claims), TENANT);
+	const char *wrong = judge(keys, tokens_make(key1, HEADER, claims), TENANT);
 
 	assert_string_equal(wrong ? wrong : "", verdict);
 	nc_auth_keys_free(keys);
@@ -113,7 +71,7 @@ static void
 expect_header(const char *header, const char *verdict)
 {
 	NcAuthKeys *keys = load_keys();
-	const char *wrong = judge(keys, make_token(key1, header,
+	const char *wrong = judge(keys, tokens_make(key1, header,
 											   "{\"scope\":\"tenant\",\"tenant_id\":\"" TENANT "\"}"),
 							  TENANT);
 
@@ -238,7 +196,7 @@ static void
 test_tampered(void **state)
 {
 	NcAuthKeys *keys = load_keys();
-	char	   *good = make_token(key1, HEADER, "{\"scope\":\"tenant\",\"tenant_id\":\"" TENANT "\"}");
+	char	   *good = tokens_make(key1, HEADER, "{\"scope\":\"tenant\",\"tenant_id\":\"" TENANT "\"}");
 
 	for (size_t i = 0; i < strlen(good); i++)
 	{
@@ -292,16 +250,16 @@ test_rotation(void **state)
 	write_key_file("", &key1, 1);
 	keys = load_keys();
 	assert_int_equal(nc_auth_keys_count(keys), 1);
-	assert_null(judge(keys, make_token(key1, HEADER, claims), TENANT));
-	assert_string_equal(judge(keys, make_token(key2, HEADER, claims), TENANT),
+	assert_null(judge(keys, tokens_make(key1, HEADER, claims), TENANT));
+	assert_string_equal(judge(keys, tokens_make(key2, HEADER, claims), TENANT),
 						"its signature was made by no key that is known here");
 	nc_auth_keys_free(keys);
 
 	write_key_file("the next and the present key\n", both, 2);
 	keys = load_keys();
 	assert_int_equal(nc_auth_keys_count(keys), 2);
-	assert_null(judge(keys, make_token(key1, HEADER, claims), TENANT));
-	assert_null(judge(keys, make_token(key2, HEADER, claims), TENANT));
+	assert_null(judge(keys, tokens_make(key1, HEADER, claims), TENANT));
+	assert_null(judge(keys, tokens_make(key2, HEADER, claims), TENANT));
 	nc_auth_keys_free(keys);
 	write_key_file("", &key1, 1);
 }

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <cmocka.h>
 
 #include "nc/cache/lwlsn_map.h"
@@ -18,6 +19,7 @@ make(uint32_t entries)
 	NcLwMap    *map = aligned_alloc(NC_CACHE_LINE_BYTES,
 									(nc_lw_map_bytes(entries) + 63) / 64 * 64);
 
+	memset(map, 0, nc_lw_map_bytes(entries));
 	nc_lw_map_init(map, entries);
 	return map;
 }
@@ -85,7 +87,7 @@ test_relation_change_covers_its_pages_and_voids_exact(void **state)
 }
 
 static void
-test_hard_floor_covers_known_pages(void **state)
+test_floors_cover_known_pages_and_leave_exact(void **state)
 {
 	NcLwMap    *map = make(64);
 	NcPageKey	page = key(7, 3);
@@ -97,7 +99,62 @@ test_hard_floor_covers_known_pages(void **state)
 	nc_lw_raise(&map->hard_floor, 400);
 	query(map, 7, 3, &nms, &exact);
 	assert_int_equal(nms, 500);
+	assert_int_equal(exact, 100);
+	nc_lw_raise(&map->floor, 600);
+	query(map, 7, 3, &nms, &exact);
+	assert_int_equal(nms, 600);
+	assert_int_equal(exact, 100);
+	/* a relation that was forgotten may have been this one */
+	nc_lw_raise(&map->rel_floor, 100);
+	query(map, 7, 3, &nms, &exact);
 	assert_int_equal(exact, 0);
+	free(map);
+}
+
+static void
+test_forgotten_relation_voids_exact(void **state)
+{
+	NcLwMap    *map = make(8);	/* one bucket */
+	NcPageKey	page = key(7, 3);
+	NcPageKey	relation = key(7, NC_LW_RELATION);
+	NcLsn		nms,
+				exact;
+
+	nc_lw_map_set(map, &relation, 90, 0);
+	nc_lw_map_set(map, &page, 100, 95);
+	query(map, 7, 3, &nms, &exact);
+	assert_int_equal(exact, 95);
+	for (uint32_t block = 10; block < 17; block++)
+	{
+		NcPageKey	other = key(8, block);
+
+		nc_lw_map_set(map, &other, 1000 + block, 1000 + block);
+	}
+	/* the relation gave way first; it changed before the page was dropped */
+	query(map, 7, 3, &nms, &exact);
+	assert_int_equal(exact, 95);
+	assert_int_equal(atomic_load(&map->rel_floor), 90);
+	free(map);
+}
+
+static void
+test_database_voids_exact(void **state)
+{
+	NcLwMap    *map = make(64);
+	NcPageKey	page = key(7, 3);
+	NcPageKey	other = {{1663, 6, 7, 0}, 3};
+	NcLsn		nms,
+				exact;
+
+	nc_lw_map_set(map, &page, 100, 100);
+	nc_lw_map_set(map, &other, 100, 100);
+	for (uint32_t b = 0; b < map->nbuckets; b++)
+		nc_lw_map_forget_database(map, b, 5);
+	assert_true(nc_lw_map_get(map, &page, &nms, &exact));
+	assert_int_equal(nms, 100);
+	assert_int_equal(exact, 0);
+	assert_true(nc_lw_map_get(map, &other, &nms, &exact));
+	assert_int_equal(exact, 100);
 	free(map);
 }
 
@@ -141,6 +198,7 @@ test_small_map_is_late_but_never_too_old(void **state)
 		assert_true(nms >= truth[rel][block]);
 		assert_true(nms >= rel_truth[rel]);
 		assert_true(exact == 0 || exact == last_drop[rel][block]);
+		assert_true(exact == 0 || exact > rel_truth[rel]);
 		assert_true(nms <= now);
 	}
 	free(map);
@@ -152,7 +210,9 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_set_raises_and_replaces_exact),
 		cmocka_unit_test(test_relation_change_covers_its_pages_and_voids_exact),
-		cmocka_unit_test(test_hard_floor_covers_known_pages),
+		cmocka_unit_test(test_floors_cover_known_pages_and_leave_exact),
+		cmocka_unit_test(test_forgotten_relation_voids_exact),
+		cmocka_unit_test(test_database_voids_exact),
 		cmocka_unit_test(test_small_map_is_late_but_never_too_old),
 	};
 

@@ -68,7 +68,7 @@ test_layout(void **state)
 		for (uint32_t r = 0; r < 130; r++)
 			for (uint32_t s = 0; s < NC_RING_SLOTS; s++)
 				assert_true(nc_slot_load(&a.area.rings[r].slots[s]) ==
-							nc_slot_word(1, NC_SLOT_FREE));
+							nc_slot_word(0, NC_SLOT_FREE));
 		drop_area(&a);
 	}
 }
@@ -303,7 +303,7 @@ test_threads(void **state)
 	for (uint32_t i = 0; i < CLIENTS; i++)
 	{
 		assert_int_equal(nc_slot_word_generation(nc_slot_load(&a.area.rings[i].slots[i])),
-						 ROUNDS + 1);
+						 ROUNDS);
 		close(clients[i].latch);
 	}
 	drop_area(&a);

@@ -107,7 +107,7 @@ start_engine(void)
 		.dest_page = host_dest,
 		.log = host_log
 	};
-	NcEngineConfig config = {
+	NcNetSettings config = {
 		.protocol_version = 3,
 		.tenant_id = "11223344556677889900aabbccddeeff",
 		.timeline_id = "ffeeddccbbaa00998877665544332211",
@@ -118,7 +118,7 @@ start_engine(void)
 		.idle_timeout_ms = 60000
 	};
 	char		err[256] = "";
-	NcEngine   *engine = nc_engine_create(&config, NC_IO_EPOLL, &area, &counters, rows, &host,
+	NcEngine   *engine = nc_engine_create(&config, NC_LOOP_EPOLL, &area, &counters, rows, &host,
 										  NULL, 0, err, sizeof(err));
 
 	if (engine == NULL)

@@ -240,6 +240,7 @@ test_bad_certificates(void **state)
 	NcGuard		guard = {0};
 	NcTlsContext *before;
 	char		err[256];
+	char		fifo[300];
 
 	refuse("/nowhere/cert", files.key, "/nowhere/cert");
 	refuse(files.cert, "/nowhere/key", "/nowhere/key");
@@ -249,6 +250,15 @@ test_bad_certificates(void **state)
 	chmod(files.key, 0644);
 	refuse(files.cert, files.key, "can be read by others");
 	chmod(files.key, 0600);
+
+	/* opening one would wait for who writes to it; who waits is ended */
+	alarm(60);
+	snprintf(fifo, sizeof(fifo), "%s.fifo", files.cert);
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	refuse(fifo, files.key, "is not a file");
+	refuse(files.cert, fifo, "is not a file");
+	assert_int_equal(unlink(fifo), 0);
+	alarm(0);
 
 	/* a bad one does not replace a good one */
 	assert_true(nc_guard_take_certificate(&guard, files.cert, files.key, err, sizeof(err)));
@@ -260,6 +270,48 @@ test_bad_certificates(void **state)
 	nc_guard_clear(&guard);
 }
 
+/* Settings that were emptied while the server runs, in a process that has loaded and in a new one. */
+static void
+test_emptied(void **state)
+{
+	NcGuard		old = {0};
+	NcGuard		fresh = {0};
+	NcGuard		local = {0};
+	NcGuardSettings settings = {"x.", files.cert, files.key, "", true, true};
+	char		why[NC_GUARD_REASONS][NC_GUARD_REASON_BYTES];
+	NcJwt		jwt;
+
+	settings.others_connect = false;
+	assert_int_equal(nc_guard_take(&old, &settings, why), 0);
+	assert_non_null(old.tls);
+	assert_false(old.asks);
+	settings.others_connect = true;
+	settings.cert_file = settings.key_file = "";
+	assert_int_equal(nc_guard_take(&old, &settings, why), 2);
+	assert_non_null(old.tls);
+	assert_true(nc_guard_insists(&old, true));
+	assert_false(nc_guard_insists(&old, false));
+	assert_true(old.asks);
+	assert_non_null(strstr(why[0], "x.ssl_cert_file was emptied"));
+	assert_non_null(strstr(why[1], "x.auth_public_key_file was emptied"));
+
+	/* which has nothing to keep */
+	assert_int_equal(nc_guard_take(&fresh, &settings, why), 2);
+	assert_null(fresh.tls);
+	assert_true(nc_guard_insists(&fresh, true));
+	assert_true(fresh.asks);
+	assert_null(fresh.keys);
+	assert_non_null(nc_guard_judge(&fresh, (const uint8_t *) "t", 2, NC_SCOPE_PAGE_SERVER, "", 0, &jwt));
+
+	/* where there never was a certificate, nor anybody else who can connect */
+	settings.others_connect = settings.had_certificate = false;
+	assert_int_equal(nc_guard_take(&local, &settings, why), 0);
+	assert_false(local.asks);
+	assert_false(nc_guard_insists(&local, true));
+	nc_guard_clear(&old);
+	nc_guard_clear(&fresh);
+}
+
 int
 main(void)
 {
@@ -269,6 +321,7 @@ main(void)
 		cmocka_unit_test(test_key_update),
 		cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_bad_certificates),
+		cmocka_unit_test(test_emptied),
 	};
 	int			rc;
 

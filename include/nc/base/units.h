@@ -19,6 +19,9 @@ typedef uint64_t NcLsn;
 /* Every page on the wire and in memory; a server built with another block size is refused. */
 #define NC_PAGE_BYTES 8192
 
+/* Times are kept in microseconds, settings come in milliseconds. */
+#define NC_MS_US(ms) ((uint64_t) (ms) * 1000)
+
 #define NC_LSN_FMT "%X/%X"
 #define NC_LSN_ARGS(lsn) ((uint32_t) ((lsn) >> 32)), ((uint32_t) (lsn))
 

@@ -8,13 +8,14 @@
  * NC_LFC_WAYS places; place w of set s is block s * NC_LFC_WAYS + w of the file.
  * A smaller limit uses half, a quarter, ... of the sets, and for sizes between
  * not all ways.  Each set has one lock, held for a search and at most one copy of
- * a page, never for I/O.
+ * a page, never for I/O.  Whoever does not get it, because its holder does not get on,
+ * goes without: a lookup is a miss, a change makes the whole set void.
  *
  *	state      content of the page is    left by
  *	EMPTY      nowhere                   put, reserve
- *	RESERVED   coming (prewarm)          fill -> STAGED; forget, discard -> EMPTY
- *	STAGED     in a staging page         the writer -> VALID; put -> STAGED again; forget -> EMPTY
- *	VALID      in the file               put -> STAGED; forget, eviction -> EMPTY
+ *	RESERVED   coming (prewarm)          fill -> OUTBOX; forget, discard -> EMPTY
+ *	OUTBOX     in an outbox page         the writer -> VALID; put -> OUTBOX again; forget -> EMPTY
+ *	VALID      in the file               put -> OUTBOX; forget, eviction -> EMPTY
  *
  * Each change of a place advances its version.  Whoever looked a page up, or
  * promised to bring one, holds {place, version} and does its I/O without a lock;
@@ -42,14 +43,14 @@
 /* Places of a set. */
 #define NC_LFC_WAYS 64
 
-/* Staging pages at most. */
-#define NC_LFC_STAGE_MAX 256
+/* Outbox pages at most. */
+#define NC_LFC_OUTBOX_MAX 256
 
 typedef enum NcLfcState
 {
 	NC_LFC_EMPTY = 0,
 	NC_LFC_RESERVED,
-	NC_LFC_STAGED,
+	NC_LFC_OUTBOX,
 	NC_LFC_VALID
 } NcLfcState;
 
@@ -68,7 +69,7 @@ typedef enum NcLfcPut
 {
 	NC_LFC_PUT_NEW = 1,			/* entered */
 	NC_LFC_PUT_REPLACED,		/* took the place of an older version */
-	NC_LFC_PUT_DROPPED,			/* no staging page or place: not cached, an older version is gone */
+	NC_LFC_PUT_DROPPED,			/* no outbox page or place: not cached, an older version is gone */
 	NC_LFC_PUT_OFF				/* the cache is switched off: an older version is gone */
 } NcLfcPut;
 
@@ -82,14 +83,14 @@ typedef enum NcLfcFound
 /* What else a put has to tell. */
 typedef struct NcLfcNote
 {
-	bool		urgent;			/* half of the staging pages are in use */
+	bool		urgent;			/* half of the outbox pages are in use */
 	bool		evicted;		/* another page gave way */
 } NcLfcNote;
 
 /* What the writer has to write: page to block `ref.place`. */
 typedef struct NcLfcJob
 {
-	uint32_t	stage;
+	uint32_t	box;
 	NcLfcRef	ref;
 	const uint8_t *page;
 } NcLfcJob;
@@ -109,22 +110,25 @@ typedef struct NcLfcItem
 /* Checksum of a page and its name, so that a foreign page does not pass. Any process. */
 extern uint32_t nc_lfc_sum(const NcPageKey *key, const uint8_t *page);
 
-/* Sets for a file of this many blocks, at least one; staging pages for it. */
+/* Sets for a file of this many blocks, at least one; outbox pages for it. */
 extern uint32_t nc_lfc_sets(uint64_t blocks);
-extern uint32_t nc_lfc_stage_pages(uint64_t blocks);
+extern uint32_t nc_lfc_outbox_pages(uint64_t blocks);
 
-/* Bytes of shared memory: index and staging pages. The memory must be aligned to a cache line. */
-extern size_t nc_lfc_bytes(uint32_t nsets, uint32_t nstage);
+/* Bytes of shared memory: index and outbox pages. The memory must be aligned to a cache line. */
+extern size_t nc_lfc_bytes(uint32_t nsets, uint32_t noutbox);
 
 /* Makes an empty index, switched off, all ways in use. Before anybody else can see it. */
-extern void nc_lfc_init(NcLfc *c, uint32_t nsets, uint32_t nstage);
+extern void nc_lfc_init(NcLfc *c, uint32_t nsets, uint32_t noutbox);
 
 extern uint32_t nc_lfc_nsets(const NcLfc *c);
 
-/* Pages in the cache, staged ones included; staging pages in use; blocks allowed by the limit. */
+/* Pages in the cache, those in the outbox included; outbox pages in use; blocks allowed by the limit. */
 extern uint64_t nc_lfc_used(const NcLfc *c);
-extern uint32_t nc_lfc_staged(const NcLfc *c);
+extern uint32_t nc_lfc_outbox_used(const NcLfc *c);
 extern uint64_t nc_lfc_limit(const NcLfc *c);
+
+/* How often a lock was not got, which tells of a process that was stopped while it held it. */
+extern uint32_t nc_lfc_given_up(const NcLfc *c);
 
 /*
  * Length of the file in blocks under the present limit: of each NC_LFC_WAYS
@@ -132,7 +136,7 @@ extern uint64_t nc_lfc_limit(const NcLfc *c);
  */
 extern uint64_t nc_lfc_file_blocks(const NcLfc *c, uint32_t *nsets, uint32_t *ways);
 
-/* Are half of the staging pages in use? Is anything ready for the writer? */
+/* Are half of the outbox pages in use? Is anything ready for the writer? */
 extern bool nc_lfc_urgent(const NcLfc *c);
 extern bool nc_lfc_has_work(const NcLfc *c);
 
@@ -189,7 +193,7 @@ extern uint64_t nc_lfc_forget_database(NcLfc *c, uint32_t db);
 /* The writer's work: the next page to write; false when there is none. */
 extern bool nc_lfc_next(NcLfc *c, NcLfcJob *job);
 
-/* It was written, or could not be: publishes it or drops it, and frees the staging page. */
+/* It was written, or could not be: publishes it or drops it, and frees the outbox page. */
 extern void nc_lfc_done(NcLfc *c, const NcLfcJob *job, bool written);
 
 /*

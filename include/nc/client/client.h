@@ -9,6 +9,8 @@
 
 #include "access/xlogdefs.h"
 
+#include "nc/shared/transport.h"
+
 /* A read of contiguous blocks; all with the same LSNs. */
 typedef struct NcRead
 {
@@ -19,6 +21,7 @@ typedef struct NcRead
 	const XLogRecPtr *exact;	/* LSN each answer must reach, 0 unknown */
 	XLogRecPtr	request_lsn;
 	XLogRecPtr	not_modified_since;
+	bool		background;		/* nobody waits for it: leaves bounce pages to others */
 } NcRead;
 
 /*
@@ -29,5 +32,16 @@ typedef struct NcRead
  * Never leaves a request behind that could write to the pages.
  */
 extern void nc_client_read(const NcRead *read);
+
+/* ---- for who waits for a read that he does not make himself ---- */
+
+/* WAL up to the LSN that is asked for becomes durable, and is on its way. */
+extern void nc_client_make_available(XLogRecPtr nms);
+
+/* Logs now and then that it goes on. True: the deadline has passed. Raises no error. */
+extern bool nc_client_waited_long(NcAsk *ask, NcWaitFor what);
+
+/* The error of a deadline that has passed. */
+pg_noreturn extern void nc_client_fail_timeout(const NcAsk *ask);
 
 #endif							/* NC_CLIENT_CLIENT_H */

@@ -9,6 +9,7 @@
 
 #include "postgres.h"
 
+#include "common/relpath.h"
 #include "storage/fd.h"
 #include "storage/smgr.h"
 
@@ -25,7 +26,7 @@ typedef RelFileLocator NcPgRel;
 typedef RelFileLocatorBackend NcPgRelBackend;
 #define NC_PGREL_BACKEND_KEY(r, f) \
 	((NcRelKey) {(r).locator.spcOid, (r).locator.dbOid, (r).locator.relNumber, (uint32_t) (f)})
-#define NC_PGREL_BACKEND_IS_TEMP(r) ((r).backend != INVALID_PROC_NUMBER)
+#define NC_FILETAG_REL(tag) ((tag)->rlocator)
 #define NC_PGREL_MAKE(k) ((NcPgRel) {.spcOid = (k)->spc, .dbOid = (k)->db, .relNumber = (k)->rel})
 #define NC_BUFFER_TAG(tag, pgrel, fork, block) InitBufferTag(&(tag), &(pgrel), fork, block)
 #else
@@ -38,9 +39,23 @@ typedef RelFileNode NcPgRel;
 typedef RelFileNodeBackend NcPgRelBackend;
 #define NC_PGREL_BACKEND_KEY(r, f) \
 	((NcRelKey) {(r).node.spcNode, (r).node.dbNode, (r).node.relNode, (uint32_t) (f)})
-#define NC_PGREL_BACKEND_IS_TEMP(r) ((r).backend != InvalidBackendId)
+#define NC_FILETAG_REL(tag) ((tag)->rnode)
 #define NC_PGREL_MAKE(k) ((NcPgRel) {.spcNode = (k)->spc, .dbNode = (k)->db, .relNode = (k)->rel})
 #define NC_BUFFER_TAG(tag, pgrel, fork, block) INIT_BUFFERTAG(tag, pgrel, fork, block)
+#endif
+
+#if PG_VERSION_NUM >= 170000
+#define NC_NO_BACKEND INVALID_PROC_NUMBER
+#define NC_PROC_LXID(proc) ((proc)->vxid.lxid)
+#else
+#define NC_NO_BACKEND InvalidBackendId
+#define NC_PROC_LXID(proc) ((proc)->lxid)
+#endif
+#define NC_PGREL_BACKEND_IS_TEMP(r) ((r).backend != NC_NO_BACKEND)
+
+/* 18 has the prefix for functions that do not return, and no longer the attribute behind them. */
+#ifndef pg_noreturn
+#define pg_noreturn __attribute__((noreturn))
 #endif
 
 /* Private to md.c in every version we know; the same two fields since 1996. */
@@ -52,6 +67,20 @@ typedef struct NcMdfdVec
 
 /* The open segments of a fork, as md.c keeps them. */
 #define NC_MD_SEG(reln, fork, seg) (((NcMdfdVec *) (reln)->md_seg_fds[fork])[seg].vfd)
+
+/* Name of a fork's first segment below the data directory, into MAXPGPATH bytes. */
+static inline void
+nc_pg_fork_path(const NcRelKey *rel, ForkNumber fork, char *path)
+{
+#if PG_VERSION_NUM >= 180000
+	strlcpy(path, GetRelationPath(rel->db, rel->spc, rel->rel, NC_NO_BACKEND, fork).str, MAXPGPATH);
+#else
+	char	   *made = GetRelationPath(rel->db, rel->spc, rel->rel, NC_NO_BACKEND, fork);
+
+	strlcpy(path, made, MAXPGPATH);
+	pfree(made);
+#endif
+}
 
 static inline NcRelKey
 nc_reln_key(SMgrRelation reln, ForkNumber fork)

@@ -8,8 +8,13 @@
 
 #include "postgres.h"
 
+#include "miscadmin.h"
+#include "postmaster/startup.h"
 #include "replication/slot.h"
+#include "storage/latch.h"
 #include "utils/backend_status.h"
+#include "utils/guc_tables.h"
+#include "utils/memutils.h"
 
 /* A process's status entry, counted from 1; NULL when it is gone. */
 static inline LocalPgBackendStatus *
@@ -45,15 +50,126 @@ nc_pg_slot_invalidated(const ReplicationSlot *slot)
 #endif
 }
 
-/* Would the server invalidate slots that nobody uses for a while? */
-static inline bool
-nc_pg_idle_slots_time_out(void)
+/* The server's table of settings and how many there are. */
+static inline struct config_generic **
+nc_pg_settings(int *n)
 {
-#if PG_VERSION_NUM >= 180000
-	return idle_replication_slot_timeout_secs != 0;
+#if PG_VERSION_NUM >= 160000
+	return get_guc_variables(n);
 #else
-	return false;
+	*n = GetNumConfigOptions();
+	return get_guc_variables();
 #endif
 }
+
+/* What a check hook of a setting hands on as its extra; NULL when there is no memory. */
+static inline void *
+nc_pg_guc_malloc(size_t bytes)
+{
+#if PG_VERSION_NUM >= 160000
+	return guc_malloc(LOG, bytes);
+#else
+	return malloc(bytes);
+#endif
+}
+
+static inline void
+nc_pg_guc_free(void *extra)
+{
+#if PG_VERSION_NUM >= 160000
+	guc_free(extra);
+#else
+	free(extra);
+#endif
+}
+
+/* Does this process run no transactions: checkpointer, startup and their like? */
+static inline bool
+nc_pg_is_auxiliary(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyBackendType >= B_ARCHIVER;
+#else
+	return MyAuxProcType != NotAnAuxProcess;
+#endif
+}
+
+/* What the startup process must heed while it waits. */
+static inline void
+nc_pg_startup_interrupts(void)
+{
+#if PG_VERSION_NUM >= 180000
+	ProcessStartupProcInterrupts();
+#else
+	HandleStartupProcInterrupts();
+#endif
+}
+
+/*
+ * Could an interrupt be served inside an operation of the storage manager?  From 18 on
+ * the server's smgr.c holds interrupts off around each of them, because closing all
+ * files amid md's work would confuse md.  We wait outside md's functions: where that is
+ * the only thing that holds them off, they may be served, as on servers before.
+ */
+static inline bool
+nc_pg_storage_may_interrupt(void)
+{
+#if PG_VERSION_NUM >= 180000
+	return InterruptHoldoffCount == 1 && QueryCancelHoldoffCount == 0 && CritSectionCount == 0;
+#else
+	return INTERRUPTS_CAN_BE_PROCESSED();
+#endif
+}
+
+/* CHECK_FOR_INTERRUPTS for whoever waits there. */
+static inline void
+nc_pg_storage_interrupts(void)
+{
+#if PG_VERSION_NUM >= 180000
+	if (INTERRUPTS_PENDING_CONDITION() && nc_pg_storage_may_interrupt())
+	{
+		RESUME_INTERRUPTS();
+		CHECK_FOR_INTERRUPTS();
+		HOLD_INTERRUPTS();
+		return;
+	}
+#endif
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* A wait event set that lives as long as the process. */
+static inline WaitEventSet *
+nc_pg_wait_event_set(int nevents)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, nevents);
+#else
+	return CreateWaitEventSet(TopMemoryContext, nevents);
+#endif
+}
+
+/* A name of ours and the name as a built-in function, of each form of pg_read_binary_file(). */
+#if PG_VERSION_NUM >= 160000
+#define NC_PG_EACH_READ_BINARY_FILE(X) \
+	X(read_all, "pg_read_binary_file_all") \
+	X(read_all_missing, "pg_read_binary_file_all_missing") \
+	X(read_part, "pg_read_binary_file_off_len") \
+	X(read_part_missing, "pg_read_binary_file_off_len_missing")
+#else
+#define NC_PG_EACH_READ_BINARY_FILE(X) \
+	X(read_all, "pg_read_binary_file_all") \
+	X(read_part, "pg_read_binary_file_off_len") \
+	X(read_part_missing, "pg_read_binary_file")
+#endif
+
+/* What ExecutorRun_hook is called with. */
+#if PG_VERSION_NUM >= 180000
+#define NC_PG_EXECUTOR_RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count
+#define NC_PG_EXECUTOR_RUN_ARGUMENTS query, direction, count
+#else
+#define NC_PG_EXECUTOR_RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count, \
+	bool once
+#define NC_PG_EXECUTOR_RUN_ARGUMENTS query, direction, count, once
+#endif
 
 #endif							/* NC_COMPAT_SERVER_H */

@@ -10,41 +10,13 @@
 #ifndef NC_DIRECT_DIRECT_H
 #define NC_DIRECT_DIRECT_H
 
-#include "nc/compat/pg.h"
-#include "nc/ring/ring.h"
-
-/* The most blocks that one call may ask for. */
-#define NC_DIRECT_BLOCKS_MAX NC_SLOT_BLOCKS_MAX
-
-typedef struct NcDirectAsk
-{
-	NcRelKey	rel;
-	uint32		block;
-	int			nblocks;		/* 1..NC_DIRECT_BLOCKS_MAX, or 0: does the relation exist? */
-	char	  **pages;			/* [nblocks], any memory of this process */
-	NcLsn		request_lsn;
-	NcLsn		not_modified_since;
-
-	/*
-	 * Called whenever a wait ended without the answer, at least once a second:
-	 * interrupts and deadlines.  May raise an error; the call is then over.
-	 */
-	void		(*idle) (void *arg);
-	void	   *idle_arg;
-	int			slice_ms;		/* call it at least this often */
-
-	/* Out. */
-	bool		exists;
-	char		error[NC_RING_ERROR_BYTES]; /* the page server's, for RESULT_PS_ERROR */
-} NcDirectAsk;
+#include "nc/shared/transport.h"
 
 /*
- * Asks and waits.  A connection that is lost is made again and its requests are
- * sent again, for as long as `idle` lets us.  Every answer was compared with
- * its request.  OK: all pages are filled in.  PS_ERROR and NO_SERVER as in slots.
- * After an error out of `idle` nothing will write to the pages any more.
+ * A connection that is lost is made again and its requests are sent again.  One call
+ * at a time, see nc_direct_busy().
  */
-extern NcSlotResult nc_direct_ask(NcDirectAsk *ask);
+extern const NcTransport nc_direct_transport;
 
 /*
  * Is a call under way in this process?  Then code that its `idle` runs has to
@@ -54,8 +26,5 @@ extern bool nc_direct_busy(void);
 
 /* Closes this process's connections, if any. Cheap when there are none. */
 extern void nc_direct_close(void);
-
-/* What the call that is under way waits for: a static text for messages. */
-extern const char *nc_direct_state(void);
 
 #endif							/* NC_DIRECT_DIRECT_H */

@@ -10,9 +10,12 @@
 #ifndef NC_ENGINE_ENGINE_H
 #define NC_ENGINE_ENGINE_H
 
-#include "nc/net/conn_state.h"
+#include "nc/io/loop.h"
+#include "nc/net/settings.h"
+#include "nc/obs/conn_row.h"
 #include "nc/obs/counters.h"
 #include "nc/obs/latency.h"
+#include "nc/ring/aio.h"
 #include "nc/ring/ring.h"
 #include "nc/shard/shard_map.h"
 
@@ -40,51 +43,19 @@ typedef struct NcHost
 	 */
 	uint8_t    *(*dest_page) (void *ctx, uint32_t ring, uint32_t dest);
 
+	/*
+	 * The read of an AIO handle has ended and its pages are where dest_page said; the
+	 * slot is FREE.  Called once, by the one who may: from here on the handle can be
+	 * used again.  text: why it failed, or NULL.  Not called while no ring is of handles.
+	 */
+	void		(*aio_complete) (void *ctx, uint32_t handle, uint64_t handle_generation,
+								 NcSlotResult result, const char *text);
+
 	void		(*log) (void *ctx, NcLogLevel level, const char *message);
 
 	/* Where to note how long requests took, stage by stage; NULL = nowhere. */
 	NcLatency  *latency;
 } NcHost;
-
-typedef enum NcIoMethod
-{
-	NC_IO_AUTO = 0,				/* io_uring when the probe succeeds, else epoll */
-	NC_IO_URING,
-	NC_IO_EPOLL
-} NcIoMethod;
-
-/* Settings that may change while the engine runs, see nc_engine_configure. */
-typedef struct NcEngineConfig
-{
-	int			protocol_version;	/* 2 or 3 */
-	char		tenant_id[33];	/* 32 hex digits */
-	char		timeline_id[33];
-	uint32_t	connections_per_shard_max;	/* pool cap, >= 1 */
-	uint32_t	connections_max;	/* of all shards, 0 = as many as there are rows */
-	uint32_t	depth_max;		/* requests in flight per connection, >= 1 */
-	uint32_t	spin_us;		/* look for work this long before a sleep, 0 = sleep at once */
-	uint32_t	connect_timeout_ms;
-	uint32_t	silence_timeout_ms; /* oldest request of a connection unanswered for this long:
-									 * abandon the connection, move its requests */
-	uint32_t	idle_timeout_ms;	/* close an idle connection that is not the last of its shard */
-	bool		readahead_yields;	/* less is read ahead while somebody waits longer than usual */
-	char		token_file[1024];	/* token read at each connect; empty = none */
-} NcEngineConfig;
-
-/* One row of neon_comm.connections; the engine writes, anyone reads, torn reads are tolerated. */
-typedef struct NcConnRow
-{
-	_Atomic uint32_t state;		/* NcConnState */
-	uint32_t	shard;
-	uint32_t	in_flight;
-	uint64_t	since_us;		/* when it entered this state */
-	uint64_t	requests;		/* sent over its life */
-	uint32_t	failures;		/* of its shard since the present trouble began */
-	char		address[128];	/* host:port, never a password */
-	char		last_error[128];
-} NcConnRow;
-
-#define NC_CONN_ROWS 512
 
 typedef struct NcEngine NcEngine;
 
@@ -96,7 +67,7 @@ typedef struct NcEngine NcEngine;
  * extra_fds (may be empty): descriptors whose readability ends a wait of
  * nc_engine_tick (the postmaster's death pipe).  NULL and a reason on failure.
  */
-NC_MUST_USE extern NcEngine *nc_engine_create(const NcEngineConfig *config, NcIoMethod io,
+NC_MUST_USE extern NcEngine *nc_engine_create(const NcNetSettings *settings, NcLoopMethod io,
 											  NcRingArea *area, NcCounters *counters,
 											  NcConnRow *rows, const NcHost *host,
 											  const int *extra_fds, int nextra_fds,
@@ -109,7 +80,7 @@ extern const char *nc_engine_io_method(const NcEngine *engine);
 extern void nc_engine_set_shard_map(NcEngine *engine, const NcShardMap *map);
 
 /* Applies new settings; connections that they concern (version, ids) are replaced. */
-extern void nc_engine_configure(NcEngine *engine, const NcEngineConfig *config);
+extern void nc_engine_configure(NcEngine *engine, const NcNetSettings *settings);
 
 /*
  * One turn: take slots, send, wait for events at most wait_max_ms (0 = do not

@@ -17,6 +17,7 @@
 
 #define NC_FEED_ADDRESS_BYTES 64
 #define NC_FEED_STATE_BYTES 16
+#define NC_FEED_REASON_BYTES 600
 
 /* A registered page server, as the view neon_comm.page_servers shows it. */
 typedef struct NcFeedPeer
@@ -27,9 +28,11 @@ typedef struct NcFeedPeer
 	/*
 	 * "absent": not connected.  "waiting": has more WAL than recovery has
 	 * replayed so far, gets none until recovery has passed it or ended.  "catchup": behind.  "streaming": has been sent
-	 * everything.  "closing": its connection is being ended.
+	 * everything.  "closing": its connection is being ended.  "parted": its history is not ours, for
+	 * good.  "refused": it came and was not let in, which may pass.
 	 */
 	char		state[NC_FEED_STATE_BYTES];
+	char		reason[NC_FEED_REASON_BYTES];	/* parted, refused: why; otherwise "" */
 
 	/* Invalid when not known. While absent, the last ones reported. */
 	XLogRecPtr	sent;
@@ -42,7 +45,10 @@ typedef struct NcFeedPeer
 	TimestampTz connected_since;	/* 0 when absent */
 } NcFeedPeer;
 
-/* From _PG_init: settings, their checks, the doorbell and the worker. */
+/* Does this server have a WAL feed, by its settings? */
+extern bool nc_feed_enabled(void);
+
+/* From _PG_init: settings, their checks and the doorbell. */
 extern void nc_feed_init(void);
 
 /* From the shared memory hooks; the startup function runs with AddinShmemInitLock held. */
@@ -56,6 +62,9 @@ extern void nc_feed_shmem_startup(void);
  * never fails, may be called in a critical section.
  */
 extern void nc_feed_ring(XLogRecPtr lsn);
+
+/* Do page servers get their WAL from here?  Then they are standbys of this cluster. */
+extern bool nc_feed_is_configured(void);
 
 /* Copies up to max rows, one for each registered page server; returns how many. */
 extern int	nc_feed_peers(NcFeedPeer *rows, int max);

@@ -14,6 +14,8 @@
 
 #include "postgres.h"
 
+#include "storage/block.h"
+
 #include "nc/cache/lfc_index.h"
 #include "nc/obs/counters.h"
 
@@ -112,7 +114,7 @@ extern void nc_filecache_written(const NcRelKey *rel, BlockNumber block, const c
 extern void nc_filecache_forget(const NcRelKey *rel, BlockNumber from, BlockNumber end);
 extern void nc_filecache_forget_database(Oid db);
 
-/* Wakes the writer if it sleeps; after something was staged. */
+/* Wakes the writer if it sleeps; after something came into the outbox. */
 extern void nc_filecache_wake(bool urgent);
 
 /* The file's name, and that of the list of its pages. */
@@ -121,10 +123,7 @@ extern const char *nc_filecache_list_path(void);
 
 /* ---- the writer ---- */
 
-extern void nc_filecache_writer_register(void);
-extern PGDLLEXPORT void nc_filecache_writer_main(Datum arg);
-
-/* Writes what is staged if nobody else is there to do it: the checkpointer and postmaster at a stop. */
+/* Empties the outbox if nobody else is there to do it: the checkpointer and postmaster at a stop. */
 extern void nc_filecache_drain(void);
 
 /* Bytes of the file's places in use, by the limit. */

@@ -23,7 +23,8 @@
 
 typedef enum NcLoopMethod
 {
-	NC_LOOP_URING = 0,
+	NC_LOOP_AUTO = 0,			/* io_uring where it works, else epoll */
+	NC_LOOP_URING,
 	NC_LOOP_EPOLL
 } NcLoopMethod;
 
@@ -66,7 +67,10 @@ typedef struct NcLoop NcLoop;
 /* Operations that one loop can have started at a time; io_uring's queues are sized by it. */
 #define NC_LOOP_OPS_MAX 2048
 
-/* Makes a loop after probing that the method works here. NULL and a reason on failure. */
+/*
+ * Makes a loop after probing that the method works here.  NULL and a reason on
+ * failure.  AUTO that comes to epoll says why in err, too; else err is then empty.
+ */
 NC_MUST_USE extern NcLoop *nc_loop_create(NcLoopMethod method, char *err, size_t err_bytes);
 
 /*

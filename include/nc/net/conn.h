@@ -3,7 +3,7 @@
  *	  NcConn: one connection to a page server, and the table that all of them
  *	  live in.
  *
- * Runs in the communicator.  conn.c changes states (table in conn_state.h) and
+ * Runs in the communicator.  conn.c changes states (table in conn_row.h) and
  * starts and ends connections, stream.c moves bytes, pool.c decides which
  * connections there are and what is sent on them.
  *
@@ -16,10 +16,11 @@
 #define NC_NET_CONN_H
 
 #include "nc/io/loop.h"
-#include "nc/net/conn_state.h"
 #include "nc/net/flight.h"
 #include "nc/net/handshake.h"
+#include "nc/obs/conn_row.h"
 #include "nc/obs/counters.h"
+#include "nc/wire/session.h"
 
 /* Connections of one engine; also the number of its rows in shared memory. */
 #define NC_CONNS_MAX 512
@@ -48,6 +49,11 @@
 typedef struct NcNet NcNet;
 typedef struct NcPool NcPool;
 
+/*
+ * Memory of the communicator, one thread: nothing of it is shared but with the kernel,
+ * which may hold recv_buffer while in_op is started and send_buffer while out_op is.  What
+ * others see of a connection is its row (nc/obs/conn_row.h), a copy.
+ */
 typedef struct NcConn
 {
 	NcConnState state;
@@ -60,10 +66,11 @@ typedef struct NcConn
 	uint64_t	progress_us;	/* READY: when the last answer arrived; bytes alone are none */
 	uint64_t	requests;		/* sent over the life of this row's present connection */
 	bool		answered;		/* READY: an answer was verified */
+	bool		stalled;		/* READY: late, and not because of WAL; nothing is put on it */
 	bool		proved;			/* READY: a good answer came, or it stood for a while */
 	bool		row_changed;	/* texts of its row are to be shown anew */
 
-	/* Fixed when the connection is started. */
+	/* Fixed when the connection is started: what is on its way must not change its meaning. */
 	int			version;
 	uint32_t	depth;
 	bool		bulk;			/* for requests that nobody waits for, see pool.c */
@@ -89,7 +96,10 @@ typedef struct NcConn
 	uint32_t	failures;		/* of the shard since its trouble began */
 } NcConn;
 
-/* May a connection go from one state to the other?  The table of conn_state.h. */
+/* The words of an ErrorResponse that ends a stream: its message and SQLSTATE. Not one line yet. */
+extern void nc_conn_goodbye(const NcFrame *frame, char *reason, size_t bytes);
+
+/* May a connection go from one state to the other?  The table of conn_row.h. */
 extern bool nc_conn_move_allowed(NcConnState from, NcConnState to);
 
 static inline bool

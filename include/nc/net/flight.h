@@ -15,14 +15,15 @@
 typedef struct NcFlight
 {
 	struct NcFlight *next;
-	NcPsRequest msg;			/* reqid is set anew at each sending */
+	NcPsRequest msg;			/* reqid is set anew at each sending, and never used twice */
 	uint64_t	group;			/* requests of one range: kept together on a connection */
 	uint64_t	first_us;		/* when it was first queued */
 	uint64_t	sent_us;		/* when it was last sent */
 	uint32_t	refusals;		/* error answers after which it is asked again */
 	bool		background;		/* nobody waits: served last, dropped with its connection */
-	bool		promoted;		/* background, and then somebody came to wait */
+	bool		promoted;		/* was background until somebody came to wait: foreground now */
 	bool		was_sent;		/* a later sending is a repetition */
+	bool		hedged;			/* sent over two connections: what it takes says nothing */
 } NcFlight;
 
 typedef struct NcFlightList

@@ -4,13 +4,14 @@
  *
  * handshake.c is the only file that knows libpq.  No call blocks: the caller
  * polls the socket as told and calls again.  After NC_HANDSHAKE_DONE the caller
- * either leaves the stream to libpq, or takes the socket over, or OpenSSL's
- * object on it; libpq then only closes both in the end.
+ * takes the socket over, or OpenSSL's object on it; libpq then only closes both in
+ * the end.
  */
 #ifndef NC_NET_HANDSHAKE_H
 #define NC_NET_HANDSHAKE_H
 
 #include "nc/auth/tls.h"
+#include "nc/net/settings.h"
 
 typedef struct NcHandshake NcHandshake;
 
@@ -19,6 +20,8 @@ typedef struct NcHandshakeParams
 	const char *conninfo;
 	const char *hostaddr;		/* resolved address of its host, or NULL */
 	const char *token_file;		/* "" = none */
+	const char *options;		/* "" = none; told behind the options of the string */
+	bool		token_in_clear; /* it may leave this machine without a verified server */
 	int			protocol_version;	/* 2 or 3 */
 	const char *tenant_id;
 	const char *timeline_id;
@@ -64,21 +67,10 @@ extern const char *nc_handshake_error(const NcHandshake *h);
 /* Closes the socket, too. */
 extern void nc_handshake_free(NcHandshake *h);
 
-/* ---- streams left to libpq: results are > 0, 0 = would block, < 0 = dead, see error ---- */
-
-/* Queues the body of one CopyData. */
-extern int	nc_handshake_put(NcHandshake *h, const void *body, size_t bytes);
-
-/* Sends what is queued: 1 = all sent. */
-extern int	nc_handshake_flush(NcHandshake *h);
-
-/* Reads from the socket what is there; call again while nc_handshake_pending(). */
-extern int	nc_handshake_consume(NcHandshake *h);
-
-/* Does TLS hold bytes back that polling the socket does not show? */
-extern bool nc_handshake_pending(const NcHandshake *h);
-
-/* Takes the next CopyData body; *body is freed with nc_handshake_release(). */
+/*
+ * What libpq has read behind CopyBoth: the body of one CopyData, freed with
+ * nc_handshake_release().  Its length, 0 = nothing, < 0 = the stream is over, see error.
+ */
 extern int	nc_handshake_get(NcHandshake *h, char **body);
 extern void nc_handshake_release(char *body);
 
@@ -88,11 +80,27 @@ typedef struct NcConninfoParts
 {
 	char		host[256];		/* what has to be resolved, or "" if nothing has */
 	char		address[128];	/* host:port for people */
+	char		options[512];	/* of the start-up packet, "" = none */
 	bool		has_dbname;
+	bool		sends_password; /* it has one, or a file of passwords */
+	bool		has_password;	/* as above, or a key's password */
+	bool		is_local;		/* leads to this machine only, "localhost" by its name */
+	bool		verifies;		/* sslmode=verify-full */
 } NcConninfoParts;
 
-/* Picks a conninfo string apart; false and a reason when libpq does not accept it. */
+/*
+ * Picks a conninfo string apart; false and a reason when libpq does not accept it (then all
+ * parts are empty), or when its options are too long (then all but those are there).
+ */
 NC_MUST_USE extern bool nc_conninfo_parts(const char *conninfo, NcConninfoParts *parts,
+										  char *err, size_t err_bytes);
+
+/*
+ * Would libpq try to connect by this string?  libpq itself judges all of it: keywords, ports,
+ * modes.  False and a reason, which repeats nothing of the string, if not.  Any process; resolves
+ * no name and reaches no host.
+ */
+NC_MUST_USE extern bool nc_conninfo_check(const char *conninfo, NcConninfoParts *parts,
 										  char *err, size_t err_bytes);
 
 /* Makes one line of a text from outside: control characters become blanks, ends trimmed. */

@@ -15,6 +15,7 @@
 #define NC_NET_NET_H
 
 #include "nc/net/conn.h"
+#include "nc/net/settings.h"
 
 #define NC_NET_POOLS_MAX 128
 
@@ -57,6 +58,16 @@ typedef struct NcNetHost
 	bool		(*keep) (void *ctx, const NcFlight *flight);
 	void		(*unwanted) (void *ctx, NcFlight *flight);
 
+	/* Has somebody come to wait for this background flight? */
+	bool		(*promoted) (void *ctx, const NcFlight *flight);
+
+	/*
+	 * A second flight that asks the same, to be sent over another connection; the
+	 * first answer counts.  NULL: it is not wanted, is being asked twice already, or
+	 * there is no memory.
+	 */
+	NcFlight   *(*twin) (void *ctx, NcFlight *flight);
+
 	/* A background flight was lost with its connection; it is the engine's again. */
 	void		(*dropped) (void *ctx, NcFlight *flight, const char *reason);
 
@@ -71,21 +82,6 @@ typedef struct NcNetHost
 
 	void		(*log) (void *ctx, NcNetLevel level, const char *message);
 } NcNetHost;
-
-typedef struct NcNetSettings
-{
-	int			version;		/* 2 or 3 */
-	char		tenant_id[33];
-	char		timeline_id[33];
-	uint32_t	conns_max;		/* per shard, 1..NC_POOL_CONNS_MAX */
-	uint32_t	conns_total;	/* of all shards: descriptors that there are; 1..NC_CONNS_MAX */
-	uint32_t	depth;			/* per connection, 1..NC_CONN_DEPTH_MAX */
-	uint64_t	connect_timeout_us;
-	uint64_t	silence_timeout_us;
-	uint64_t	idle_timeout_us;
-	bool		yields;			/* background requests make room for who waits, see yield.h */
-	char		token_file[1024];
-} NcNetSettings;
 
 /*
  * wake_fd: an eventfd that ends a wait of the loop, for name resolution.  epoch:
@@ -107,12 +103,15 @@ extern void nc_net_set_addresses(NcNet *net, uint32_t count,
 								 const char (*conninfo)[256], NcFlightList *displaced,
 								 uint64_t now_us);
 
+/* Flights of a shard that are queued or in flight. */
+extern uint32_t nc_net_load(const NcNet *net, uint32_t shard);
+
 /* Queues a flight for a shard. */
 extern void nc_net_submit(NcNet *net, uint32_t shard, NcFlight *flight);
 
 /*
- * Somebody waits for the background flights of this group: those that are queued
- * go before those that nobody waits for.  Returns how many did.
+ * NcNetHost.promoted has become true for the flights of this group: those that are
+ * queued go before those that nobody waits for.  Returns how many did.
  */
 extern uint32_t nc_net_promote(NcNet *net, uint64_t group);
 

@@ -5,7 +5,8 @@
  * The area is carved from memory that the host gives (shared memory in the
  * server, malloc in tests).  Ring i belongs to the process with index i
  * (PGPROC number in the server); slots 0..31 are reserved for demand reads,
- * 32..63 for everything else.
+ * 32..63 for everything else.  Rings from aio_first on belong to no process but
+ * hold the slots of AIO handles (nc/ring/aio.h).
  *
  * Doorbell.  A client that has submitted sets its bit in the pending bitmap
  * (state, not an event: it cannot be lost or overflow), then, after a full
@@ -28,7 +29,11 @@
 #define NC_RING_DESTS 64
 #define NC_RING_ERROR_BYTES 384
 
-/* A destination: high bit set = bounce page index, clear = shared buffer index (from 0). */
+/*
+ * A destination: high bit set = bounce page index, clear = shared buffer index (from 0).
+ * Numbers, never addresses: they are another process's words, and the host checks them
+ * against its own bounds before it makes an address of them.
+ */
 #define NC_DEST_BOUNCE 0x80000000u
 #define NC_DEST_STAGING 0x40000000u	/* with this bit: index of a staging page */
 #define NC_DEST_NONE 0xffffffffu	/* prefetch: no buffer waits */
@@ -41,18 +46,25 @@ typedef struct NcRing
 	/*
 	 * Set by the client before it sleeps, cleared after; read by the communicator
 	 * after DONE.  0 awake, NC_RING_ASLEEP, or NC_RING_ASLEEP_FOR(slot) when only
-	 * the end of that slot is worth a wake.
+	 * the end of that slot is worth a wake.  Only the client writes it, so there is
+	 * nothing of the communicator's here that could be lost when it ends.
 	 */
 	_Atomic uint32_t client_asleep;
 
-	/* Bit i: somebody waits for the read ahead in slot i. The client ORs, the communicator takes. */
+	/*
+	 * Bit i: somebody waits for the read ahead in slot i.  State, not an event: it
+	 * holds for the rest of the slot's life, whoever is the communicator.  The client
+	 * sets it, rings, and clears it in FILLING of the next life; the communicator looks.
+	 */
 	_Atomic uint64_t promoted;
 
-	/* Slot index + 1 that the text below belongs to; the communicator writes it in COPYING. */
-	uint32_t	error_slot;
-	char		error[NC_RING_ERROR_BYTES];
+	/* Why slot i failed, empty when it did not say; written in COPYING, read in DONE. */
+	char		errors[NC_RING_DEMAND_SLOTS][NC_RING_ERROR_BYTES];
 
-	/* Written by the client in FILLING; read by the communicator before TAKEN. */
+	/*
+	 * Written by the client in FILLING of the slot that names them; read by the
+	 * communicator before TAKEN.  No two slots on their way may name the same entry.
+	 */
 	uint32_t	dests[NC_RING_DESTS];
 
 	_Alignas(NC_CACHE_LINE_BYTES) NcSlot slots[NC_RING_SLOTS];
@@ -61,13 +73,16 @@ typedef struct NcRing
 /* Shared words that all rings use. */
 typedef struct NcDoorbell
 {
-	/* 1 while the communicator is about to sleep or sleeps; it alone writes it. */
+	/*
+	 * 1 while the communicator is about to sleep or sleeps; it alone writes it.  A line
+	 * of its own: every submit of every process reads it.
+	 */
 	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint32_t asleep;
 
 	/* Advanced by each communicator that attaches: lets views and tests see a restart. */
 	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t epoch;
 
-	/* CLOCK_MONOTONIC microseconds of the communicator's last tick. */
+	/* CLOCK_MONOTONIC microseconds of the communicator's last tick; for views, unordered. */
 	_Atomic uint64_t heartbeat_us;
 
 	/* Bit i of word i / 64: ring i has something to take. Clients OR, the communicator takes whole words. */
@@ -78,6 +93,7 @@ typedef struct NcDoorbell
 typedef struct NcRingArea
 {
 	uint32_t	nrings;
+	uint32_t	aio_first;		/* the first ring of AIO handles; nrings when there are none */
 	NcDoorbell *doorbell;
 	NcRing	   *rings;			/* [nrings] */
 	int			eventfd;		/* made once by the postmaster, inherited; -1 in a process that only reads */
@@ -86,27 +102,44 @@ typedef struct NcRingArea
 /* Bytes of the area for nrings rings. */
 extern size_t nc_ring_area_bytes(uint32_t nrings);
 
-/* Makes pointers into an area; `init` also clears it (all slots FREE, generation 1). */
+/*
+ * Makes pointers into an area; `init` also clears it.  All zero is what an area is when
+ * nothing has happened yet (all slots FREE, generation 0), and what fresh shared memory is.
+ * The caller lowers aio_first afterwards when some of the rings are of AIO handles.
+ */
 extern void nc_ring_area_attach(NcRingArea *area, void *memory, uint32_t nrings, int eventfd,
 								bool init);
 
 /* Client: after SUBMITTED. Rings the doorbell; returns true when a wake-up was sent. */
 extern bool nc_ring_notify(NcRingArea *area, uint32_t ring);
 
+/*
+ * Its two halves, for who submits in several rings: the bit of each ring after its
+ * slots are SUBMITTED, then one look at the sleeper for all of them.
+ */
+extern void nc_ring_announce(NcRingArea *area, uint32_t ring);
+extern bool nc_ring_bell(NcRingArea *area);
+
 /* Wakes the communicator's loop for another reason (config change, signal). Async-signal-safe. */
 extern void nc_ring_kick(NcRingArea *area);
 
 /*
  * Communicator: declares itself asleep; returns false, still awake, when a bit is pending.
- * nc_doorbell_awake() ends it and drains the eventfd is left to the loop.
+ * nc_doorbell_awake() ends it; draining the eventfd is left to the loop.
  */
 NC_MUST_USE extern bool nc_doorbell_sleep(NcRingArea *area);
 extern void nc_doorbell_awake(NcRingArea *area);
 
-/* Communicator: is a bit pending?  Reads one word for each 64 rings. */
+/*
+ * Communicator: is a bit pending?  Reads one word for each 64 rings.  A hint, for one that
+ * is awake and looks again: only nc_doorbell_sleep() may decide on a sleep.
+ */
 extern bool nc_doorbell_pending(const NcRingArea *area);
 
-/* Communicator: takes the pending word with this index (exchange with 0). */
+/*
+ * Communicator: takes the pending word with this index (exchange with 0).  Before it looks
+ * at the slots, never after: a bit that is set meanwhile must survive.
+ */
 extern uint64_t nc_doorbell_take(NcRingArea *area, uint32_t word_index);
 
 /* Number of 64-bit words of the pending bitmap. */
@@ -116,7 +149,10 @@ nc_doorbell_words(const NcRingArea *area)
 	return (area->nrings + 63) / 64;
 }
 
-/* Communicator: after DONE. True when the client sleeps and what it waits for has ended. */
+/*
+ * Communicator: after DONE. True when the client sleeps and what it waits for has ended.
+ * One call answers for every DONE before it, so wakes can wait for the end of a turn.
+ */
 extern bool nc_ring_client_needs_wake(NcRing *ring);
 
 #endif							/* NC_RING_RING_H */

@@ -22,16 +22,16 @@
  *
  * Take: the communicator copies the request first and only then moves
  * SUBMITTED -> TAKEN on the generation it read before; success proves that the
- * copy is of this life.  Deliver: pages wait in the communicator's own staging
+ * copy is of this life.  Deliver: answers arrive in the communicator's own
  * memory; TAKEN -> COPYING; memcpy; DONE.  Cancel: the client moves
  * SUBMITTED|TAKEN -> FREE+1; if it wins nobody will write to its buffers any
  * more, if it loses the state is COPYING or DONE and it waits one memcpy.
- * A range that is read ahead has a window of its own for each page, as it
+ * A range has a window of its own for each page, as it
  * arrives: TAKEN -> COPYING -> TAKEN, the last one ends in DONE.
  *
- * SUBMITTED and TAKEN order memory by acquire/release on the word.  A
- * self-completing slot (NC_SLOT_CLASS_AIO, for PostgreSQL 18) will use the
- * same states, with the communicator doing DONE -> FREE+1 itself.
+ * SUBMITTED and TAKEN order memory by acquire/release on the word.  The slot of
+ * an AIO handle (nc/ring/aio.h) has the same states: the communicator makes
+ * DONE -> FREE+1 itself, and whoever waits may cancel.
  *
  * The model in test/model/ explores this table exhaustively.
  */
@@ -71,7 +71,7 @@ typedef enum NcSlotClass
 	NC_SLOT_CLASS_DEMAND = 0,	/* a process sleeps on it; re-sent after a lost connection */
 	NC_SLOT_CLASS_PREFETCH,		/* nobody waits; ends with an error when its connection does */
 	NC_SLOT_CLASS_BULK,
-	NC_SLOT_CLASS_AIO			/* reserved: completed by the communicator itself */
+	NC_SLOT_CLASS_AIO			/* of an AIO handle: completed by the communicator itself */
 } NcSlotClass;
 
 /* How it ended, valid in DONE. */
@@ -89,10 +89,18 @@ typedef enum NcSlotResult
 
 typedef struct NcSlot
 {
-	/* generation << 8 | state; see the table above for who may change it */
+	/*
+	 * generation << 8 | state; see the table above for who may change it.  56 bits of
+	 * generation: a million lives a second use them up in two thousand years, so an
+	 * old copy never meets its own word again.
+	 */
 	_Atomic uint64_t word;
 
-	/* The request: written by the client in FILLING, read by the communicator before TAKEN. */
+	/*
+	 * The request: written by the client in FILLING, read by the communicator before TAKEN.
+	 * Plain fields: the word orders them.  A copy that races with the next life may be
+	 * torn, and then the move to TAKEN fails and nobody acts on it.
+	 */
 	uint32_t	spc;
 	uint32_t	db;
 	uint32_t	rel;
@@ -111,8 +119,17 @@ typedef struct NcSlot
 	NcLsn		not_modified_since;
 	uint64_t	submit_us;		/* CLOCK_MONOTONIC, for views */
 
-	/* EXISTS, NBLOCKS, DBSIZE: the answer, by the communicator in COPYING. */
-	uint64_t	value;
+	union
+	{
+		/*
+		 * By the communicator in COPYING, 0 from FILLING on.  EXISTS, NBLOCKS, DBSIZE: the
+		 * answer.  GETPAGE: when it was done, so that the client knows how long its wake took.
+		 */
+		uint64_t	value;
+
+		/* AIO: which life of the handle this is, by its owner in FILLING. */
+		uint64_t	handle_generation;
+	};
 } NcSlot;
 
 NC_STATIC_ASSERT(sizeof(NcSlot) == NC_CACHE_LINE_BYTES, "a slot is one cache line");
@@ -135,7 +152,10 @@ nc_slot_word(uint64_t generation, NcSlotState state)
 	return generation << 8 | (uint64_t) state;
 }
 
-/* The word now, ordered before later reads of the slot's fields. */
+/*
+ * The word now, ordered before later reads of the slot's fields.  Pairs with the release
+ * half of nc_slot_move(): who sees SUBMITTED sees the request, who sees DONE the pages.
+ */
 static inline uint64_t
 nc_slot_load(const NcSlot *slot)
 {

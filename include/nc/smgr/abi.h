@@ -11,6 +11,8 @@
 
 #include "nc/compat/pg.h"
 
+#include "access/xlogdefs.h"
+
 /* ---- our operations, called through the server's table; contracts as in smgr.c ---- */
 extern void nc_smgr_create(SMgrRelation reln, ForkNumber fork, bool is_redo);
 extern void nc_smgr_unlink(NcPgRelBackend rel, ForkNumber fork, bool is_redo);
@@ -31,6 +33,16 @@ extern void nc_smgr_writeback(SMgrRelation reln, ForkNumber fork, BlockNumber fi
 extern void nc_smgr_truncate(SMgrRelation reln, ForkNumber fork, BlockNumber from,
 							 BlockNumber nblocks);
 
+/*
+ * Are these blocks of a permanent main fork page servers' alone, and what is to be asked:
+ * an LSN for all and the one that each answer must reach.  May wait for the throttle.
+ */
+extern bool nc_smgr_plan_remote(SMgrRelation reln, BlockNumber first, int nblocks, XLogRecPtr *nms,
+								XLogRecPtr *exact);
+
+/* Does md serve this fork, without us? */
+extern bool nc_smgr_is_plain(SMgrRelation reln, ForkNumber fork);
+
 /* ---- md under neutral names, by abi_NN.c ---- */
 extern void nc_md_read(SMgrRelation reln, ForkNumber fork, BlockNumber block, char *page);
 extern void nc_md_write(SMgrRelation reln, ForkNumber fork, BlockNumber block, const char *page,
@@ -46,12 +58,31 @@ extern bool nc_md_prefetch(SMgrRelation reln, ForkNumber fork, BlockNumber first
 
 /* ---- the table, by abi_NN.c ---- */
 
+/* Reads that the communicator completes (docs/async.md); rings of handles are in nc_rings. */
+typedef struct NcSmgrAio
+{
+	Size		(*shmem_bytes) (void);
+	void		(*shmem_startup) (void);
+
+	/* In the communicator: where block `index` of a handle's read goes, or NULL; in COPYING. */
+	uint8_t    *(*dest_page) (uint32 handle, uint32 index);
+
+	/* In the communicator: completes a handle whose slot has become FREE. Never fails or waits. */
+	void		(*complete) (uint32 handle, uint64 generation, bool answered);
+} NcSmgrAio;
+
 /* Pointers of md's row of the table, in order, and of ours; n entries. */
 typedef struct NcSmgrAbi
 {
 	int			n;
 	void	  **theirs;
 	void	  **ours;
+
+	/* What the server has besides the table, changed in the postmaster after it; or NULL. */
+	void		(*change_more) (void);
+
+	/* Asynchronous reads, or NULL where there are no AIO handles. */
+	const NcSmgrAio *aio;
 
 	/* Server versions (server_version_num) this file was tested with. */
 	const int  *tested;
@@ -72,5 +103,8 @@ extern uint64 nc_smgr_close_calls;
  * the server is not known or its table is not found exactly once.
  */
 extern void nc_smgr_install(void);
+
+/* Writes into a constant table of the server. In the postmaster, while libraries are preloaded; FATAL if it may not. */
+extern void nc_relro_write(void *at, const void *what, size_t bytes);
 
 #endif							/* NC_SMGR_ABI_H */

@@ -19,16 +19,20 @@ extern NcKeep nc_keep_page(const char *page, BlockNumber block, XLogRecPtr born,
 /*
  * Is a page that must be kept for this reason one that the calling process's own
  * transaction has made or changed?  What has no xids in it counts as own for
- * whoever has one.
+ * whoever has one, and what was never logged for who extends that relation.
  */
-extern bool nc_keep_is_own(const char *page, NcKeep why);
+extern bool nc_keep_is_own(const NcRelKey *rel, const char *page, NcKeep why);
+
+/* This process extends a relation, of which it then may be the builder. */
+extern void nc_keep_note_extended(const NcRelKey *rel);
 
 /* All transactions before this have ended; conservative. Not in recovery. */
 extern FullTransactionId nc_keep_horizon(void);
 
 /*
- * May a process other than this one still hold a snapshot from when `until` was
- * the next xid?  CREATE INDEX CONCURRENTLY builds under one, without an xid.
+ * May a process still hold a snapshot from when `until` was the next xid?  CREATE INDEX
+ * CONCURRENTLY builds under one, without an xid.  This process's own counts if its
+ * transaction may be building something: whoever finds the index full sweeps.
  */
 extern bool nc_keep_snapshot_open(FullTransactionId until);
 
@@ -43,6 +47,9 @@ extern bool nc_page_is_sequence(const char *page, BlockNumber block);
  * or move here and not on the page server (wal_log_hints set on one of them).
  */
 extern bool nc_page_lsn_may_lag(const char *page);
+
+/* The LSN is none that WAL gives: the page was changed without WAL, or it is empty. */
+extern bool nc_page_was_not_logged(const char *page);
 
 /* All bytes are zero. */
 extern bool nc_page_is_zero(const char *page);

@@ -3,7 +3,7 @@
  *	  The index of local blocks and the persistence of relations, in shared memory.
  *
  * A local block is a page of a permanent main fork whose content is kept in
- * the skeleton file because WAL cannot rebuild it as it is now (design 3.2).
+ * the skeleton file because WAL cannot rebuild it as it is now (docs/local_pages.md).
  * The index is the truth: bytes in the file that the index does not name are
  * leftovers without meaning.
  *
@@ -11,7 +11,7 @@
  * Whoever reads a local block holds the chunk's lock shared, whoever writes or
  * punches one holds it exclusive, so that nobody sees halves.
  *
- * Lock order: chunk lock, then relation lock. No other lock is taken under
+ * Lock order: file lock, chunk lock, relation lock. No other lock is taken under
  * either, except those that md and the WAL pointers need (leaf locks).
  */
 #ifndef NC_SMGR_LOCAL_H
@@ -58,6 +58,12 @@ typedef struct NcLocalChunk
 	 */
 	uint64		unverified;
 
+	/*
+	 * Not local: the file has a mark that the block was never logged (empty.c).
+	 * May be lost, the mark is what counts.
+	 */
+	uint64		empty;
+
 	/* No live transaction below this needs any of the blocks. */
 	FullTransactionId keep_until;
 } NcLocalChunk;
@@ -89,12 +95,32 @@ typedef struct NcRelInfo
 
 	/* false: no block of it is local, except some that another process is writing just now */
 	bool		has_local;
+
+	/* the file has marks of blocks never logged that the index does not name */
+	bool		has_marks;
+
+	/* false: its file may hold what an earlier life of the server left (nc_skeleton_relation) */
+	bool		scrubbed;
 } NcRelInfo;
 
-/* Any process; may look at the directory. */
+/*
+ * Any process; may look at the directory, and raises an error when it cannot.  Who reads or changes blocks asks
+ * nc_skeleton_relation() instead, unless it or its caller has done so.
+ */
 extern NcRelInfo nc_local_relation(SMgrRelation reln);
 
-/* smgrcreate of a main fork, outside recovery. */
+/*
+ * The lock of what happens to a relation's file outside of the locks of its chunks:
+ * exclusive for who scrubs it, shared for who makes it longer or gives it an INIT
+ * fork.  Order: before the lock of a chunk.
+ */
+extern LWLock *nc_local_lock_file(const NcRelKey *rel, LWLockMode mode);
+
+/* Has the file been scrubbed since the start? That it has.  Under its lock, exclusive. */
+extern bool nc_local_is_scrubbed(const NcRelKey *rel);
+extern void nc_local_set_scrubbed(const NcRelKey *rel);
+
+/* smgrcreate of a main fork, outside recovery. Raises an error when nothing more can be remembered. */
 extern void nc_local_set_born(const NcRelKey *rel, XLogRecPtr now);
 
 /* Recovery is over: forget what was learned of relations that it may have replaced. */
@@ -106,6 +132,23 @@ extern void nc_local_forget_persistence(const NcRelKey *rel);
 
 /* Drops all entries of a relation with blocks >= from; punches nothing. Cannot fail. */
 extern void nc_local_forget_blocks(const NcRelKey *rel, BlockNumber from);
+
+/* What the index says of a block. */
+typedef enum NcBlockPlace
+{
+	NC_BLOCK_REMOTE,
+	NC_BLOCK_LOCAL,
+	NC_BLOCK_EMPTY				/* remote, with a mark that it was never logged */
+} NcBlockPlace;
+
+extern NcBlockPlace nc_local_look(const NcRelKey *rel, BlockNumber block);
+
+/*
+ * Notes that these blocks of the chunk (a bit each) have a mark, and are not
+ * local; where the index has no room to spare only that the relation has marks.
+ * Chunk's lock held exclusive.
+ */
+extern void nc_local_note_empty(NcLocalRef *ref, uint64 bits);
 
 /* True, with the chunk's lock held shared, when the block is local; else false, no lock. */
 extern bool nc_local_begin_read(const NcRelKey *rel, BlockNumber block, NcLocalRef *ref);
@@ -120,7 +163,7 @@ extern bool nc_local_try_ensure(NcLocalRef *ref);
 extern bool nc_local_in_reserve(void);
 
 /* Releases the lock and raises the error that the index is full. */
-extern void nc_local_fail_full(NcLocalRef *ref) pg_attribute_noreturn();
+pg_noreturn extern void nc_local_fail_full(NcLocalRef *ref);
 
 /* Marks the block as local for this reason. ref->chunk exists. */
 extern void nc_local_mark(NcLocalRef *ref, NcKeep why, FullTransactionId keep_until);

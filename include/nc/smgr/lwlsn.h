@@ -19,7 +19,14 @@ extern void nc_lwlsn_shmem_startup(void);
  */
 extern XLogRecPtr nc_lsn_now(void);
 
-/* A page was dropped with this page LSN; nms >= it. */
+/*
+ * A page leaves this server: remembers which version a later read must get.  nms
+ * is what a request must ask for at least, 0 if the page's LSN will do.
+ */
+extern void nc_lwlsn_page_dropped(const NcRelKey *rel, BlockNumber block, const char *page,
+								  XLogRecPtr nms);
+
+/* The block has changed up to nms, and has at least the LSN `exact` (0: nothing is known). */
 extern void nc_lwlsn_set_page(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms,
 							  XLogRecPtr exact);
 
@@ -28,6 +35,9 @@ extern void nc_lwlsn_set_relation(const NcRelKey *rel, XLogRecPtr nms);
 
 /* Whole databases changed: every later request asks for at least this. */
 extern void nc_lwlsn_raise_all(XLogRecPtr nms);
+
+/* The files of a database were copied or removed: its pages may have any LSN. */
+extern void nc_lwlsn_forget_database(Oid db);
 
 /*
  * The LSN that a copy of this block made here must have reached, 0 if unknown: a

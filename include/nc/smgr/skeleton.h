@@ -7,8 +7,7 @@
 
 #include "nc/compat/pg.h"
 
-/* Name of the file in the data directory that allows this server to be a skeleton. */
-#define NC_SKELETON_MARKER "neon_comm.skeleton"
+#include "nc/smgr/local.h"
 
 /*
  * FATAL unless the data directory carries the marker for this system; FATAL on
@@ -20,14 +19,43 @@ extern void nc_skeleton_check_start(void);
 extern void nc_skeleton_check_absent(void);
 
 /*
- * In the postmaster, at each start of shared memory: enters the sequences found
- * in the files as unverified and punches every other content of permanent main
- * forks.
+ * In the postmaster, at each start of shared memory: from now on what is in the files
+ * of permanent main forks is void, but for sequences and marks.  Looks at no file,
+ * except at the first start of a skeleton that has its content still.
  */
 extern void nc_skeleton_startup(void);
 
-/* Makes the main fork reach up to block; every touched segment will be synced. */
-extern void nc_skeleton_extend(SMgrRelation reln, BlockNumber block);
+/*
+ * What is known of a relation, whose file is scrubbed before if nobody has done so since
+ * the start: sequences found in it are entered as unverified, marks as such, and the
+ * rest is punched.  Any process, before it reads or changes a block of a main
+ * fork; takes locks, none of a chunk may be held.  Raises what nc_local_relation() does.
+ */
+extern NcRelInfo nc_skeleton_relation(SMgrRelation reln);
+
+/*
+ * Scrubs what nobody has used since the start, so that its space is given back. Not in
+ * recovery. The sweeper, and sessions that cannot wait for it; ends early when the
+ * process is to end.
+ */
+extern void nc_skeleton_scrub_rest(void);
+
+/*
+ * Makes the main fork reach up to block; every touched segment will be synced.
+ * Of the new ones those of [mark_first, mark_end) get a mark that they were never
+ * logged.
+ */
+extern void nc_skeleton_extend(SMgrRelation reln, BlockNumber block, BlockNumber mark_first,
+							   BlockNumber mark_end);
+
+/* Marks one block inside the file as never logged; the caller holds its buffer. */
+extern void nc_skeleton_mark(const NcRelKey *rel, BlockNumber block);
+
+/* The first block from this one on that is not in a hole of the file; InvalidBlockNumber if none. */
+extern BlockNumber nc_skeleton_next_data(const NcRelKey *rel, BlockNumber block);
+
+/* Name of a segment of a main fork below the data directory; path holds MAXPGPATH bytes. */
+extern void nc_skeleton_segment_path(const NcRelKey *rel, BlockNumber segno, char *path);
 
 /* Gives back the space of nblocks blocks; a missing file is fine. Never throws. */
 extern void nc_skeleton_punch(const NcRelKey *rel, BlockNumber block, BlockNumber nblocks);
@@ -46,6 +74,7 @@ typedef struct NcLocalBytes
 {
 	uint64		allocated;		/* st_blocks of all permanent main forks */
 	uint64		sequences;		/* of these, blocks of known sequences */
+	uint64		empty;			/* of these, marks of blocks that were never logged */
 	uint64		files;
 	uint64		apparent;		/* length of the files */
 } NcLocalBytes;

@@ -21,9 +21,4 @@ extern uint64 nc_sweep(void);
  */
 extern void nc_sweep_for_room(void);
 
-/* Registers the background worker that sweeps every neon_comm.sweep_interval. */
-extern void nc_sweeper_register(void);
-
-extern PGDLLEXPORT void nc_sweeper_main(Datum arg);
-
 #endif							/* NC_SMGR_SWEEPER_H */

@@ -5,9 +5,9 @@
 # reads and evictions reach the storage layer; a test that must hit storage
 # asserts that its table is larger than that.
 #
-# Rules of the storage layer that are to be switched off, in a test build, come
-# from the environment: NEON_TEST_RULES_OFF="command_id ...".  So come further arguments
-# of neon_dev init: NEON_TEST_INIT="--auth --tls" runs any test behind TLS and tokens.
+# From the environment come: a directory with libraries that servers load instead of those that
+# are installed (NEON_TEST_LIBRARIES, of test/rules.sh), and further arguments of neon_dev init:
+# NEON_TEST_INIT="--auth --tls" runs any test behind TLS and tokens.
 package NeonComm::Cluster;
 
 use strict;
@@ -24,8 +24,11 @@ my $bindir = `@{[ $ENV{PG_CONFIG} // 'pg_config' ]} --bindir`;
 chomp $bindir;
 my $neon_dev = "$bindir/neon_dev";
 
+# Only ends a hang: a minute, which is pg_ctl's own, is not much for a busy machine.
+$ENV{PGCTLTIMEOUT} //= 300;
+
 # Lines that no server log of a test may hold, whatever the test says.
-my $forbidden = qr/PANIC|TRAP:|AddressSanitizer|runtime error:|could not read block|
+my $forbidden = qr/PANIC|TRAP:|AddressSanitizer|runtime\ error:|could\ not\ read\ block|
 	was\ terminated\ by\ signal\ (?!9:)|found_late|old\ version\ of\ block|from\ the\ future|verification\ failed/x;
 
 sub neon_dev_path { return $neon_dev }
@@ -57,9 +60,9 @@ sub new
 		'allow_in_place_tablespaces=on', @{ $o{conf} // [] });
 	# a statement may never end then: it shall fail
 	push @conf, 'statement_timeout=40s' if $must_fail;
-	push @conf, "neon_comm.test_rules_off='$ENV{NEON_TEST_RULES_OFF}'" if ($ENV{NEON_TEST_RULES_OFF} // '') ne '';
-	push @args, '--conf', $_ foreach @conf;
-	push @args, '--ps-conf', $_ foreach ('allow_in_place_tablespaces=on', @{ $o{ps_conf} // [] });
+	my @libraries = ($ENV{NEON_TEST_LIBRARIES} // '') ne '' ? ("dynamic_library_path='$ENV{NEON_TEST_LIBRARIES}:\$libdir'") : ();
+	push @args, '--conf', $_ foreach (@conf, @libraries);
+	push @args, '--ps-conf', $_ foreach (@libraries, @{ $o{ps_conf} // [] });
 	$self->dev(@args);
 	$self->start unless $o{no_start};
 	return $self;
@@ -170,6 +173,17 @@ sub configure
 	return;
 }
 
+# Waits until the compute's sessions have done all reloads asked for so far.  A setting left
+# behind tells: neon_comm.request_timeout, of 20 s and some milliseconds from then on.
+sub reload_is_over
+{
+	my ($self) = @_;
+	my $mark = $self->{reload_mark} = ($self->{reload_mark} // 20_000) + 1;
+
+	$self->configure({ 'neon_comm.request_timeout' => "${mark}ms" });
+	return $self->wait_for("SELECT setting = '$mark' FROM pg_settings WHERE name = 'neon_comm.request_timeout'");
+}
+
 # Port that page server N listens on for pagestream.
 sub page_server_port
 {
@@ -259,7 +273,7 @@ sub log_tail
 {
 	my ($self) = @_;
 	my $text = '';
-	foreach my $file (glob("$self->{dir}/log/*.log"))
+	foreach my $file (glob(quotemeta("$self->{dir}/log/") . "*.log"))
 	{
 		my @lines = split /\n/, do { local (@ARGV, $/) = $file; <> // '' };
 		$text .= "---- $file\n" . join("\n", @lines > 15 ? @lines[ -15 .. -1 ] : @lines) . "\n";
@@ -297,7 +311,7 @@ sub check_logs
 {
 	my ($self) = @_;
 	my @bad;
-	foreach my $file (glob("$self->{dir}/log/*.log"))
+	foreach my $file (glob(quotemeta("$self->{dir}/log/") . "*.log"))
 	{
 		open my $fh, '<', $file or next;
 		while (my $line = <$fh>)

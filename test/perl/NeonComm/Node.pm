@@ -6,11 +6,30 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use IO::Socket::INET;
+use NeonComm::Cluster ();		# a test that must fail does so at its first failure
 use PostgreSQL::Test::Utils qw(slurp_file);
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT_OK = qw(conf until_true refuses_to_start);
+our @EXPORT_OK = qw(conf free_port until_true refuses_to_start);
+
+# Ports that nobody else is given: of this script's range, which is below those that the system gives
+# to connections (PostgreSQL::Test::Cluster::get_free_port is not, and one may be gone when its server starts).
+my %given;
+
+sub free_port
+{
+	my ($low, $high) = split /-/, $ENV{NEON_DEV_PORTS} // '20000-31999';
+	while (1)
+	{
+		my $port = $low + int rand($high - $low);
+		next if $given{$port};
+		my $s = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port, Listen => 1) or next;
+		$given{$port} = 1;
+		return $port;
+	}
+}
 
 # Appends settings to a node's postgresql.conf.
 sub conf
@@ -24,7 +43,7 @@ sub conf
 sub until_true
 {
 	my ($sub) = @_;
-	foreach (1 .. 1200)
+	foreach (1 .. ($NeonComm::Session::must_fail ? 200 : 1200))
 	{
 		return 1 if eval { $sub->() };
 		usleep(100_000);

@@ -34,7 +34,7 @@ sub lsn_text
 	return sprintf('%X/%X', $lsn >> 32, $lsn & 0xffffffff);
 }
 
-# Connects; with startup => 0 nothing is sent yet.
+# Connects; with startup => 0 nothing is sent yet. options: of the start-up packet.
 sub new
 {
 	my ($class, %arg) = @_;
@@ -49,6 +49,7 @@ sub new
 		reqid => 1,
 		version => 3
 	}, $class;
+	$self->{options} = $arg{options};
 	$self->startup if $arg{startup} // 1;
 	return $self;
 }
@@ -136,7 +137,8 @@ sub read_until
 sub startup
 {
 	my ($self) = @_;
-	my $body = pack('N', 196608) . "user\0test\0database\0test\0\0";
+	my $body = pack('N', 196608) . "user\0test\0database\0test\0"
+	  . (defined $self->{options} ? "options\0$self->{options}\0" : '') . "\0";
 	$self->send_bytes(pack('N', 4 + length $body) . $body);
 	return $self->{greeting} = [ $self->read_until('ZE') ];
 }

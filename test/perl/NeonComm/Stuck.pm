@@ -50,7 +50,7 @@ sub waits
 	my ($self, $s) = @_;
 	my $sql = sprintf($busy, $s->pid);
 
-	foreach (1 .. 1200)
+	foreach (1 .. 6000)
 	{
 		return 1 if $self->{watch}->query($sql) eq 't';
 		return 0 if $s->ready;
@@ -85,16 +85,7 @@ sub leaves
 
 # Waits for a condition with the session that watches: new ones may be stuck themselves. Ask it
 # once before the fault, for its catalog pages.
-sub sees
-{
-	my ($self, $sql) = @_;
-	foreach (1 .. 1200)
-	{
-		return 1 if $self->{watch}->query($sql) eq 't';
-		usleep(50_000);
-	}
-	return 0;
-}
+sub sees { my ($self, $sql) = @_; return $self->{watch}->wait_for($sql) }
 
 # Replaces the session that was terminated; needs servers that work.
 sub refresh { my ($self) = @_; $self->{session}[2] = $self->fresh; return }

@@ -1,5 +1,5 @@
 # NeonComm::TestPoint - named places in the code where a test stops a process or
-# makes it fail (include/nc/ext/test_point.h).  Only a test build has them: a
+# makes it fail (include/nc/shared/test_point.h).  Only a test build has them: a
 # script that uses this module skips itself on a release build, and
 # test/rules.sh runs all such scripts on a test build.
 #
@@ -46,19 +46,19 @@ sub new
 
 	$cluster->sql(q{CREATE SCHEMA IF NOT EXISTS nc_test;
 		CREATE OR REPLACE FUNCTION nc_test.arm(point text, action text, arg int, times bigint, skip bigint, pid int, rel oid)
-			RETURNS void LANGUAGE C STRICT AS '$libdir/neon_comm', 'nc_test_arm';
+			RETURNS void LANGUAGE C STRICT AS 'neon_comm', 'nc_test_arm';
 		CREATE OR REPLACE FUNCTION nc_test.wake(point text)
-			RETURNS int LANGUAGE C STRICT AS '$libdir/neon_comm', 'nc_test_wake';
+			RETURNS int LANGUAGE C STRICT AS 'neon_comm', 'nc_test_wake';
 		CREATE OR REPLACE FUNCTION nc_test.wait(point text, n int, give_up_ms int)
-			RETURNS void LANGUAGE C STRICT AS '$libdir/neon_comm', 'nc_test_wait';
+			RETURNS void LANGUAGE C STRICT AS 'neon_comm', 'nc_test_wait';
 		CREATE OR REPLACE FUNCTION nc_test.waiting(point text)
-			RETURNS bigint LANGUAGE C STRICT AS '$libdir/neon_comm', 'nc_test_waiting';
+			RETURNS bigint LANGUAGE C STRICT AS 'neon_comm', 'nc_test_waiting';
 		CREATE OR REPLACE FUNCTION nc_test.hits(point text)
-			RETURNS bigint LANGUAGE C STRICT AS '$libdir/neon_comm', 'nc_test_hits';
+			RETURNS bigint LANGUAGE C STRICT AS 'neon_comm', 'nc_test_hits';
 		CREATE OR REPLACE FUNCTION nc_test.disarm_all()
-			RETURNS void LANGUAGE C STRICT AS '$libdir/neon_comm', 'nc_test_disarm_all';
+			RETURNS void LANGUAGE C STRICT AS 'neon_comm', 'nc_test_disarm_all';
 		CREATE OR REPLACE FUNCTION nc_test.set_next_oid(next oid)
-			RETURNS void LANGUAGE C STRICT AS '$libdir/neon_comm', 'nc_test_set_next_oid';
+			RETURNS void LANGUAGE C STRICT AS 'neon_comm', 'nc_test_set_next_oid';
 		REVOKE ALL ON ALL FUNCTIONS IN SCHEMA nc_test FROM PUBLIC;});
 	my $self = bless { session => $cluster->session }, $class;
 	# what it will need from catalogs is cached now: it must work while pages cannot be read

@@ -1,0 +1,378 @@
+# NeonDev::Commands - the one table of commands: what each is called, takes and does, and its help.
+#
+# To add a command: an entry in %commands and, for options that are new, in %options; its function returns
+# the exit status. To add a setting that neon_dev writes: NeonDev::Settings.
+package NeonDev::Commands;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use NeonDev::Adopt;
+use NeonDev::Base;
+use NeonDev::Cluster;
+use NeonDev::Make;
+use NeonDev::Parts;
+use NeonDev::Root;
+use NeonDev::Security;
+use NeonDev::Settings;
+use NeonDev::Status;
+
+our @EXPORT = qw(main);
+
+my $help_main = <<'END';
+neon_dev - a PostgreSQL whose tables live on page servers, on this machine
+
+  neon_dev init    -D DIR [options]        make a new cluster
+  neon_dev adopt   --from PGDATA -D DIR    make one from a cleanly stopped ordinary cluster
+  neon_dev start   -D DIR [PART]           start the page servers, then the compute
+  neon_dev stop    -D DIR [PART]           stop the compute, then the page servers
+  neon_dev restart -D DIR [PART]
+  neon_dev kill    -D DIR [PART]           SIGKILL, as a crash would
+  neon_dev takeover -D DIR [PART]          lets a copied directory go on in place of its original
+  neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
+  neon_dev psql    -D DIR [ARGS]           psql on the compute
+  neon_dev conninfo -D DIR                 connection string of the compute
+  neon_dev log     -D DIR [PART] [-f]      the end of a log
+  neon_dev token   -D DIR [options]        a new token of the cluster's issuer (see init --auth)
+  neon_dev destroy -D DIR                  stop everything and remove DIR
+
+PART is "compute" or "page-server N"; without it the command means all of them.
+-D may be left out when NEON_DEV_DIR is set.  neon_dev COMMAND --help tells more.
+END
+
+# ---- options: a value's name and check, where it goes
+
+sub number
+{
+	my ($low, $high) = @_;
+	return sub {
+		my ($option, $value) = @_;
+		$value =~ /^\d{1,9}\z/ or usage "$option needs a number, not \"$value\"";
+		$value >= $low && $value <= $high or usage "$option must be between $low and $high, not $value";
+		return $value + 0;
+	};
+}
+
+sub matching
+{
+	my ($pattern, $complaint) = @_;
+	return sub {
+		my ($option, $value) = @_;
+		$value =~ $pattern or usage sprintf $complaint, $value;
+		return $value;
+	};
+}
+
+sub setting
+{
+	my ($option, $value) = @_;
+	$value =~ /^[A-Za-z_][A-Za-z0-9_.]*=/ or usage "\"$value\" is not of the form key=value";
+	$value !~ /[\n\r\0]/ or usage 'a setting must be one line';
+	return $value;
+}
+
+my $any = sub { return $_[1] };
+my %options = (
+	'-D' => { key => 'dir', value => $any },
+	'--from' => { key => 'from', value => $any },
+	'--shards' => { key => 'shards', value => number(1, SHARDS_MAX) },
+	'--stripe-blocks' => { key => 'stripe_blocks', value => number(1, 131072) },
+	'--port' => { key => 'port', value => number(1024, 65535) },
+	'--pg-config' => { key => 'pg_config', value => $any },
+	'--conf' => { key => 'conf', value => \&setting, list => 1 },
+	'--ps-conf' => { key => 'ps_conf', value => \&setting, list => 1 },
+	'--initdb' => { key => 'initdb', value => $any, list => 1 },
+	'--mode' => { key => 'mode', value => matching(qr/^(?:fast|immediate|smart)\z/, '--mode is fast, immediate or smart, not "%s"') },
+	'-t' => { key => 'timeout', value => number(1, 86400) },
+	'--scope' => { key => 'scope', value => matching(qr/^[a-z_]+\z/, '"%s" is not a scope') },
+	'--tenant-id' => { key => 'tenant_id', value => matching(qr/^[0-9a-fA-F]{32}\z/, '--tenant-id needs 32 hexadecimal digits') },
+	'--expires' => { key => 'expires', value => number(0, 999999999) },
+	'--checksums' => { key => 'checksums', set => 1 },
+	'--auth' => { key => 'auth', set => 1 },
+	'--tls' => { key => 'tls', set => 1 },
+	'--install' => { key => 'install', set => 1 },
+	'--json' => { key => 'format', set => 'json' },
+	'--values' => { key => 'format', set => 'values' },
+	'--no-measure' => { key => 'measure', set => 0 },
+	'-f' => { key => 'follow', set => 1 },
+	'--quiet' => { key => 'quiet', set => 1 },
+	'-q' => { key => 'quiet', set => 1 });
+my @everywhere = qw(-D --quiet -q);
+
+# ---- commands
+
+my @for_new = qw(--shards --stripe-blocks --port --auth --tls --conf --ps-conf --pg-config);
+my %commands = (
+	init => { run => \&init, makes => 1, options => [ @for_new, '--checksums', '--initdb' ], help => <<'END' },
+neon_dev init -D DIR [options]
+
+Makes a cluster in DIR, which must not exist or be empty. Nothing runs afterwards.
+
+  --shards N            page servers, one per shard (default 2, at most 128)
+  --stripe-blocks N     blocks of 8 kB that stay together on a shard (default 2048)
+  --port P              SQL port of the compute; the other ports are free ones after it
+                        (default: all ports are free ones, between 20000 and 31999 or within
+                        LOW-HIGH if NEON_DEV_PORTS says so)
+  --checksums           page checksums (initdb -k)
+  --auth                ports of page servers and WAL feed ask for a token; key pair and tokens are made
+                        in DIR/security (needs openssl)
+  --tls                 and speak TLS only; authority and certificate are made there, too
+  --conf KEY=VALUE      a setting of the compute, may be repeated
+  --ps-conf KEY=VALUE   a setting of every page server, may be repeated
+  --initdb ARG          an argument for initdb, may be repeated
+  --pg-config PATH      pg_config of the server to use
+  --quiet               no progress lines
+END
+	adopt => { run => \&adopt, makes => 1, options => [ @for_new, '--from' ], help => <<'END' },
+neon_dev adopt --from PGDATA -D DIR [options]
+
+Copies a cleanly stopped cluster into DIR and makes a cluster of the copy; PGDATA itself is
+only read. It must be of the same major version, shut down (not crashed, not a standby), and
+without tablespaces that have a location.
+
+The copy touches neither the original nor anything that the original talks to. Of its settings those
+are kept that stay inside of a server; the others are named, and stand in compute/postgresql.conf
+as comments. Replication slots are gone, subscriptions disabled and led nowhere, libraries that are not
+known to keep to themselves are not loaded (--conf shared_preload_libraries=... loads them). pg_hba.conf
+becomes "trust on this machine". What was there is kept as *.adopted.
+
+  --from PGDATA         the data directory to copy
+  --shards, --stripe-blocks, --port, --auth, --tls, --conf, --ps-conf, --pg-config, --quiet
+                        as for init
+END
+	start => { run => \&start, part => 1, options => ['-t'], help => <<'END' },
+neon_dev start -D DIR [compute | page-server N] [-t SECONDS]
+
+Starts the page servers and then the compute, or one part, and logs in to each. What runs already is
+left alone. -t is how long to wait for each part (default 300).
+END
+	stop => { run => \&stop, part => 1, options => [ '--mode', '-t' ], help => <<'END' },
+neon_dev stop -D DIR [compute | page-server N] [--mode fast|immediate|smart] [-t SECONDS]
+
+Stops the compute and then the page servers, or one part. The mode is pg_ctl's (default fast).
+END
+	restart => { run => \&restart, part => 1, options => [ '--mode', '-t' ], help => <<'END' },
+neon_dev restart -D DIR [compute | page-server N] [--mode fast|immediate|smart] [-t SECONDS]
+
+Stops and starts, in the orders of stop and start.
+END
+	kill => { run => \&kill_chosen, part => 1, options => [], help => <<'END' },
+neon_dev kill -D DIR [compute | page-server N]
+
+Ends every process of the part with SIGKILL and waits until they are gone: a crash.
+The next start recovers.
+END
+	takeover => { run => \&takeover, part => 1, options => [], help => <<'END' },
+neon_dev takeover -D DIR [compute | page-server N]
+
+Lets a part whose directory is a copy (moved, restored) go on in place of its original, after a start
+has been refused because of that. Given up for good: the original, which must never be started again, and
+what it wrote after the copy was made. Page servers that have more of the original than the copy refuse the copy:
+then put the newest copy back. Without a part: the compute.
+END
+	status => { run => \&status, part => 1, options => [qw(--json --values --no-measure)], help => <<'END' },
+neon_dev status -D DIR [compute | page-server N] [--json | --values] [--no-measure]
+
+Shows state, process id, port, LSN, lag, connections and pages served of each part, and the
+bytes of table data that the compute holds locally. A part runs when it lets neon_dev log in; one that
+does not is "unreachable", and a line tells why.
+
+That figure is measured by content: of every permanent main-fork file below the compute's
+base/, global/ and pg_tblspc/ the parts that are not holes are read, and blocks of 8 kB that
+hold anything but zeros are counted. Sequences (found by their page header too) are shown apart,
+as they belong there. For page servers the figure is what the file system says is allocated.
+
+  --json         as JSON
+  --values       as part.key=value lines
+  --no-measure   without reading files
+Exit status: 0 if all of it runs, 3 if something does not.
+END
+	destroy => { run => \&destroy, removes => 1, options => [], help => <<'END' },
+neon_dev destroy -D DIR
+
+Stops everything at once (immediate) and removes DIR with all its data. It also removes what an
+interrupted init, adopt or destroy left.
+END
+	psql => { run => \&psql, rest => 1, options => [], help => <<'END' },
+neon_dev psql -D DIR [ARGS]
+
+Runs psql on the compute as its superuser, with the ARGS that follow.
+END
+	conninfo => { run => \&conninfo, options => [], help => <<'END' },
+neon_dev conninfo -D DIR
+
+Prints a libpq connection string for the compute: psql "$(neon_dev conninfo -D DIR)"
+END
+	token => { run => \&token, options => [qw(--scope --tenant-id --expires --install)], help => <<'END' },
+neon_dev token -D DIR [--scope SCOPE] [--tenant-id ID] [--expires SECONDS] [--install]
+
+Prints a token signed with the key of a cluster made with --auth.
+
+  --scope SCOPE         tenant (default), pageserverapi (page servers), safekeeperdata (WAL feed)
+  --tenant-id ID        32 hexadecimal digits (default: the cluster's tenant)
+  --expires SECONDS     from now on (default: never)
+  --install             prints nothing, puts it where compute and page servers read it: the next
+                        connect of each uses it
+END
+	log => { run => \&show_log, part => 1, options => ['-f'], help => <<'END' },
+neon_dev log -D DIR [compute | page-server N] [-f]
+
+Prints the end of the log of a part (default: the compute); -f follows it.
+END
+);
+
+# ---- small commands
+
+sub conninfo
+{
+	load_cluster();
+	my $user = $cluster{superuser} =~ s/([\\'])/\\$1/gr;
+	print "host=127.0.0.1 port=$cluster{compute_port} user='$user' dbname=postgres\n";
+	return 0;
+}
+
+sub replace_by
+{
+	my (@program) = @_;
+	no warnings 'exec';
+	exec { $program[0] } @program;
+	return fail "cannot run $program[0]: $!";
+}
+
+# The caller's own variables hold, but for where to connect.
+sub psql
+{
+	load_cluster();
+	my %caller = user_environment();
+	delete @caller{qw(PGSERVICE PGHOSTADDR PGSSLMODE)};
+	%ENV = (%caller, (map { ($_ => $ENV{$_}) } grep { defined $ENV{$_} } qw(HOME USER LOGNAME)), PGHOST => $cluster{socket_dir}, PGPORT => $cluster{compute_port},
+		PGUSER => $caller{PGUSER} // $cluster{superuser}, PGDATABASE => $caller{PGDATABASE} // 'postgres');
+	return replace_by(program_of('psql'), @{ $opt{rest} });
+}
+
+sub show_log
+{
+	load_cluster();
+	my $part = $opt{part} eq 'all' ? 'compute' : $opt{part};
+	-f part_log($part) or fail part_log($part), ' does not exist yet';
+	return replace_by('tail', '-n', 50, $opt{follow} ? '-f' : (), part_log($part));
+}
+
+# ---- the command line
+
+sub set_part
+{
+	my ($name, $command, $part) = @_;
+	$command->{part} or usage "a part does not belong to $name";
+	$opt{part} eq 'all' or usage 'name one part only';
+	$opt{part} = $part;
+	return;
+}
+
+sub set_option
+{
+	my ($option, $value) = @_;
+	my $known = $options{$option};
+	if (!$known->{value}) { $opt{ $known->{key} } = $known->{set} }
+	elsif ($known->{list}) { push @{ $opt{ $known->{key} } }, $known->{value}->($option, $value) }
+	else { $opt{ $known->{key} } = $known->{value}->($option, $value) }
+	return;
+}
+
+sub help { my ($command) = @_; print $command->{help}; exit 0 }
+
+sub parse_word
+{
+	my ($name, $command, $word, $rest) = @_;
+	# --name=value is the same as --name value.
+	if ($word =~ /^(--[a-z-]+)=(.*)$/s)
+	{
+		$word = $1;
+		unshift @$rest, $2;
+	}
+	return help($command) if $word =~ /^(?:-h|--help)$/;
+	return set_part($name, $command, 'compute') if $word eq 'compute';
+	if ($word eq 'page-server')
+	{
+		@$rest or usage 'page-server needs a number';
+		return set_part($name, $command, number(0, SHARDS_MAX - 1)->('page-server', shift @$rest));
+	}
+	my $known = $options{$word} or usage "unknown argument \"$word\"";
+	grep { $_ eq $word } @everywhere, @{ $command->{options} } or usage "$word does not belong to $name";
+	!$known->{value} || @$rest or usage "$word needs a value";
+	return set_option($word, $known->{value} ? shift @$rest : undef);
+}
+
+# psql's own arguments are not ours to judge: only a leading -D and --help are.
+sub parse_rest
+{
+	my ($command, @words) = @_;
+	while (@words)
+	{
+		if ($words[0] eq '-D')
+		{
+			@words > 1 or usage '-D needs a value';
+			$opt{dir} = $words[1];
+			splice @words, 0, 2;
+		}
+		elsif ($words[0] =~ /^(?:-h|--help)$/) { help($command) }
+		else { last }
+	}
+	shift @words if @words && $words[0] eq '--';
+	$opt{rest} = \@words;
+	return;
+}
+
+sub parse
+{
+	my ($name, $command, @words) = @_;
+	%opt = (%opt, dir => $ENV{NEON_DEV_DIR}, shards => 2, stripe_blocks => 2048, conf => [], ps_conf => [], initdb => [],
+		mode => 'fast', timeout => 300, scope => 'tenant', format => 'text', measure => 1, part => 'all');
+	if ($command->{rest}) { parse_rest($command, @words) }
+	else
+	{
+		while (@words) { parse_word($name, $command, shift @words, \@words) }
+	}
+	defined $opt{dir} && $opt{dir} ne '' or usage '-D DIR is missing';
+	$opt{dir} = absolute($opt{dir});
+	$opt{from} = absolute($opt{from}) if defined $opt{from};
+	return;
+}
+
+sub run_command
+{
+	my ($name, @words) = @_;
+	my $command = $commands{$name};
+	parse($name, $command, @words);
+	fail "$opt{dir} is a cluster already, or what is left of one; \"neon_dev destroy -D $opt{dir}\" removes it"
+	  if $command->{makes} && -f conf_file();
+	return as_right_user($command, $command->{run});
+}
+
+# main(directory of the program, arguments): the exit status.
+sub main
+{
+	my ($here, @arguments) = @_;
+	my $name = shift @arguments // '';
+
+	$opt{here} = $here;
+	clean_environment();
+	if ($name =~ /^(?:help|-h|--help)$/) { print $help_main; return 0 }
+	if ($name =~ /^(?:-V|--version)$/) { print "neon_dev 1.0\n"; return 0 }
+	if (!$commands{$name})
+	{
+		warning "unknown command \"$name\"" if $name ne '';
+		print STDERR $help_main;
+		return 2;
+	}
+	my $status = eval { run_command($name, @arguments) };
+	return $status if defined $status;
+	my $failure = $@;
+	warning ref $failure ? $failure->{text} : $failure =~ s/\n\z//r;
+	return 1 unless ref $failure;
+	warning "try: neon_dev $name --help" if $failure->{status} == 2;
+	return $failure->{status};
+}
+
+1;

@@ -1,0 +1,410 @@
+# NeonDev::Make - making a cluster, and removing one: init, destroy, and what adopt shares with init.
+#
+# From its first moment DIR has a neon_dev.conf that says "making", so that whatever interrupts the
+# making, a kill -9 too, leaves something that destroy takes.
+package NeonDev::Make;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use File::Path ();
+use File::Temp ();
+use NeonDev::Base;
+use NeonDev::Cluster;
+use NeonDev::Parts;
+use NeonDev::Processes;
+use NeonDev::Security;
+use NeonDev::Settings;
+use POSIX ();
+
+our @EXPORT = qw(init destroy making find_server copy_directory control_value single_user prepare_and_finish show_end);
+
+# ---- the directory
+
+sub is_empty
+{
+	my ($dir) = @_;
+	opendir my $dh, $dir or fail "cannot read $dir: $!";
+	return !grep { !/^\.\.?$/ } readdir $dh;
+}
+
+# Makes DIR ours: the lock, and whether it was made. What is found in it is not touched.
+sub claim_dir
+{
+	my $made;
+
+	$opt{dir} !~ /['"\\,\n]/
+	  or fail 'the path of a cluster may not contain quotes, backslashes, commas or line ends';
+	if (-e $opt{dir})
+	{
+		-d _ or fail "$opt{dir} exists and is not a directory";
+		-w _ && -x _ or fail 'user ', user_name(), " may not write into $opt{dir}";
+	}
+	else
+	{
+		$made = File::Path::make_path($opt{dir}, { error => \my $errors });
+		@$errors == 0 or fail "cannot make $opt{dir}: ", values %{ $errors->[0] };
+	}
+	my $lock = lock_cluster();
+	is_empty($opt{dir}) or fail "$opt{dir} is not empty";
+	chmod 0700, $opt{dir} or fail "cannot set the mode of $opt{dir}: $!";
+	return ($lock, $made);
+}
+
+sub contents
+{
+	opendir my $dh, $opt{dir} or fail "cannot read $opt{dir}: $!";
+	return map { "$opt{dir}/$_" } grep { !/^(?:\.\.?|neon_dev\.conf)$/ } readdir $dh;
+}
+
+# The metadata goes last: what is left of an interrupted removal is still a cluster that destroy accepts.
+# Programs of a neon_dev that was killed may go on for a moment and make files.
+sub remove_files
+{
+	my $errors = [];
+
+	File::Path::remove_tree($cluster{socket_dir}) if ($cluster{socket_dir} // '') =~ m{^/tmp/neon_dev\.\w+$};
+	remove_wal_dir();
+	foreach my $round (1 .. 50)
+	{
+		my @contents = contents() or last;
+		pause(0.1) if $round > 1;
+		File::Path::remove_tree(@contents, { error => \$errors });
+	}
+	!contents() or fail "could not remove everything below $opt{dir}: ", map { %$_, ' ' } @$errors;
+	unlink conf_file() or fail 'could not remove ', conf_file(), ": $!";
+	return;
+}
+
+# The directory that init --initdb --waldir=... made outside of DIR.
+sub remove_wal_dir
+{
+	my $dir = $cluster{wal_dir} // '';
+	my $link = readlink("$opt{dir}/compute/pg_wal") // '';
+	return if $dir eq '' || $link ne $dir || !-d $dir;
+	File::Path::remove_tree($dir, { keep_root => 1, error => \my $errors });
+	rmdir $dir;
+	return;
+}
+
+my %status_of = (INT => 130, TERM => 143, HUP => 143);
+
+sub interrupted
+{
+	my ($signal) = @_;
+	end_program();
+	die { text => "ended by SIG$signal", status => $status_of{$signal} };
+}
+
+# Makes a cluster with $steps; on failure, or a signal, nothing stays behind.
+sub making
+{
+	my ($steps) = @_;
+	my ($lock, $made) = claim_dir();
+	my @signals = keys %status_of;
+
+	local @SIG{@signals} = (\&interrupted) x @signals;
+	%cluster = (%cluster, format => 1, state => 'making', dir => $opt{dir}, shards => 0);
+	return 0 if eval { set_state('making'); $steps->(); 1 };
+	my $failure = $@;
+	@SIG{@signals} = ('IGNORE') x @signals;
+	warning ref $failure ? $failure->{text} : $failure;
+	warning 'removing what was made so far';
+	kill 'KILL', part_processes('compute');
+	remove_shared_memory('compute');
+	remove_files();
+	rmdir $opt{dir} if $made;
+	return ref $failure ? $failure->{status} : 1;
+}
+
+# ---- the server
+
+sub in_path
+{
+	my ($program) = @_;
+	return -x $program ? $program : undef if $program =~ m{/};
+	my ($found) = grep { -f && -x _ } map { "$_/$program" } split /:/, $ENV{PATH} // '';
+	return $found;
+}
+
+sub choose_pg_config
+{
+	if (defined $opt{pg_config})
+	{
+		return in_path($opt{pg_config}) // fail "there is no $opt{pg_config}";
+	}
+	foreach my $candidate (grep { ($_ // '') ne '' } $ENV{PG_CONFIG}, "$opt{here}/pg_config", 'pg_config')
+	{
+		my $found = in_path($candidate);
+		return $found if defined $found;
+	}
+	return fail 'cannot find PostgreSQL: give --pg-config PATH';
+}
+
+sub pg_config
+{
+	my ($program, $what) = @_;
+	my $result = run({}, $program, $what);
+	$result->{status} == 0 or fail "$program failed: $result->{err}";
+	return $result->{out} =~ s/\n\z//r;
+}
+
+sub find_server
+{
+	my $pg_config = choose_pg_config();
+	my $pkglibdir = pg_config($pg_config, '--pkglibdir');
+
+	$cluster{bindir} = pg_config($pg_config, '--bindir');
+	foreach my $name (qw(postgres initdb pg_controldata psql))
+	{
+		-x program_of($name) or fail 'there is no ', program_of($name), ': is the server installed?';
+	}
+	my $result = run({}, program_of('postgres'), '--version');
+	($cluster{pg_version}) = $result->{out} =~ /^postgres \(PostgreSQL\) (\S+)/
+	  or fail program_of('postgres'), " does not run: $result->{err}";
+	foreach my $library (qw(neon_comm neon_page_service))
+	{
+		-f "$pkglibdir/$library.so" or fail "$pkglibdir/$library.so is missing: run \"make install\" first";
+	}
+	return;
+}
+
+# ---- names, ports
+
+sub random_id
+{
+	open my $fh, '<', '/dev/urandom' or fail "cannot open /dev/urandom: $!";
+	read $fh, my $bytes, 16;
+	return unpack 'H*', $bytes;
+}
+
+sub choose_names
+{
+	my ($sql, $feed, @ports) = choose_ports($opt{shards} + 2);
+
+	%cluster = (%cluster, shards => $opt{shards}, stripe_blocks => $opt{stripe_blocks}, superuser => 'postgres',
+		tenant_id => random_id(), timeline_id => random_id(), compute_port => $sql, wal_feed_port => $feed,
+		map { ("page_server_${_}_port" => $ports[$_]) } 0 .. $#ports);
+	$cluster{socket_dir} = "$opt{dir}/sockets";
+	# sun_path holds 107 bytes and a NUL.
+	if (length "$cluster{socket_dir}/.s.PGSQL.65535" > 107)
+	{
+		$cluster{socket_dir} = File::Temp::tempdir('/tmp/neon_dev.XXXXXX');
+		progress "the path is too long for sockets; they are in $cluster{socket_dir}";
+	}
+	save_cluster();
+	ensure_socket_dir();
+	mkdir "$opt{dir}/log" or fail "cannot make $opt{dir}/log: $!";
+	return;
+}
+
+# ---- data directories
+
+sub show_end
+{
+	my ($text) = @_;
+	my @lines = split /\n/, $text;
+	print STDERR map { "    $_\n" } @lines > 8 ? @lines[ -8 .. -1 ] : @lines;
+	return;
+}
+
+sub run_initdb
+{
+	my $locales = run({}, 'locale', '-a')->{out};
+	my $locale = $locales =~ /^c\.utf-?8$/mi ? 'C.UTF-8' : 'C';
+
+	progress 'making the data directory ...';
+	# from 18 on the server makes checksums unless it is told otherwise
+	my @checksums = $opt{checksums} ? ('-k') : $cluster{pg_version} =~ /^(\d+)/ && $1 >= 18 ? ('--no-data-checksums') : ();
+	my $result = run({}, program_of('initdb'), '-D', part_data('compute'), '-U', 'postgres', '-A', 'trust', '-E', 'UTF8',
+		"--locale=$locale", '-N', @checksums, @{ $opt{initdb} });
+	write_file("$opt{dir}/log/initdb.log", $result->{out} . $result->{err});
+	if ($result->{status} != 0)
+	{
+		show_end($result->{err});
+		fail 'initdb failed';
+	}
+	-f part_data('compute') . '/PG_VERSION' or fail 'initdb made nothing; its output is ', $result->{out};
+	my $wal = readlink part_data('compute') . '/pg_wal';
+	$cluster{wal_dir} = $wal if defined $wal;
+	save_cluster();
+	return;
+}
+
+sub must_run
+{
+	my ($what, @command) = @_;
+	my $result = run({}, @command);
+	$result->{status} == 0 or fail "$what: $result->{err}";
+	return;
+}
+
+# A copy that shares nothing with its original: where that has a link (a WAL directory elsewhere), the
+# copy has the contents. Tablespaces, which are links too, are refused before.
+sub copy_directory
+{
+	my ($from, $to) = @_;
+	must_run("copying $from failed", 'cp', '-a', '-L', '--reflink=auto', '--sparse=always', "$from/.", $to);
+	chmod 0700, $to or fail "cannot set the mode of $to: $!";
+	return;
+}
+
+sub control_value
+{
+	my ($data, $label) = @_;
+	my $result = run({}, program_of('pg_controldata'), '-D', $data);
+	return $result->{out} =~ /^\Q$label\E: *(.*)$/m ? $1 : '';
+}
+
+# Runs statements, each in a line, in single-user mode, which starts no other process and takes no
+# connection: what it prints.
+sub single_user
+{
+	my ($sql) = @_;
+	my $result = run({ input => $sql }, program_of('postgres'), '--single', '-D', part_data('compute'),
+		stock_settings(), 'postgres');
+
+	if ($result->{status} != 0 || $result->{err} =~ /\b(?:ERROR|FATAL|PANIC):  /)
+	{
+		show_end($result->{err});
+		fail 'cannot work in the data directory as a stock server';
+	}
+	return $result->{out};
+}
+
+# The bootstrap superuser has OID 10, whatever its name; single-user mode logs in as it without
+# knowing the name.
+sub find_superuser
+{
+	my $out = single_user("SELECT rolname FROM pg_catalog.pg_authid WHERE oid = 10\n");
+	($cluster{superuser}) = $out =~ /1: rolname = "(.*?)"\s+\(typeid/s
+	  or fail 'cannot find the superuser of the data directory';
+	return;
+}
+
+sub stock_query
+{
+	my ($db, $sql) = @_;
+	my $conninfo = join ' ', map { "$_->[0]=" . conninfo_value($_->[1]) } [ host => $cluster{socket_dir} ],
+	  [ port => $cluster{compute_port} ], [ user => $cluster{superuser} ], [ dbname => $db ],
+	  # nothing that is set for a role or a database gets in the way
+	  [ options => '-c session_preload_libraries= -c local_preload_libraries= -c default_transaction_read_only=off'
+		. ' -c statement_timeout=0 -c lock_timeout=0 -c role=none' ];
+	return run({}, program_of('psql'), '-XqAtw', '-v', 'ON_ERROR_STOP=1', '-d', $conninfo, '-c', $sql);
+}
+
+# Starts the data directory as the stock server it still is, on a private socket, and stops it cleanly.
+# Afterwards template1 and postgres have the extension, and pg_control carries wal_level and friends.
+sub prepare_as_stock
+{
+	progress 'making the extension in template1 and postgres ...';
+	my $pid = launch('compute', stock_settings());
+	my $until = monotonic() + $opt{timeout};
+	while (part_state('compute') ne 'running')
+	{
+		my $ended = waitpid $pid, POSIX::WNOHANG();
+		if ($ended != 0 || monotonic() > $until)
+		{
+			show_log_end('compute', 0);
+			fail 'the stock server did not start';
+		}
+		pause(0.03);
+	}
+	foreach my $db ('template1', 'postgres')
+	{
+		my $result = stock_query($db, 'CREATE EXTENSION IF NOT EXISTS neon_comm');
+		$result->{status} == 0 or fail "cannot make the extension neon_comm in database $db:\n$result->{err}";
+	}
+	local $opt{quiet} = 1;
+	local $opt{mode} = 'fast';
+	stop_part('compute') or fail 'the stock server did not stop';
+	waitpid $pid, 0;
+	return;
+}
+
+sub append
+{
+	my ($file, $text) = @_;
+	open my $fh, '>>', $file or fail "cannot open $file: $!";
+	(print $fh $text) && close $fh or fail "cannot write $file: $!";
+	return;
+}
+
+sub make_page_server
+{
+	my ($n) = @_;
+	my $data = part_data($n);
+
+	progress "copying the data directory for page server $n ...";
+	copy_directory(part_data('compute'), $data);
+	append("$data/standby.signal", '');
+	append("$data/postgresql.conf", page_server_settings($n));
+	return;
+}
+
+# What is a stopped stock cluster in DIR/compute becomes a compute and its page servers.
+sub finish_cluster
+{
+	my $data = part_data('compute');
+
+	$cluster{checksums} = control_value($data, 'Data page checksum version') eq '0' ? 'off' : 'on';
+	($cluster{system_identifier}) = control_value($data, 'Database system identifier') =~ /^(\d+)$/
+	  or fail 'cannot read the system identifier';
+	control_value($data, 'Database cluster state') eq 'shut down'
+	  or fail 'the data directory was not shut down cleanly';
+	make_page_server($_) foreach page_servers();
+	append("$data/postgresql.conf", compute_settings());
+	write_file("$data/neon_comm.skeleton",
+		"neon_comm skeleton 1\nsystem_identifier=$cluster{system_identifier}\ndata_checksums=$cluster{checksums}\n"
+		. "content=whole\n");
+	run({}, 'sync', '-f', $opt{dir});
+	set_state('made');
+	progress "done: $cluster{shards} shards, SQL port $cluster{compute_port}. Next: neon_dev start -D $opt{dir}";
+	return;
+}
+
+# ---- commands
+
+# init and adopt: $data makes the data directory of the compute.
+sub prepare_and_finish
+{
+	my ($data) = @_;
+	choose_names();
+	make_security();
+	$data->();
+	find_superuser();
+	prepare_as_stock();
+	finish_cluster();
+	return;
+}
+
+sub init
+{
+	check_given();
+	find_server();
+	return making(sub { prepare_and_finish(\&run_initdb) });
+}
+
+sub destroy
+{
+	load_cluster(any => 1);
+	my $lock = ($cluster{state} // 'made') eq 'made' ? lock_cluster() : lock_if_free();
+	$lock // fail "$opt{dir} is being ", $cluster{state} eq 'making' ? 'made' : 'removed', ' by another neon_dev';
+	set_state('removing');
+	@opt{qw(mode timeout part)} = ('immediate', 20, 'all');
+	foreach my $part ('compute', page_servers())
+	{
+		!part_pid($part) || stop_part($part) || kill_part($part) or return 1;
+		local $opt{quiet} = 1;
+		kill_part($part) or return 1;	# orphans of an earlier kill
+		remove_shared_memory($part);
+	}
+	progress "removing $opt{dir} ...";
+	remove_files();
+	# As root's stand-in we may not be allowed to; root does it then.
+	rmdir $opt{dir} or $opt{for_root} or fail "could not remove $opt{dir}: $!";
+	return 0;
+}
+
+1;

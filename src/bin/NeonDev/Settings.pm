@@ -1,0 +1,295 @@
+# NeonDev::Settings - every line of configuration that neon_dev writes, and how values are quoted.
+package NeonDev::Settings;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use NeonDev::Base;
+use NeonDev::Cluster;
+
+our @EXPORT = qw(conninfo_value setting_line client_security compute_settings page_server_settings
+	stock_settings check_given page_server_conninfo);
+
+# ---- quoting
+
+# A value in a libpq connection string.
+sub conninfo_value
+{
+	my ($value) = @_;
+	return $value if $value =~ m{^[A-Za-z0-9_./:-]+$};
+	$value =~ s/([\\'])/\\$1/g;
+	return "'$value'";
+}
+
+sub conninfo
+{
+	my @pairs = @_;
+	my @words;
+	while (my ($key, $value) = splice @pairs, 0, 2)
+	{
+		push @words, "$key=" . conninfo_value($value);
+	}
+	return join ' ', @words;
+}
+
+# A line of postgresql.conf. A value that is a quoted string already is taken as it is; in any other
+# each byte means itself.
+sub setting_line
+{
+	my ($key, $value) = @_;
+	if ($value !~ /^'(?:[^'\\]|''|\\.)+'$/)
+	{
+		$value =~ s/\\/\\\\/g;
+		$value =~ s/'/''/g;
+		$value = "'$value'";
+	}
+	return "$key = $value\n";
+}
+
+sub lines
+{
+	my @pairs = @_;
+	my $text = '';
+	while (my ($key, $value) = splice @pairs, 0, 2)
+	{
+		$text .= setting_line($key, $value);
+	}
+	return $text;
+}
+
+# What a setting given as key=value means, quotes taken off.
+sub plain_value
+{
+	my ($value) = @_;
+	return $value unless $value =~ s/^'((?:[^'\\]|''|\\.)+)'$/$1/;
+	$value =~ s/''|\\(.)/defined $1 ? $1 : "'"/ge;
+	return $value;
+}
+
+# ---- security
+
+# What a client of our ports adds to its connection string: pairs.
+sub client_security
+{
+	my (%how) = @_;
+	my @pairs;
+	push @pairs, sslmode => 'verify-full', sslrootcert => security_dir() . '/ca.crt' if $cluster{tls};
+	push @pairs, passfile => security_dir() . '/pgpass' if $how{passfile} && $cluster{auth};
+	return @pairs;
+}
+
+sub server_security
+{
+	my ($prefix) = @_;
+	my @pairs;
+	push @pairs, "${prefix}auth_public_key_file" => security_dir() . '/issuer.pub' if $cluster{auth};
+	push @pairs, "${prefix}ssl_cert_file" => security_dir() . '/server.crt',
+	  "${prefix}ssl_key_file" => security_dir() . '/server.key'
+	  if $cluster{tls};
+	return @pairs;
+}
+
+# How neon_dev itself logs in to a page server.
+sub page_server_conninfo
+{
+	my ($n) = @_;
+	return conninfo(host => '127.0.0.1', port => part_port($n), user => 'neon_dev', dbname => 'neon_dev',
+		$cluster{tls} ? () : (sslmode => 'disable'), client_security(passfile => 1));
+}
+
+# ---- what is given on the command line
+
+# The last value that --conf or --ps-conf gives a setting.
+sub given
+{
+	my ($settings, $wanted) = @_;
+	my $found;
+	foreach (@$settings)
+	{
+		my ($key, $value) = /^([^=]*)=(.*)$/s;
+		$found = plain_value($value) if lc $key eq $wanted;
+	}
+	return $found;
+}
+
+sub is_off { my ($value) = @_; return $value =~ /^(?:of|off|f|fa|fal|fals|false|n|no|0)$/i }
+
+sub is_on { my ($value) = @_; return $value =~ /^(?:on|t|tr|tru|true|y|ye|yes|1)$/i }
+sub is_set { my ($value) = @_; return $value ne '' }
+
+# What no part starts with, and what the compute or a page server does not start with.
+my %refused_by_all = (
+	fsync => \&is_off,
+	zero_damaged_pages => \&is_on,
+	ignore_checksum_failure => \&is_on,
+	ignore_invalid_pages => \&is_on,
+	data_sync_retry => \&is_on);
+my %refused = (
+	conf => { %refused_by_all,
+		full_page_writes => \&is_off,
+		wal_consistency_checking => \&is_set,
+		wal_level => sub { $_[0] =~ /^minimal$/i },
+		max_slot_wal_keep_size => sub { $_[0] !~ /^-1$/ } },
+	ps_conf => { %refused_by_all,
+		restore_command => \&is_set,
+		promote_trigger_file => \&is_set,
+		map { ($_ => \&is_set) } qw(recovery_target recovery_target_lsn recovery_target_name recovery_target_time recovery_target_xid) });
+my %called = (conf => [ 'a compute', 'neon_comm.allow_unsafe' ], ps_conf => [ 'a page server', 'neon_page_service.allow_unsafe' ]);
+
+sub check_given_to
+{
+	my ($list) = @_;
+	my ($part, $escape) = @{ $called{$list} };
+	return if is_on(given($opt{$list}, $escape) // 'off');
+	foreach my $key (sort keys %{ $refused{$list} })
+	{
+		my $value = given($opt{$list}, $key);
+		usage "$part does not start with $key = $value" if defined $value && $refused{$list}{$key}->($value);
+	}
+	return;
+}
+
+# Settings that a part would not start with are refused before anything is made.
+sub check_given
+{
+	check_given_to($_) foreach 'conf', 'ps_conf';
+	foreach my $conf (@{ $opt{conf} }, @{ $opt{ps_conf} })
+	{
+		$conf !~ /^(?:data_directory|config_file|hba_file|ident_file|external_pid_file)\s*=/i
+		  or usage "\"$conf\": parts of a cluster have their files in their own directories";
+	}
+	return;
+}
+
+# The server loads ours in any case, whatever else is asked for.
+sub merged_libraries
+{
+	my ($library, $settings) = @_;
+	my @libraries = ($library, split /\s*,\s*/, given($settings, 'shared_preload_libraries') // $opt{adopted_preload} // '');
+	my %seen;
+	return join ',', grep { /./ && !$seen{$_}++ } map { s/^\s+|\s+$//gr } @libraries;
+}
+
+sub given_lines
+{
+	my ($settings) = @_;
+	my $text = '';
+	foreach (@$settings)
+	{
+		my ($key, $value) = /^([^=]*)=(.*)$/s;
+		$text .= setting_line($key, $value) unless lc $key eq 'shared_preload_libraries';
+	}
+	return $text;
+}
+
+# ---- the parts
+
+# Blanks and commas separate names there unless a name is in double quotes.
+sub socket_directory { return qq{"$cluster{socket_dir}"} }
+
+sub common_settings
+{
+	return (
+		unix_socket_directories => socket_directory(),
+		unix_socket_permissions => '0700',
+		logging_collector => 'off',
+		log_destination => 'stderr',
+		log_line_prefix => '%m [%p] %b ',
+		log_checkpoints => 'on',
+		# one call for all files of a data directory, of which there are many and most are empty
+		recovery_init_sync_method => 'syncfs');
+}
+
+sub compute_settings
+{
+	my @page_servers = map { conninfo(host => '127.0.0.1', port => part_port($_), client_security()) } page_servers();
+
+	return "\n# ---- written by neon_dev\n" . lines(
+		common_settings(),
+		listen_addresses => '127.0.0.1',
+		port => $cluster{compute_port},
+		wal_level => 'replica',
+		max_replication_slots => $cluster{shards} + 10,
+		# room for parallel queries beside the workers of neon_comm
+		max_worker_processes => 16,
+		shared_preload_libraries => merged_libraries('neon_comm', $opt{conf}),
+		'neon_comm.page_servers' => join(',', @page_servers),
+		'neon_comm.stripe_size' => $cluster{stripe_blocks},
+		'neon_comm.tenant_id' => $cluster{tenant_id},
+		'neon_comm.timeline_id' => $cluster{timeline_id},
+		'neon_comm.wal_feed_port' => $cluster{wal_feed_port},
+		'neon_comm.wal_feed_listen_addresses' => '127.0.0.1',
+		'neon_comm.wal_feed_slots' => join(',', map { "page_server_$_" } page_servers()),
+		server_security('neon_comm.wal_feed_'),
+		$cluster{auth} ? ('neon_comm.token_file' => security_dir() . '/token') : ())
+	  . given_lines($opt{conf});
+}
+
+# As many as the compute may have.
+sub prepared_transactions
+{
+	my $wanted = given($opt{conf}, 'max_prepared_transactions') // $opt{adopted_prepared} // 0;
+	return $wanted =~ /^\d+$/ && $wanted > PREPARED_MAX ? $wanted : PREPARED_MAX;
+}
+
+sub page_server_settings
+{
+	my ($n) = @_;
+	my $feed = conninfo(host => '127.0.0.1', port => $cluster{wal_feed_port}, application_name => "page_server_$n",
+		client_security(passfile => 1));
+
+	return "\n# ---- written by neon_dev\n" . lines(
+		common_settings(),
+		listen_addresses => '',
+		# only the name of the socket file: nobody can log in here
+		port => part_port($n),
+		hot_standby => 'off',
+		# Replay ends the server when the compute has more prepared transactions than this; the one
+		# setting of the primary that a standby without queries needs.
+		max_prepared_transactions => prepared_transactions(),
+		primary_conninfo => $feed,
+		primary_slot_name => "page_server_$n",
+		# After a restart of the compute, reads of its newest WAL wait for this: 5 s by default.
+		wal_retrieve_retry_interval => '500ms',
+		shared_preload_libraries => merged_libraries('neon_page_service', $opt{ps_conf}),
+		'neon_page_service.listen_addresses' => '127.0.0.1',
+		'neon_page_service.port' => part_port($n),
+		'neon_page_service.workers' => 2,
+		server_security('neon_page_service.'),
+		'neon_page_service.tenant_id' => $cluster{tenant_id},
+		'neon_page_service.timeline_id' => $cluster{timeline_id},
+		'neon_page_service.shard_count' => $cluster{shards},
+		'neon_page_service.shard_number' => $n,
+		'neon_page_service.stripe_size' => $cluster{stripe_blocks})
+	  . given_lines($opt{ps_conf});
+}
+
+# The data directory as the stock server that it still is: arguments that win over every file, so that
+# it touches nothing but itself, whatever it was part of.
+sub stock_settings
+{
+	my @pairs = (
+		listen_addresses => '',
+		unix_socket_directories => socket_directory(),
+		port => $cluster{compute_port},
+		wal_level => 'replica',
+		fsync => 'off',
+		shared_preload_libraries => $opt{adopted_preload} // '',
+		archive_mode => 'off',
+		synchronous_standby_names => '',
+		ssl => 'off',
+		logging_collector => 'off',
+		log_destination => 'stderr',
+		autovacuum => 'off',
+		max_slot_wal_keep_size => -1,
+		max_logical_replication_workers => 0);
+	my @arguments;
+	while (my ($key, $value) = splice @pairs, 0, 2)
+	{
+		push @arguments, '-c', "$key=$value";
+	}
+	return @arguments;
+}
+
+1;

@@ -1,0 +1,34 @@
+/*
+ * ext.h
+ *	  What the files of ext share: parts of the start-up.  Private to src/ext.
+ */
+#ifndef EXT_H
+#define EXT_H
+
+#include "postgres.h"
+
+/* ---- guc.c ---- */
+
+/* Defines all settings; called by _PG_init. */
+extern void nc_guc_init(void);
+
+/* FATAL, or a WARNING where that is allowed, when a token would leave in clear; at the start. */
+extern void nc_guc_check_token(void);
+
+/* ---- identity.c ---- */
+
+extern bool nc_guc_allow_takeover;
+
+/* Postmaster, from _PG_init: FATAL when the directory is a copy that nobody has allowed to go on. */
+extern void nc_identity_check_start(void);
+
+/* Shared memory; the startup function writes the file, in the postmaster. */
+extern Size nc_identity_shmem_bytes(void);
+extern void nc_identity_shmem_startup(void);
+
+/* ---- sql_views.c ---- */
+
+/* An interval of SQL. */
+extern Datum nc_interval_of_us(uint64 us);
+
+#endif							/* EXT_H */

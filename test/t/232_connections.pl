@@ -1,0 +1,157 @@
+# Connections mean what their strings say, and a token goes to nobody who has not shown
+# who he is: variables of libpq in the shell that starts servers, passwords in connection
+# strings however they are written, strings that would give the token away.
+#
+# Seen to fail: with PGHOSTADDR or PGSSLMODE set no page server was found; a password as
+# pass%77ord= was taken, and refused ones were in the log as part of the statement; the
+# token went in clear to who asked for it.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+
+use IO::Socket::INET;
+use NeonComm::Cluster;
+use POSIX ();
+use Test::More;
+
+my $c = NeonComm::Cluster->new(shards => 1, buffers => '8MB', no_start => 1, init => ['--auth'],
+	conf => [ 'log_statement=all', 'log_min_duration_statement=0' ]);
+my $dir = $c->{dir};
+
+sub pg_ctl
+{
+	my (@args) = @_;
+	return system("pg_ctl @args >/dev/null 2>&1 </dev/null");
+}
+
+# ---- the environment of the shell
+
+my %hostile = (PGHOST => '/nowhere', PGHOSTADDR => '127.0.0.9', PGPORT => 1, PGSSLMODE => 'require', PGSERVICE => 'none',
+	PGSERVICEFILE => '/nowhere/service', PGOPTIONS => '-c nonsense=1', PGPASSFILE => '/nowhere/pass', PGPASSWORD => 'wrong',
+	PGUSER => 'nobody', PGDATABASE => 'none', PGREQUIREPEER => 'nobody', PGCHANNELBINDING => 'require', PGGSSENCMODE => 'require',
+	PGTARGETSESSIONATTRS => 'standby', PGSSLROOTCERT => '/nowhere/root', PGCONNECT_TIMEOUT => 1, PGTZ => 'Nowhere/Else');
+{
+	local %ENV = (%ENV, %hostile);
+	foreach my $part ('page_server_0', 'compute')
+	{
+		is(pg_ctl('start', '-W', '-D', "$dir/$part", '-l', $c->log_file($part)), 0, "$part starts in a hostile shell");
+	}
+}
+ok($c->wait_for('SELECT true'), 'the compute works');
+$c->sql('CREATE TABLE t AS SELECT g, repeat(md5(g::text), 30) AS x FROM generate_series(1, 20000) g');
+my $count = 'SELECT count(*), sum(length(x)) FROM t';
+is($c->sql($count), '20000|19200000', 'through page servers');
+is($c->sql("SET neon_comm.mode = direct; $count"), '20000|19200000', 'in direct mode, too');
+ok($c->wait_for(q{SELECT bool_and(state = 'streaming') FROM neon_comm.page_servers}), 'its walreceiver streams');
+foreach my $part ('page_server_0', 'compute')
+{
+	like($c->log_text($part), qr/removed from the environment of this server: .*\bPGHOSTADDR\b/, "$part says so");
+	my ($pid) = $c->postmaster_pid($part);
+	my $title = $part eq 'compute' ? qr/communicator/ : qr/walreceiver/;
+	my ($child) = $c->pids_of($part, $title);
+	ok(defined $child, "$part has the process");
+	unlike($c->log_text($part), qr/nobody|nonsense=1|Nowhere/, 'values are not told');
+}
+
+# ---- secrets in strings
+
+my $servers = $c->sql('SHOW neon_comm.page_servers');
+my $secret = 'Sesame4711';
+my $from = length $c->log_text('compute');
+foreach my $string ("host=127.0.0.1 port=1 password=$secret", "host=127.0.0.1 port=1 password = '$secret'",
+	"postgresql://u:$secret\@127.0.0.1:1/x", "postgresql://127.0.0.1:1/x?password=$secret", "postgresql://127.0.0.1:1/x?pass%77ord=$secret",
+	"postgresql://127.0.0.1:1/x?%70assword=$secret", "host=127.0.0.1 port=1 sslpassword=$secret", "postgresql://127.0.0.1:1/x?sslpass%77ord=$secret",
+	"host=127.0.0.1 port=1 passfile=/$secret", "host=127.0.0.1 port=1 service=$secret",
+	"host=127.0.0.1 port=1 nonsense=$secret", "host=127.0.0.1 port=$secret", "host=127.0.0.1 '$secret", "host=127.0.0.1 port=1, password=$secret")
+{
+	(my $quoted = $string) =~ s/'/''/g;
+	my ($rc, undef, $err) = $c->try_sql("ALTER SYSTEM SET neon_comm.page_servers = '$quoted'");
+	(my $shown = $string) =~ s/$secret/.../g;
+	isnt($rc, 0, "refused: $shown");
+	# psql repeats the statement's line to who has typed it
+	my @said = grep { !/^(psql:|LINE|STATEMENT)/ || /ERROR|DETAIL|HINT/ } split /\n/, $err;
+	unlike("@said", qr/$secret/, 'and not repeated');
+}
+$c->configure({ 'neon_comm.page_servers' => "host=127.0.0.1 port=1 password=$secret" });
+ok($c->wait_log('compute', qr/neon_comm.page_servers may not hold a password/, $from), 'nor taken by a reload');
+$c->configure({ 'neon_comm.page_servers' => $servers });
+unlike(substr($c->log_text('compute'), $from), qr/$secret/, 'nothing of it is in the log, with every statement logged');
+like(substr($c->log_text('compute'), $from), qr/statement: SHOW|statement: \s*$/m, 'which other statements are');
+
+# ---- the token
+
+$from = length $c->log_text('compute');
+$c->configure({ 'neon_comm.page_servers' => 'host=192.0.2.1 port=1 connect_timeout=1' });
+ok($c->wait_log('compute', qr/no token is sent to another machine without sslmode=verify-full/, $from), 'no token leaves in clear');
+$c->configure({ 'neon_comm.page_servers' => $servers });
+is($c->sql($count), '20000|19200000', 'the page server at home still gets it');
+
+# ---- a server that talks without an end before the stream begins
+
+my $listener = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1', LocalPort => 0) or die $!;
+my $talker = fork // die;
+if ($talker == 0)
+{
+	local $SIG{PIPE} = 'IGNORE';
+	my $body = pack('N', 1) . "c\0" . ('x' x 1048576) . "\0";
+	my $message = 'A' . pack('N', 4 + length $body) . $body;
+	while (my $s = $listener->accept)
+	{
+		sysread $s, my $packet, 10000;
+		syswrite $s, 'R' . pack('NN', 8, 0);
+		foreach (1 .. 300)
+		{
+			last unless syswrite $s, $message;
+		}
+		close $s;
+	}
+	POSIX::_exit(0);
+}
+sub peak_kb
+{
+	open my $fh, '<', "/proc/@{[ $c->pids_of('compute', qr/communicator/) ]}/status" or die $!;
+	return (map { /^VmHWM:\s+(\d+)/ ? $1 : () } <$fh>)[0];
+}
+my $peak = peak_kb();
+$from = length $c->log_text('compute');
+$c->configure({ 'neon_comm.page_servers' => 'host=127.0.0.1 sslmode=disable port=' . $listener->sockport });
+ok($c->wait_log('compute', qr/the server said more than 256 kB before the stream began/, $from), 'a server that talks without an end is left');
+$c->configure({ 'neon_comm.page_servers' => $servers });
+is($c->sql($count), '20000|19200000', 'the right one is asked again');
+cmp_ok(peak_kb() - $peak, '<', 64 * 1024, 'what it said was not kept');
+kill KILL => $talker;
+waitpid $talker, 0;
+
+my $conninfo = "host=192.0.2.1 port=1 passfile=$dir/security/pgpass";
+$from = length $c->log_text('page_server_0');
+$c->configure({ primary_conninfo => $conninfo }, part => 'page_server_0');
+ok($c->wait_log('page_server_0', qr/primary_conninfo would send the token to whoever answers at "192\.0\.2\.1"/, $from),
+	'nor does a walreceiver send one, after a reload');
+
+$c->stop;
+$from = length $c->log_text('page_server_0');
+ok(!($c->try_dev('start', '-D', $dir, '--quiet', 'page-server', '0'))[0], 'the page server does not start so');
+like(substr($c->log_text('page_server_0'), $from), qr/FATAL:  primary_conninfo would send the token/, 'and says why');
+$c->append_conf('page_server_0', 'neon_page_service.allow_token_in_clear = on');
+$from = length $c->log_text('page_server_0');
+pg_ctl('start', '-W', '-D', "$dir/page_server_0", '-l', $c->log_file('page_server_0'));
+ok($c->wait_log('page_server_0', qr/WARNING:  primary_conninfo would send the token/, $from), 'a setting lifts it, with a warning');
+pg_ctl('stop', '-w', '-m', 'immediate', '-D', "$dir/page_server_0");
+
+foreach my $lifted (0, 1)
+{
+	$from = length $c->log_text('compute');
+	$c->append_conf('compute', "neon_comm.page_servers = 'host=192.0.2.1 port=1 sslmode=require'");
+	$c->append_conf('compute', 'neon_comm.allow_token_in_clear = on') if $lifted;
+	pg_ctl('start', '-W', '-D', "$dir/compute", '-l', $c->log_file('compute'));
+	my $level = $lifted ? 'WARNING' : 'FATAL';
+	ok($c->wait_log('compute', qr/$level:  the token would be sent to whoever answers at 192\.0\.2\.1:1/, $from), "$level: the compute's start");
+	# it has said so, and has still to leave: the next start would find its lock
+	ok($lifted || $c->wait_log('compute', qr/database system is shut down/, $from), "$level: and its end");
+}
+pg_ctl('stop', '-w', '-m', 'immediate', '-D', "$dir/compute");
+$c->check_logs;
+done_testing();

@@ -1,0 +1,64 @@
+# start and status of neon_dev: a part runs when somebody can log in, and what is missing is named.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+
+use NeonComm::Cluster;
+use Test::More;
+
+my $c = NeonComm::Cluster->new(shards => 2, conf => [ 'neon_comm.request_timeout=5s' ], no_start => 1);
+my ($ok, $out);
+$c->allow_log(qr/could not read block|FATAL/);
+$c->start;
+$c->sql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS x; CHECKPOINT');
+
+# ---- a page server is away
+
+$c->stop('compute');
+$c->stop('page-server', 1);
+($ok, $out) = $c->try_dev('start', '-D', $c->{dir}, 'compute', '-t', 60);
+ok(!$ok, 'start is no success when nobody can log in');
+like($out, qr/compute runs, but nobody can log in: /, 'and says so');
+like($out, qr/page server 1 does not run/, 'and names what is missing');
+ok($c->postmaster_pid('compute'), 'the server was left alone');
+($ok, $out) = $c->try_dev('status', '-D', $c->{dir}, '--values', '--no-measure');
+ok(!$ok, 'status is not 0');
+like($out, qr/^compute\.state=unreachable$/m, 'the compute is not said to run');
+like($out, qr/^compute\.problem=.*page server 1 does not run/m, 'and why');
+($ok, $out) = $c->try_dev('status', '-D', $c->{dir}, '--no-measure');
+like($out, qr/^compute +unreachable .*^compute: .*page server 1 does not run/ms, 'for people, too');
+$c->start('page-server', 1);
+$c->start;
+($ok, $out) = $c->try_dev('status', '-D', $c->{dir}, '--no-measure');
+ok($ok, 'all is well again') or diag($out);
+is($c->sql('SELECT count(*) FROM t'), 1000, 'and it works');
+
+# ---- all run, but the list of page servers leads elsewhere
+
+$c->stop('compute');
+my $conf = "$c->{dir}/compute/postgresql.auto.conf";
+open my $fh, '>', $conf or die $!;
+print $fh "neon_comm.page_servers = '" . $c->page_server_list($c->page_server_port(0), 1) . "'\n";
+close $fh;
+($ok, $out) = $c->try_dev('start', '-D', $c->{dir}, 'compute', '-t', 60);
+ok(!$ok, 'a shard that nobody serves: start is no success');
+like($out, qr/the compute's log: .*shard 1 .*Connection refused/s, 'and the log tells which');
+truncate $conf, 0;
+kill 'HUP', $c->postmaster_pid('compute');
+$c->start;
+is($c->sql('SELECT count(*) FROM t'), 1000, 'with the right list it works');
+
+# ---- a page server lets nobody in
+
+kill 'STOP', $c->postmaster_pid('page_server_0'), my @workers = $c->pids_of('page_server_0', qr/page service/);
+($ok, $out) = $c->try_dev('status', '-D', $c->{dir}, '--values', '--no-measure');
+kill 'CONT', $c->postmaster_pid('page_server_0'), @workers;
+ok(!$ok, 'a frozen page server: status is not 0');
+like($out, qr/^page_server_0\.state=unreachable$/m, 'it is not said to run');
+like($out, qr/^page_server_0\.problem=.*/m, 'and why');
+like($out, qr/^page_server_1\.state=running$/m, 'the other one runs');
+$c->check_logs;
+done_testing();

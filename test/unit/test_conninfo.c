@@ -1,0 +1,181 @@
+/*
+ * test_conninfo.c
+ *	  Connection strings are judged as libpq would, before anybody relies on them,
+ *	  and what is said about a bad one repeats nothing of it.
+ *
+ * Runs without a server; nothing is connected to.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "nc/net/handshake.h"
+
+static const char *const good[] = {
+	"host=127.0.0.1 port=64000",
+	"hostaddr=127.0.0.1 port=64000 sslmode=verify-full sslrootcert=/nowhere/ca.crt",
+	"host=ps0.example port=1 connect_timeout=3 application_name='a b'",
+	"postgresql://ps0.example:64000/neon?sslmode=require",
+	"host=/var/run/postgresql",
+	"port=64000",
+};
+
+static const char *const bad[] = {
+	"hots=secret1 port=64000",
+	"host=127.0.0.1 port",
+	"host='secret1",
+	"host=127.0.0.1 password = one secret1",
+	"host=127.0.0.1 port=secret1",
+	"host=127.0.0.1 port=0",
+	"host=127.0.0.1 port=65536",
+	"host=127.0.0.1 sslmode=secret1",
+	"hostaddr=127.0.0.1 target_session_attrs=secret1",
+	"postgresql://127.0.0.1:64000/?nosuchthing=secret1",
+	"postgresql://a%2Cb:64000/",
+	"secret1",
+};
+
+static void
+what_libpq_takes_is_taken(void **state)
+{
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+	{
+		NcConninfoParts parts;
+		char		err[256] = "";
+
+		if (!nc_conninfo_check(good[i], &parts, err, sizeof(err)))
+			fail_msg("%s: %s", good[i], err);
+		assert_false(parts.has_password);
+	}
+}
+
+/* Secrets go to every host of a list, so one that is elsewhere is enough. */
+static void
+lists_are_local_as_a_whole(void **state)
+{
+	static const struct
+	{
+		const char *conninfo;
+		bool		is_local;
+	}			of[] = {
+		{"port=1", true},
+		{"host=localhost", true},
+		{"host=127.0.0.1,::1,/tmp,localhost", true},
+		{"host=ps.example hostaddr=127.0.0.2", true},
+		{"host=/tmp,ps.example", false},
+		{"host=@ps,ps.example", false},
+		{"host=ps.example,/tmp", false},
+		{"host=localhost,127.0.0.1,192.0.2.1", false},
+		{"host=a,ps.example hostaddr=127.0.0.1,", false},
+		{"host=localhost.example.org", false},
+	};
+
+	for (size_t i = 0; i < sizeof(of) / sizeof(of[0]); i++)
+	{
+		NcConninfoParts parts;
+		char		err[256] = "";
+
+		assert_true(nc_conninfo_parts(of[i].conninfo, &parts, err, sizeof(err)));
+		if (parts.is_local != of[i].is_local)
+			fail_msg("%s", of[i].conninfo);
+	}
+}
+
+/* Opening a fifo waits for who writes to it, and the communicator would. */
+static void
+what_is_no_file_is_refused(void **state)
+{
+	static const char *const keywords[] = {"sslcert", "sslkey", "sslrootcert", "sslcrl"};
+	char		directory[] = "/tmp/nc_conninfo_XXXXXX";
+	char		fifo[64];
+	char		conninfo[256];
+
+	assert_non_null(mkdtemp(directory));
+	snprintf(fifo, sizeof(fifo), "%s/secret1", directory);
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	for (size_t i = 0; i < sizeof(keywords) / sizeof(keywords[0]); i++)
+	{
+		NcConninfoParts parts;
+		char		err[256] = "";
+		NcHandshakeParams params = {.conninfo = conninfo, .token_file = "", .options = "",
+			.protocol_version = 3, .tenant_id = "", .timeline_id = ""};
+		NcHandshake *h;
+
+		snprintf(conninfo, sizeof(conninfo), "host=127.0.0.1 port=1 %s=%s", keywords[i], fifo);
+		assert_false(nc_conninfo_check(conninfo, &parts, err, sizeof(err)));
+		assert_null(strstr(err, "secret1"));
+		/* it may become one after the string was taken */
+		h = nc_handshake_start(&params);
+		assert_int_equal(nc_handshake_advance(h), NC_HANDSHAKE_FAILED);
+		assert_non_null(strstr(nc_handshake_error(h), keywords[i]));
+		nc_handshake_free(h);
+	}
+	assert_int_equal(unlink(fifo), 0);
+	assert_int_equal(rmdir(directory), 0);
+}
+
+static void
+options_are_kept_or_refused(void **state)
+{
+	NcConninfoParts parts;
+	char		err[256] = "";
+	char		longer[sizeof(parts.options) + 40];
+
+	assert_true(nc_conninfo_parts("host=h options='-c a=b  -c c=d'", &parts, err, sizeof(err)));
+	assert_string_equal(parts.options, "-c a=b  -c c=d");
+	snprintf(longer, sizeof(longer), "options=%0*d", (int) sizeof(parts.options), 0);
+	assert_false(nc_conninfo_parts(longer, &parts, err, sizeof(err)));
+	assert_non_null(strstr(err, "options"));
+}
+
+static void
+what_libpq_refuses_is_refused(void **state)
+{
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+	{
+		NcConninfoParts parts;
+		char		err[256] = "";
+
+		if (nc_conninfo_check(bad[i], &parts, err, sizeof(err)))
+			fail_msg("%s was taken", bad[i]);
+		assert_string_not_equal(err, "");
+		assert_null(strstr(err, "secret1"));
+	}
+}
+
+static void
+passwords_are_seen_however_written(void **state)
+{
+	static const char *const with[] = {
+		"host=127.0.0.1 password=x", "postgresql://u:x@127.0.0.1/", "postgresql://127.0.0.1/?passw%6Frd=x"
+	};
+
+	for (size_t i = 0; i < sizeof(with) / sizeof(with[0]); i++)
+	{
+		NcConninfoParts parts;
+		char		err[256];
+
+		assert_true(nc_conninfo_check(with[i], &parts, err, sizeof(err)));
+		assert_true(parts.has_password);
+	}
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_libpq_takes_is_taken),
+		cmocka_unit_test(lists_are_local_as_a_whole),
+		cmocka_unit_test(what_is_no_file_is_refused),
+		cmocka_unit_test(options_are_kept_or_refused),
+		cmocka_unit_test(what_libpq_refuses_is_refused),
+		cmocka_unit_test(passwords_are_seen_however_written),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
