@@ -222,10 +222,17 @@ ok(is_found($c), 'a new file is made under the name, and used');
 is($s->query($rows), '20000|80000', 'by a session that had the old one open, too');
 is($c->counter('lfc_mismatches'), $mismatches, 'which does not look for pages in the old one');
 
-# The file is cut.
-ok($c->wait_for('SELECT staged_pages = 0 FROM neon_comm.lfc'), 'the writer keeps up');
-truncate "$dir/pages", 0 or die $!;
-is($c->sql($rows), '20000|80000', 'the file is cut: rows are right');
+# The file is cut. A page that is cached meanwhile, be it one that this query missed, is written at its
+# place and makes the file long again, with zeroes where pages were: those are mismatches, and no error.
+# So it is cut until somebody reads behind its end.
+my $errors = $c->counter('lfc_errors');
+foreach (1 .. 100)
+{
+	fill($c);
+	truncate "$dir/pages", 0 or die $!;
+	is($c->sql($rows), '20000|80000', 'the file is cut: rows are right');
+	last if $c->counter('lfc_errors') > $errors;
+}
 ok($c->wait_for(q{SELECT state = 'failed' FROM neon_comm.lfc}), 'the file is cut: the cache is off');
 like($c->sql('SELECT last_error FROM neon_comm.lfc'), qr/could not read .*Input\/output error/, 'and says why');
 $c->sql('SELECT pg_reload_conf()');
