@@ -21,19 +21,6 @@ sub counters
 # Staged pages are written, not only kept in memory.
 sub settle { return $c->wait_for('SELECT staged_pages = 0 FROM neon_comm.lfc') }
 
-# What a reader cannot stage because the writer is behind is dropped, and comes when it is read again.
-sub into_cache
-{
-	my ($table) = @_;
-	foreach (1 .. 50)
-	{
-		my $misses = counters()->{lfc_misses};
-		$c->sql("SELECT sum(n) FROM $table");
-		last if settle() && counters()->{lfc_misses} - $misses < 128;
-	}
-	return;
-}
-
 ok($c->wait_for(q{SELECT state = 'on' FROM neon_comm.lfc}), 'the cache is on');
 is($c->sql('SELECT size_bytes = limit_bytes AND size_bytes = 64 * 1024 * 1024 FROM neon_comm.lfc'),
 	't', 'of the size that was set');
@@ -48,7 +35,7 @@ my $sum = $c->sql('SELECT count(*), sum(n) FROM t');
 my $pages = $c->sql(q{SELECT pg_relation_size('t') / 8192});
 cmp_ok($pages, '>', 2000, 'the table is larger than shared buffers');
 ok(settle(), 'the writer keeps up');
-into_cache('t');
+ok($c->into_cache('SELECT sum(n) FROM t'), 't is cached');
 my $before = counters();
 is($c->sql('SELECT count(*), sum(n) FROM t'), $sum, 'the same rows again');
 my $after = counters();
@@ -83,7 +70,7 @@ foreach my $round (1 .. 3)
 		'40000|39000', "round $round: blocks come back new");
 }
 $c->sql('CREATE TABLE gone AS SELECT * FROM t');
-into_cache('gone');
+ok($c->into_cache('SELECT sum(n) FROM gone'), 'gone is cached');
 $before = counters();
 my $used = $c->sql('SELECT used_pages FROM neon_comm.lfc');
 $c->sql('DROP TABLE gone');

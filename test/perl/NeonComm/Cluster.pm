@@ -149,6 +149,21 @@ sub session
 
 sub counter { my ($s, $name) = @_; $s->sql("SELECT value FROM neon_comm.counters WHERE name = '$name'") }
 
+# Reads with $sql until the local file cache has what is read, but for fewer than 128 pages. What the writer
+# had no room for is dropped: a page that is missed, and one that leaves shared buffers with hint bits set.
+sub into_cache
+{
+	my ($self, $sql) = @_;
+	my $lost = q{SELECT sum(value) FROM neon_comm.counters WHERE name IN ('lfc_misses', 'lfc_drops')};
+	foreach (1 .. 50)
+	{
+		my $before = $self->sql($lost);
+		$self->sql($sql);
+		return 1 if $self->wait_for('SELECT staged_pages = 0 FROM neon_comm.lfc') && $self->sql($lost) - $before < 128;
+	}
+	return 0;
+}
+
 # Pushes everything else out of shared buffers: reads a table larger than they are.
 sub evict
 {
