@@ -5,6 +5,9 @@ use strict;
 use warnings;
 
 use Test::More;
+
+# redo reads each of a hundred thousand pages before it deletes its rows, which takes a busy machine minutes
+BEGIN { $ENV{PGCTLTIMEOUT} = 3600 }
 use NeonComm::Cluster;
 
 my $c = NeonComm::Cluster->new(buffers => '64MB', stripe => 2048,

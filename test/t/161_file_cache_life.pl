@@ -146,7 +146,7 @@ undef $c;
 # A directory that is not there, comes, is moved away and comes back.
 $c = NeonComm::Cluster->new(no_start => 1);
 my $dir = "$c->{dir}/cache";
-$c->append_conf('compute', "neon_comm.lfc_size = 32MB\nneon_comm.lfc_path = '$dir/pages'");
+$c->append_conf('compute', "neon_comm.lfc_size = 64MB\nneon_comm.lfc_path = '$dir/pages'");
 $c->start;
 ok($c->wait_for(q{SELECT state = 'failed' FROM neon_comm.lfc}), 'no directory: the cache fails');
 like($c->sql('SELECT last_error FROM neon_comm.lfc'), qr/could not open .*No such file/, 'and says why');
