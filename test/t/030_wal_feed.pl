@@ -8,6 +8,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
 use IO::Socket::INET;
+use NeonComm::Node qw(free_port until_true);
 use NeonComm::Session;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -16,7 +17,7 @@ use Test::More;
 # For reads that only a bug leaves without an end.
 my $patience = $PostgreSQL::Test::Utils::timeout_default;
 
-my $feed_port = PostgreSQL::Test::Cluster::get_free_port();
+my $feed_port = free_port();
 my $feed_conf = qq{
 shared_preload_libraries = 'neon_comm'
 neon_comm.page_servers = ''
@@ -169,8 +170,9 @@ ok($primary->poll_query_until('postgres',
 		q{SELECT string_agg(slot_name, ',' ORDER BY slot_name) FROM pg_replication_slots
 		  WHERE slot_type = 'physical' AND restart_lsn IS NOT NULL}, 'page_server_0,page_server_1'),
 	'slots exist before a page server connects');
-is($primary->safe_psql('postgres', q{SELECT string_agg(state, ',') FROM neon_comm.page_servers}),
-	'absent,absent', 'the view shows page servers that are not connected');
+# the feed makes its slots and shows its rows afterwards
+ok($primary->poll_query_until('postgres', q{SELECT string_agg(state, ',') FROM neon_comm.page_servers}, 'absent,absent'),
+	'the view shows page servers that are not connected');
 
 $standby->start;
 $blind->start;
@@ -197,10 +199,11 @@ sub check_same
 $primary->safe_psql('postgres', q{CREATE TABLE t (id bigserial PRIMARY KEY, note text);
 	INSERT INTO t (note) SELECT md5(g::text) FROM generate_series(1, 10000) g});
 check_same('first load');
-is($primary->safe_psql('postgres',
-		q{SELECT count(*) FROM neon_comm.page_servers WHERE state = 'streaming' AND address LIKE '127.0.0.1:%'
+# until what the server writes by itself has left, a row says "catchup"
+ok($primary->poll_query_until('postgres',
+		q{SELECT count(*) = 2 FROM neon_comm.page_servers WHERE state = 'streaming' AND address LIKE '127.0.0.1:%'
 		  AND connected_since IS NOT NULL AND reply_time IS NOT NULL}),
-	2, 'the view shows both');
+	'the view shows both');
 
 # ---- WAL is kept for as long as it is needed, and no longer
 
@@ -221,12 +224,16 @@ ok($primary->poll_query_until('postgres',
 		"SELECT bool_and(pg_walfile_name(restart_lsn) > '$held_file') FROM pg_replication_slots"),
 	'slots move on');
 
-# the segments up to the position before the last checkpoint go
-$primary->safe_psql('postgres', 'SELECT pg_switch_wal(); CHECKPOINT; CHECKPOINT');
-ok(!-f $primary->data_dir . "/pg_wal/$held_file", 'WAL is removed once both have it');
+# the segments up to the position before the last checkpoint go; a slot shows its position before checkpoints heed it
+$primary->safe_psql('postgres', 'SELECT pg_switch_wal(); CHECKPOINT');
+ok(until_true(sub { $primary->safe_psql('postgres', 'CHECKPOINT'); !-f $primary->data_dir . "/pg_wal/$held_file" }),
+	'WAL is removed once both have it');
 
 # ---- a slot that somebody wants to drop (231_slots_held has more)
 
+# a slot that was just made is left alone for a second, and looked at once a second
+ok($primary->poll_query_until('postgres', 'SELECT count(*) = 2 FROM pg_replication_slots WHERE active'),
+	'the slots are held');
 isnt($primary->psql('postgres', q{SELECT pg_drop_replication_slot('page_server_1')}), 0, 'a slot cannot be dropped');
 
 # ---- crashes and restarts
@@ -332,9 +339,15 @@ close $_ foreach @idle;
 # ---- one slot, two connections; a page server that has what the compute lacks
 
 $standby->stop;
-my $start = $primary->safe_psql('postgres',
-	q{SELECT ('0/0'::pg_lsn + (pg_wal_lsn_diff(restart_lsn, '0/0')::bigint / 16777216) * 16777216::bigint)
-	  FROM pg_replication_slots WHERE slot_name = 'page_server_0'});
+
+# The start of the segment from which WAL is kept: it goes with a checkpoint once the slot is in the next one.
+sub kept_segment
+{
+	return $primary->safe_psql('postgres',
+		q{SELECT ('0/0'::pg_lsn + (pg_wal_lsn_diff(restart_lsn, '0/0')::bigint / 16777216) * 16777216::bigint)
+		  FROM pg_replication_slots WHERE slot_name = 'page_server_0'});
+}
+my $start = kept_segment();
 # before the first message: the background writer may write WAL at any time, and a message ends where WAL ended
 my $flushed = lsn_number($primary->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()'));
 my $old = feed_session();
@@ -395,6 +408,7 @@ check_same('after other clients used the slot');
 $primary->append_conf('postgresql.conf', "neon_comm.wal_feed_timeout = 1s\n");
 $primary->reload;
 $standby->stop;
+$start = kept_segment();
 $new = feed_session();
 start_streaming($new, 'page_server_0', $start, 0);
 my $asked = 0;
@@ -433,6 +447,7 @@ $primary->set_standby_mode;
 $primary->start;
 my $replayed = $primary->safe_psql('postgres', 'SELECT pg_last_wal_replay_lsn()');
 like((command('IDENTIFY_SYSTEM'))[0], qr{\|\Q$replayed\E\|}, 'IDENTIFY_SYSTEM in recovery tells the replay position');
+$start = kept_segment();
 $socket = feed_session();
 start_streaming($socket, 'page_server_0', $start, 0);
 for ($at = lsn_number($start); $at < lsn_number($replayed);)
