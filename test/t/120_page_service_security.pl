@@ -11,7 +11,7 @@ use lib "$FindBin::RealBin/../perl";
 
 use IPC::Run ();
 use NeonComm::Pagestream qw(lsn_number);
-use NeonComm::Node qw(conf until_true refuses_to_start);
+use NeonComm::Node qw(conf free_port until_true refuses_to_start);
 use NeonComm::Security;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -22,7 +22,7 @@ my $tenant = '0123456789abcdef0123456789abcdef';
 my $other_tenant = 'f' x 32;
 my $timeline = 'fedcba9876543210fedcba9876543210';
 my $security = NeonComm::Security->new;
-my $port = PostgreSQL::Test::Cluster::get_free_port();
+my $port = free_port();
 
 my $primary = PostgreSQL::Test::Cluster->new('primary');
 $primary->init(allows_streaming => 1);
@@ -295,7 +295,8 @@ $_->close foreach @idlers;
 $from = length log_text();
 reload(qr/received SIGHUP/, authentication_timeout => '1s');
 $c = NeonComm::Pagestream->new(port => $port, startup => 0);
-$c->send_bytes(pack 'N', 4 + length $body);
+# a long one, which is not there in a second
+$c->send_bytes(pack 'N', 10000);
 my $slow = 0;
 while ($slow < 600 && !$c->readable(0.1))
 {
