@@ -11,7 +11,7 @@ use lib "$FindBin::RealBin/../perl";
 
 use IPC::Run ();
 use NeonComm::Pagestream;
-use NeonComm::Node qw(conf until_true refuses_to_start);
+use NeonComm::Node qw(conf free_port until_true refuses_to_start);
 use NeonComm::Security;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -21,7 +21,7 @@ use Time::HiRes qw(time usleep);
 my $tenant = '0123456789abcdef0123456789abcdef';
 my $other_tenant = 'f' x 32;
 my $security = NeonComm::Security->new;
-my $port = PostgreSQL::Test::Cluster::get_free_port();
+my $port = free_port();
 
 my $primary = PostgreSQL::Test::Cluster->new('primary');
 $primary->init(allows_streaming => 1);
@@ -213,7 +213,8 @@ $c->send_bytes(pack('NN', 8, 80877103) . pack('N', 4 + length $body) . $body);
 ok(!defined $c->take(1), 'clear text behind SSLRequest ends the connection');
 reload(qr/received SIGHUP/, authentication_timeout => '1s');
 $c = NeonComm::Pagestream->new(port => $port, startup => 0);
-$c->send_bytes(pack 'N', 4 + length $body);
+# a long one, which is not there in a second
+$c->send_bytes(pack 'N', 10000);
 foreach (1 .. 600)
 {
 	last if $c->readable(0.1) || !eval { $c->send_bytes('x'); 1 };
