@@ -78,9 +78,10 @@ is($cluster->sql('SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT 
 
 # Sessions that have in their caches what they need while page servers are out of reach.
 my $reader = $cluster->session;
-$reader->query("SET neon_comm.request_timeout = '3s'");
 my $read = 'SELECT count(*), sum(hashtext(x)) FROM t';
 is($reader->query($read), $sum, 'a session that stays');
+# from here on reads are to fail
+$reader->query("SET neon_comm.request_timeout = '3s'");
 my $watcher = $cluster->session;
 my $watch = q{SELECT string_agg(last_error, ' ') FROM neon_comm.connections};
 $watcher->query($watch);
