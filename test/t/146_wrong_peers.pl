@@ -16,6 +16,8 @@ foreach my $c ($a, $b)
 {
 	$c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('a', 400) AS f FROM generate_series(1, 20000) g});
 	$c->evict;
+	# what was kept while it was made is on the page servers now
+	$c->sql('CHECKPOINT; SELECT neon_comm.sweep()');
 }
 cmp_ok($a->sql(q{SELECT pg_relation_size('t')}), '>', 4 * 1024 * 1024, 'the table is large');
 
