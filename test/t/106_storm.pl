@@ -13,7 +13,9 @@ use NeonComm::Stuck;
 
 my $c = NeonComm::Cluster->new(shards => 3, conf => [
 	'max_connections=150', 'neon_comm.connections_per_shard=4', 'neon_comm.connection_depth=2',
-	'shared_buffers=8MB', 'max_parallel_workers_per_gather=0' ]);
+	'shared_buffers=8MB', 'max_parallel_workers_per_gather=0',
+	# or the proxy may count those that were given up beside those in their place
+	'neon_comm.connect_timeout=1h', 'neon_comm.silence_timeout=1h' ]);
 my $p = NeonComm::Proxy->new;
 
 $c->sql(q{CREATE TABLE self (id int, f text) WITH (fillfactor = 10);
