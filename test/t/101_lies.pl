@@ -78,9 +78,10 @@ foreach my $lie (@lies)
 $c->configure({ 'neon_comm.connections_per_shard' => 1 });
 $p->cmd('cut *');
 $p->cmd('delay * 500');
-my $swap = $p->rule('tag=getpage every=5 count=6 swap');
-my $poisoned = $c->counter('connections_poisoned');
 my @s = map { $c->session } 1 .. 4;
+# asked first: whoever asks reads, too
+my $poisoned = $c->counter('connections_poisoned');
+my $swap = $p->rule('tag=getpage every=5 count=6 swap');
 foreach my $try (1 .. 5)
 {
 	# each its own part: readers of the same block wait for one of them
