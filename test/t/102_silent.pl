@@ -12,14 +12,16 @@ use NeonComm::Proxy;
 use NeonComm::Stuck;
 
 my $c = NeonComm::Cluster->new(shards => 3, buffers => '8MB', conf => [
-	'neon_comm.hedged_reads=off', 'neon_comm.silence_timeout=1h', 'neon_comm.connect_timeout=1h', 'max_parallel_workers_per_gather=0',
-	'neon_comm.connections_per_shard=3' ]);
+	'neon_comm.hedged_reads=off', 'neon_comm.silence_timeout=1h', 'neon_comm.connect_timeout=1h', 'neon_comm.request_timeout=1h',
+	'max_parallel_workers_per_gather=0', 'neon_comm.connections_per_shard=3' ]);
 my $p = NeonComm::Proxy->new;
 
 $c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 400) AS f FROM generate_series(1, 27000) g});
 cmp_ok($c->sql(q{SELECT pg_relation_size('t')}), '>', 11 * 1024 * 1024, 'larger than shared buffers');
 my $right = '27000|364513500';
 my $look = 'SELECT count(*), sum(id) FROM t';
+# what was kept while it was made is on the page servers now
+$c->sql('CHECKPOINT; SELECT neon_comm.sweep()');
 $c->use_proxy($p, 3);
 my $s = $c->session;
 my $stuck = NeonComm::Stuck->new($c, q{SELECT count(*), sum(id) FROM t WHERE ctid = '(0,1)'});
