@@ -21,13 +21,9 @@ cmp_ok($c->sql(q{SELECT pg_relation_size('self')}), '>', 11 * 1024 * 1024, 'larg
 my $look = q{SELECT count(*), sum(id), count(*) FILTER (WHERE (ctid::text::point)[0]::int <> id OR f <> lpad(id::text, 700, '0')) FROM self};
 my $right = '1500|1124250|0';
 $c->use_proxy($p, 2);
-my $stuck = NeonComm::Stuck->new($c, q{SELECT count(*) FROM self WHERE ctid = '(0,1)'});
-
-my $watch = $stuck->{watch};
 my $failures = q{SELECT value FROM neon_comm.counters WHERE name = 'connect_failures'};
 my $waiters = q{SELECT count(DISTINCT pid) > 4 FROM neon_comm.slots};
 my $trouble = q{SELECT min(state), count(*), max(last_error) FROM neon_comm.connections WHERE shard = 1};
-$watch->query($_) foreach $failures, $trouble, $waiters, 'SELECT (' . $failures . ') > 100';
 
 # Restarts in a loop.
 my @s = map { $c->session } 1 .. 4;
@@ -62,7 +58,15 @@ foreach my $round (1 .. 2)
 		'another communicator runs');
 }
 
-# Down for a while, and nobody is spared.
+# Down for a while, and nobody is spared. Scans of several sessions side by side have left any number of
+# pages in buffers, which nobody would wait for.
+$_->close foreach @s;
+$c->restart('compute');
+my $stuck = NeonComm::Stuck->new($c, q{SELECT count(*), sum(id) FROM self WHERE ctid = '(0,1)'});
+my $watch = $stuck->{watch};
+$watch->query($_) foreach $failures, $trouble, $waiters, 'SELECT (' . $failures . ') > 100';
+@s = map { $c->session } 1 .. 4;
+$_->query("$look WHERE ctid = '(0,1)'") foreach @s;
 # Who waits for the same page waits for one of them: these wait for pages of their own.
 my @part = map { $c->session } 0 .. 6;
 my $part = sub { my ($i) = @_; return sprintf("SELECT sum(id) FROM self WHERE ctid >= '(%d,0)' AND ctid < '(%d,0)'", 64 * $i, 64 * $i + 64) };
@@ -79,6 +83,8 @@ $stuck->leaves('a page server that is down', 'SELECT sum(id) FROM self');
 # long enough for lines to come again, if they are not held back
 my $refused = $watch->query($failures);
 ok($stuck->sees("SELECT ($failures) > " . ($refused + 8)), 'the communicator goes on trying');
+# a line comes five seconds after the last one, and that one may have told of the lost connections
+ok($c->wait_log('compute', qr/shard 1 .*: cannot connect: .*refused/, $log), 'and says why');
 my $row = $watch->query($trouble);
 like($row, qr/refused/, 'the view shows what is wrong') or diag($row);
 $p->cmd('up 1');
