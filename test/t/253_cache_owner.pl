@@ -29,6 +29,12 @@ sub state_is
 	my ($c, $state, $what) = @_;
 	return ok($c->wait_for("SELECT state = '$state' FROM neon_comm.lfc"), $what);
 }
+# The cache is off before it says why.
+sub says
+{
+	my ($c, $reason, $what) = @_;
+	return ok($c->wait_for(qq{SELECT last_error LIKE '%pages" $reason' FROM neon_comm.lfc}), $what);
+}
 
 # Somebody's files, at the path and where the list would be.
 my $text = "the only copy of something\n" x 10000;
@@ -36,8 +42,8 @@ write_file("$dir/pages", $text);
 write_file("$dir/pages.index", $text);
 my $one = NeonComm::Cluster->new(shards => 1, conf => \@conf);
 state_is($one, 'failed', 'a file that is no cache');
-like($one->sql('SELECT last_error FROM neon_comm.lfc'), qr/pages" is not a file of the local file cache/, 'the reason');
-like($one->log_text('compute'), qr/Set neon_comm\.lfc_path to a name that nobody else uses/, 'the log says what to do');
+says($one, 'is not a file of the local file cache', 'the reason');
+ok($one->wait_log('compute', qr/Set neon_comm\.lfc_path to a name that nobody else uses/), 'the log says what to do');
 $one->sql($make);
 is($one->sql($rows), '10000|10000', 'queries do not mind');
 my (undef, undef, $err) = $one->try_sql('SELECT neon_comm.lfc_save()');
@@ -46,10 +52,11 @@ $one->restart('compute');
 state_is($one, 'failed', 'nor by another start');
 is(content("$dir/pages"), $text, 'the file is as it was');
 is(content("$dir/pages.index"), $text, 'and what stands beside it');
-unlink "$dir/pages";
-system('mkfifo', "$dir/pages");
+# in one step: the file is tried again by time, too, and where there is none one is made
+system('mkfifo', "$dir/fifo") == 0 or die 'mkfifo';
+rename "$dir/fifo", "$dir/pages" or die $!;
 $one->sql('SELECT pg_reload_conf()');
-ok($one->wait_for(q{SELECT last_error LIKE '%is not a regular file' FROM neon_comm.lfc}), 'nothing but a file is one');
+says($one, 'is not a regular file', 'nothing but a file is one');
 unlink "$dir/pages", "$dir/pages.index";
 
 # Two servers.
@@ -62,7 +69,7 @@ foreach (1 .. 100)
 }
 my $two = NeonComm::Cluster->new(shards => 1, conf => \@conf);
 state_is($two, 'failed', 'a second server with the same path');
-like($two->sql('SELECT last_error FROM neon_comm.lfc'), qr/pages" is in use by another server/, 'the reason');
+says($two, 'is in use by another server', 'the reason');
 my $hits = $one->counter('lfc_hits');
 is($one->sql($rows), '10000|10000', 'the first one');
 cmp_ok($one->counter('lfc_hits'), '>', $hits + 100, 'finds its pages');
@@ -70,8 +77,7 @@ is($one->counter('lfc_mismatches'), 0, 'as they were');
 $one->stop('compute');
 my $before = content("$dir/pages.index");
 $two->sql('SELECT pg_reload_conf()');
-ok($two->wait_for(q{SELECT last_error LIKE '%is the file cache of another server' FROM neon_comm.lfc}),
-	'nor is it the second one\'s while the first one is down');
+says($two, 'is the file cache of another server', 'nor is it the second one\'s while the first one is down');
 (undef, undef, $err) = $two->try_sql('SELECT neon_comm.lfc_save()');
 like($err, qr/pages\.index" is the list of another server and is left alone/, 'nor is the list');
 $two->stop('compute');
