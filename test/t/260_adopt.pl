@@ -80,6 +80,8 @@ sql('original', 'CREATE TABLE r (i int PRIMARY KEY); CREATE TABLE t AS SELECT ge
 sql('original', "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port=$port{publisher} user=postgres dbname=postgres' PUBLICATION p");
 ok(until_true(sub { sql('original', q{SELECT count(*) FROM r}) eq '1' && sql('original', q{SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel}) eq 't' }),
 	'the subscriber gets rows');
+# who has copied the table says so first; a stop before it drops its own slot would leave that
+ok(until_true(sub { sql('publisher', 'SELECT count(*) FROM pg_replication_slots') eq '1' }), 'over the one slot of its subscription');
 ctl('original', 'stop');
 # whom it has told how far it is notes that before it ends
 ok(until_true(sub { sql('publisher', 'SELECT active FROM pg_replication_slots') eq 'f' }), 'and is stopped');
