@@ -24,6 +24,17 @@ $c->configure({ 'neon_comm.page_servers' => $list });
 
 sub text_of_conf { local (@ARGV, $/) = $conf; return scalar <> }
 
+# In one step: whoever is late with a reload never reads half of it.
+sub write_conf
+{
+	my ($text) = @_;
+	open my $fh, '>', "$conf.new" or die $!;
+	print $fh $text;
+	close $fh or die $!;
+	rename "$conf.new", $conf or die $!;
+	return;
+}
+
 ok($c->reload_is_over, 'the list in one place');
 my $changes = $c->counter('map_changes');
 
@@ -58,23 +69,17 @@ my %bad = (
 	' , ' => qr/shard 0: its connection string is empty/);
 foreach my $value (sort keys %bad)
 {
-	open my $fh, '>>', $conf or die $!;
-	print $fh "neon_comm.page_servers = '$value'\n";
-	close $fh;
+	write_conf("${good}neon_comm.page_servers = '$value'\n");
 	stays("\"$value\"", $bad{$value});
 	my ($rc, $out, $err) = $c->try_sql("ALTER SYSTEM SET neon_comm.page_servers = '$value'");
 	isnt($rc, 0, "ALTER SYSTEM refuses \"$value\"");
 	like($err, $bad{$value}, 'and says why');
-	open $fh, '>', $conf or die $!;
-	print $fh $good;
-	close $fh;
+	write_conf($good);
 }
 
 # the line is lost
 (my $without = $good) =~ s/^neon_comm\.page_servers.*\n//mg;
-open my $fh, '>', $conf or die $!;
-print $fh $without;
-close $fh;
+write_conf($without);
 stays('no line', qr/invalid value for parameter "neon_comm\.page_servers"/);
 
 # other numbers are what an operator may mean: said, and taken over
