@@ -75,8 +75,9 @@ foreach my $string ("host=127.0.0.1 port=1 password=$secret", "host=127.0.0.1 po
 	my @said = grep { !/^(psql:|LINE|STATEMENT)/ || /ERROR|DETAIL|HINT/ } split /\n/, $err;
 	unlike("@said", qr/$secret/, 'and not repeated');
 }
+my $reload = length $c->log_text('compute');
 $c->configure({ 'neon_comm.page_servers' => "host=127.0.0.1 port=1 password=$secret" });
-ok($c->wait_log('compute', qr/neon_comm.page_servers may not hold a password/, $from), 'nor taken by a reload');
+ok($c->wait_log('compute', qr/neon_comm.page_servers may not hold a password/, $reload), 'nor taken by a reload');
 $c->configure({ 'neon_comm.page_servers' => $servers });
 unlike(substr($c->log_text('compute'), $from), qr/$secret/, 'nothing of it is in the log, with every statement logged');
 like(substr($c->log_text('compute'), $from), qr/statement: SHOW|statement: \s*$/m, 'which other statements are');
