@@ -31,6 +31,8 @@ like($out, qr/^compute\.problem=.*page server 1 does not run/m, 'and why');
 ($ok, $out) = $c->try_dev('status', '-D', $c->{dir}, '--no-measure');
 like($out, qr/^compute +unreachable .*^compute: .*page server 1 does not run/ms, 'for people, too');
 $c->start('page-server', 1);
+# start goes on for ten seconds only where attempts fail
+ok($c->wait_for('SELECT true'), 'somebody can log in');
 $c->start;
 ($ok, $out) = $c->try_dev('status', '-D', $c->{dir}, '--no-measure');
 ok($ok, 'all is well again') or diag($out);
@@ -48,6 +50,7 @@ ok(!$ok, 'a shard that nobody serves: start is no success');
 like($out, qr/the compute's log: .*shard 1 .*Connection refused/s, 'and the log tells which');
 truncate $conf, 0;
 kill 'HUP', $c->postmaster_pid('compute');
+ok($c->wait_for('SELECT true'), 'somebody can log in again');
 $c->start;
 is($c->sql('SELECT count(*) FROM t'), 1000, 'with the right list it works');
 
