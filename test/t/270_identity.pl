@@ -130,7 +130,7 @@ open $fh, '>>', "$dir/beside/postgresql.conf" or die $!;
 print $fh "neon_comm.allow_takeover = on\nneon_comm.request_timeout = 2s\nport = 1\nneon_comm.wal_feed_port = 0\nunix_socket_directories = '$dir/beside'\nlisten_addresses = ''\n";
 close $fh;
 # without a feed nobody can follow it: an incarnation that the page server does not know
-is(system('pg_ctl', '-s', '-W', '-D', "$dir/beside", '-l', "$dir/beside.log", 'start'), 0, 'a copy is started beside it');
+is(system('pg_ctl', '-s', '-w', '-D', "$dir/beside", '-l', "$dir/beside.log", 'start'), 0, 'a copy is started beside it');
 my $answer = '';
 IPC::Run::run([ 'psql', '-XqAt', '-d', "host=$dir/beside port=1 dbname=postgres user=postgres", '-c', $rows ], '>', \$answer, '2>&1');
 unlike($answer, qr/\d\|/, 'it gets no row');
