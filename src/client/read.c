@@ -83,8 +83,8 @@ process_interrupts(void)
 static bool
 may_log(_Atomic uint64_t *last, uint64 period_us)
 {
-	uint64		now_us = nc_clock_us();
 	uint64		last_us = atomic_load(last);
+	uint64		now_us = nc_clock_us();	/* after last_us, which is nobody's future then */
 
 	if (AmStartupProcess())
 		return true;

@@ -97,8 +97,9 @@ switch_off(const char *why, const char *hint)
 	if (write_fd >= 0 && !nc_filecache_cut_to_head(write_fd))
 		errno = 0;
 	close_cache_for_writes();
-	set_state(NC_FILECACHE_FAILED);
+	/* the reason first: who sees the state looks for it */
 	strlcpy(nc_filecache->last_error, why, sizeof(nc_filecache->last_error));
+	set_state(NC_FILECACHE_FAILED);
 	/* a test has no half a minute */
 	retry_at_us = now + (NC_TEST_TRUE("lfc-retry-soon") ? 0 : RETRY_US);
 	if (warned_us != 0 && now - warned_us < WARN_US)

@@ -158,7 +158,7 @@ ok(is_on($c), 'the directory is there: on after a reload');
 $c->sql($rows);
 ok(-e "$dir/pages", 'the file is made');
 cmp_ok($c->counter('lfc_errors'), '>', 0, 'the error was counted');
-like($c->log_text('compute'), qr/the local file cache is off: could not open/, 'and logged');
+ok($c->wait_log('compute', qr/the local file cache is off: could not open/), 'and logged');
 
 $s = $c->session;
 $s->query($rows);
