@@ -36,9 +36,16 @@ my $pages = $c->sql(q{SELECT pg_relation_size('t') / 8192});
 cmp_ok($pages, '>', 2000, 'the table is larger than shared buffers');
 ok(settle(), 'the writer keeps up');
 ok($c->into_cache('SELECT sum(n) FROM t'), 't is cached');
-my $before = counters();
-is($c->sql('SELECT count(*), sum(n) FROM t'), $sum, 'the same rows again');
-my $after = counters();
+# what was dropped at the last read, or left shared buffers since, comes with this one: until all that is there
+my ($before, $after);
+foreach (1 .. 50)
+{
+	$before = counters();
+	is($c->sql('SELECT count(*), sum(n) FROM t'), $sum, 'the same rows again');
+	$after = counters();
+	last if $after->{lfc_hits} - $before->{lfc_hits} >= $pages - 128 && $after->{reads_remote} - $before->{reads_remote} < 128;
+	settle();
+}
 cmp_ok($after->{lfc_hits} - $before->{lfc_hits}, '>=', $pages - 128, 'from the cache');
 cmp_ok($after->{reads_remote} - $before->{reads_remote}, '<', 128, 'and not from page servers');
 cmp_ok($after->{lfc_blocks_written}, '>=', $pages - 128, 'which is in its file');
@@ -61,7 +68,8 @@ $c->sql(q{CREATE TABLE tr (id int, n int, f text);
 $c->evict;
 foreach my $round (1 .. 3)
 {
-	$c->sql(q{DELETE FROM tr WHERE id > 1000; VACUUM tr;});
+	# FREEZE: else VACUUM passes by a page that somebody has just pinned to write it, and cuts nothing before it
+	$c->sql(q{DELETE FROM tr WHERE id > 1000; VACUUM FREEZE tr;});
 	cmp_ok($c->sql(q{SELECT pg_relation_size('tr') / 8192}), '<', 200, "round $round: truncated");
 	# extended in one step, by a process that does not write the new pages
 	$c->sql("INSERT INTO tr SELECT g, $round, repeat('r', 400) FROM generate_series(1001, 40000) g");
