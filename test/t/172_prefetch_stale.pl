@@ -74,8 +74,10 @@ foreach my $round (1 .. 3)
 	my $first = $last - 9;
 	ask_ahead($s, $first, $last);
 	$c->sql("DELETE FROM t WHERE ctid >= '($first,0)'");
-	$c->sql('VACUUM t');
-	cmp_ok($c->sql(q{SELECT pg_relation_size('t') / 8192 - 1}), '<', $first, 'the blocks are gone');
+	# it passes by a page that somebody has just pinned to write it, and cuts nothing before that
+	my $size = q{SELECT pg_relation_size('t') / 8192 - 1};
+	for (my $n = 0; $n < 50 && $c->sql($size) >= $first; $n++) { $c->sql('VACUUM t') }
+	cmp_ok($c->sql($size), '<', $first, 'the blocks are gone');
 	$c->sql(q{INSERT INTO t SELECT g, 77, lpad(g::text, 700, '0') FROM generate_series(10000, 10199) g});
 	$c->evict;
 	my ($n, $sum) = split /\|/, $s->query("EXECUTE block($last)");
