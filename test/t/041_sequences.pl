@@ -49,6 +49,7 @@ is($dup, 0, 'no value twice over crashes');
 $c->sql(q{ALTER SEQUENCE s2 RESTART WITH 500; SELECT setval('s3', 900)});
 $c->evict;
 is($c->sql(q{SELECT nextval('s2'), nextval('s3')}), '500|901', 'RESTART and setval are kept');
+$c->sql('CHECKPOINT');
 cmp_ok($c->counter($_), '>', 0, "$_ moved") foreach qw(writes_local_sequence);
 $c->check_logs;
 done_testing();
