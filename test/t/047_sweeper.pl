@@ -15,14 +15,14 @@ $c->sql(q{CREATE TABLE acc (id int PRIMARY KEY, bal int, f text) WITH (fillfacto
 	CREATE TABLE load (s int, n int, f text);});
 
 my %scripts = (
-	# several commands a transaction, so that pages carry command ids
+	# several commands a transaction, so that pages carry command ids; rows in one order, or two may deadlock
 	writer => q{\set a random(1, 8000)
 \set b random(1, 8000)
 BEGIN;
 INSERT INTO load SELECT 1, g, repeat('l', 300) FROM generate_series(1, 30) g;
-UPDATE acc SET bal = bal - 1 WHERE id = :a;
+UPDATE acc SET bal = bal - 1 WHERE id = least(:a, :b);
 INSERT INTO load SELECT -1, g, repeat('l', 300) FROM generate_series(1, 30) g;
-UPDATE acc SET bal = bal + 1 WHERE id = :b;
+UPDATE acc SET bal = bal + 1 WHERE id = greatest(:a, :b);
 COMMIT;
 },
 	big => q{BEGIN;
