@@ -6,21 +6,24 @@ use strict;
 use warnings;
 
 use Test::More;
+use Time::HiRes qw(usleep);
 use NeonComm::Cluster;
 
 my $c = NeonComm::Cluster->new(conf => ['restart_after_crash=on']);
 my ($rc, $out, $err) = $c->pgbench('-i', '-q', '-s', 2);
 is($rc, 0, 'tables') or diag($err);
 
+# Waits for it: it may be about to start, or have no title yet.
 sub pid_of
 {
 	my ($what) = @_;
-	my $pm = $c->postmaster_pid('compute');
-	foreach my $line (split /\n/, `ps -o pid=,args= --ppid $pm`)
+	foreach (1 .. 1200)
 	{
-		return $1 if $line =~ /^\s*(\d+)\s.*\Q$what\E/;
+		my ($pid) = $c->pids_of('compute', qr/\Q$what\E/);
+		return $pid if defined $pid;
+		usleep(100_000);
 	}
-	return undef;
+	die "no $what";
 }
 
 # The numbers of the eventfds that a process has (none on a kernel that does not tell).
