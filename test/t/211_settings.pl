@@ -19,12 +19,15 @@ sub conf_text
 	return scalar <$fh>;
 }
 
+# As a whole: processes may read it at any time, on the reload before.
 sub write_conf
 {
 	my ($part, $text) = @_;
-	open my $fh, '>', "$c->{dir}/$part/postgresql.conf" or die $!;
+	my $file = "$c->{dir}/$part/postgresql.conf";
+	open my $fh, '>', "$file.new" or die $!;
 	print $fh $text;
 	close $fh or die $!;
+	rename "$file.new", $file or die $!;
 	return;
 }
 
