@@ -8,6 +8,7 @@ use warnings;
 use File::Copy qw(copy);
 use IPC::Run ();
 use Test::More;
+use Time::HiRes qw(usleep);
 use NeonComm::Cluster;
 
 my $c = NeonComm::Cluster->new(shards => 1, checksums => 1, conf => ['restart_after_crash=on']);
@@ -128,7 +129,14 @@ $c->stop('compute');
 stock_start($compute, 'the compute itself, stopped');
 $c->start('compute');
 my $from = length $c->log_text('compute');
-kill 'KILL', $c->pids_of('compute', qr/walwriter/);
+my @writer;
+foreach (1 .. 1200)
+{
+	# it is there, but may have no title yet
+	last if @writer = $c->pids_of('compute', qr/walwriter/);
+	usleep(100_000);
+}
+is(kill('KILL', @writer), 1, 'a process to crash');
 # until then the server of before the crash may answer, with the file of before
 ok($c->wait_log('compute', qr/reinitializing.*ready to accept connections/s, $from), 'a crash of one process');
 ok($c->wait_for("SELECT pg_read_file('recovery.conf') LIKE '# neon_comm%'"), 'after which it is put back');
