@@ -106,7 +106,7 @@ my $dump = sub {
 };
 $dump->($c->conninfo . ' dbname=postgres', "$c->{dir}/compute.dump");
 cmp_ok(-s "$c->{dir}/compute.dump", '>', 100_000, 'the dump has contents');
-$c->wait_for(q{SELECT bool_and(lag_bytes = 0) FROM neon_comm.page_servers});
+ok($c->wait_for(q{SELECT bool_and(coalesce(lag_bytes = 0, false)) FROM neon_comm.page_servers}), 'page servers have followed');
 $c->stop;
 foreach my $n (0 .. 1)
 {
