@@ -38,9 +38,16 @@ foreach my $strategy ('wal_log', 'file_copy')
 	$c->sql('DROP DATABASE copy') if $strategy eq 'wal_log';
 }
 
-# Cut off two segments and grow again.
-$c->sql('DELETE FROM b WHERE n >= 100000; VACUUM b', db => 'copy');
-cmp_ok($c->sql("SELECT pg_relation_size('b') / 8192", db => 'copy'), '<=', 100000, 'truncated across segments');
+# Cut off two segments and grow again. VACUUM passes by a page that is being written out, and cuts behind it only.
+$c->sql('DELETE FROM b WHERE n >= 100000', db => 'copy');
+my $length = $blocks;
+foreach (1 .. 20)
+{
+	$c->sql('VACUUM b', db => 'copy');
+	$length = $c->sql("SELECT pg_relation_size('b') / 8192", db => 'copy');
+	last if $length <= 100000;
+}
+cmp_ok($length, '<=', 100000, 'truncated across segments');
 $c->sql("INSERT INTO b SELECT g, repeat('b', 900) FROM generate_series(100000, 140000) g", db => 'copy');
 is($c->sql('SELECT count(*), count(*) FILTER (WHERE f = repeat($$b$$, 900)) FROM b', db => 'copy'),
 	'140001|140001', 'and grown again');
