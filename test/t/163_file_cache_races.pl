@@ -26,6 +26,8 @@ sub limit
 	my ($mb) = @_;
 	$c->sql("ALTER SYSTEM SET neon_comm.lfc_size_limit = $mb; SELECT pg_reload_conf()");
 	ok($c->wait_for("SELECT limit_bytes = $mb * 1024 * 1024 FROM neon_comm.lfc"), "limit $mb MB");
+	# the limit is told before there is a file
+	ok($c->wait_for(q{SELECT state = 'on' FROM neon_comm.lfc}), 'the cache is on') if $mb > 0;
 	return;
 }
 
@@ -35,6 +37,8 @@ $s->query($rows);
 foreach my $point ('lfc-found', 'lfc-was-read')
 {
 	$c->evict;
+	# a page that is staged still is copied, and nobody reads the file for it
+	ok($c->wait_for($settled), "$point: pages are in the file");
 	$p->pause($point, pid => $s->pid, times => 1);
 	$s->send($rows);
 	$p->wait($point);

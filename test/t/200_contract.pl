@@ -295,7 +295,8 @@ subtest 'contract 11: every kind of process reads and is counted' => sub {
 	# truncation ends in a critical section and must not need a page server
 	is($c->sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()}), 0, 'no old snapshot');
 	$c->sql('CREATE TABLE cut AS SELECT * FROM t ORDER BY id; DELETE FROM cut WHERE id > 100');
-	$c->sql('VACUUM cut');
+	# FREEZE: else VACUUM passes by a page that somebody has just pinned to write it, and cuts nothing before it
+	$c->sql('VACUUM FREEZE cut');
 	is($c->sql(q{SELECT count(*), pg_relation_size('cut') < 1000000 FROM cut}), '100|t', 'VACUUM truncates');
 };
 

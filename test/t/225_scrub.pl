@@ -148,7 +148,8 @@ $reader->close;
 leave_pages_and_die();
 start_with('');
 $c->sql('SELECT neon_comm.sweep()');
-cmp_ok($c->sql($held), '<', 64 * 1024, 'the rest is scrubbed without being used');
+# or by the sweeper, whom the session finds in the middle of the file and passes by
+ok($c->wait_for("SELECT ($held) < 64 * 1024"), 'the rest is scrubbed without being used');
 is($c->sql("SELECT $next"), $all->(++$value), 'which takes no sequence back');
 is(holes(), $holes, 'nor a mark');
 $c->allow_log(qr/was terminated by signal 9/);
