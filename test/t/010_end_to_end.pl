@@ -68,7 +68,7 @@ ok($c->wait_for('SELECT count(*) = 0 FROM neon_comm.slots WHERE pid <> pg_backen
 # until what the server writes by itself has left, a row says "catchup"
 ok($c->wait_for(q{SELECT string_agg(name, ',' ORDER BY name) = 'page_server_0,page_server_1'
 		FROM neon_comm.page_servers WHERE state = 'streaming'}), 'both page servers stream');
-ok($c->wait_for(q{SELECT bool_and(lag_bytes = 0) FROM neon_comm.page_servers}),
+ok($c->wait_for(q{SELECT bool_and((lag_bytes = 0) IS TRUE) FROM neon_comm.page_servers}),
 	'and catch up to the end of WAL');
 like($c->sql('SELECT io_method FROM neon_comm.status()'), qr/^(io_uring|epoll)$/, 'event loop named');
 

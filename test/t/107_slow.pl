@@ -66,7 +66,7 @@ $p->cmd('delay wal 0');
 $c->sql('CHECKPOINT');
 $s->query('SELECT 1');
 # the update itself needs none of what is held back
-ok($c->wait_for('SELECT bool_and(apply_lsn >= pg_current_wal_lsn()) FROM neon_comm.page_servers'), 'page servers have all');
+ok($c->wait_for('SELECT bool_and((apply_lsn >= pg_current_wal_lsn()) IS TRUE) FROM neon_comm.page_servers'), 'page servers have all');
 my $hold = $p->rule('link=wal type=d hold');
 my $lsn = $c->sql('SELECT pg_current_wal_lsn()');
 $s->query('UPDATE self SET v = v + 1');

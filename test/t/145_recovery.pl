@@ -36,9 +36,9 @@ sub work
 	return;
 }
 
-my $behind = q{SELECT bool_and(apply_lsn < redo_lsn) FROM neon_comm.page_servers, pg_control_checkpoint()};
-my $applied = q{SELECT bool_and(apply_lsn = pg_current_wal_lsn()) FROM neon_comm.page_servers};
-my $at_redo = q{SELECT bool_and(apply_lsn = redo_lsn) FROM neon_comm.page_servers, pg_control_checkpoint()};
+my $behind = q{SELECT bool_and((apply_lsn < redo_lsn) IS TRUE) FROM neon_comm.page_servers, pg_control_checkpoint()};
+my $applied = q{SELECT bool_and((apply_lsn = pg_current_wal_lsn()) IS TRUE) FROM neon_comm.page_servers};
+my $at_redo = q{SELECT bool_and((apply_lsn = redo_lsn) IS TRUE) FROM neon_comm.page_servers, pg_control_checkpoint()};
 sub warm
 {
 	$w = $c->session;

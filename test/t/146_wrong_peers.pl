@@ -88,7 +88,7 @@ $a->stop;
 system('cp', '-a', '--sparse=always', "$a->{dir}/compute", "$a->{dir}/older") == 0 or die 'cp';
 $a->start;
 $a->sql('UPDATE t SET f = f || $$b$$; CHECKPOINT; UPDATE t SET f = f || $$c$$; SELECT pg_switch_wal()');
-ok($a->wait_for(q{SELECT bool_and(apply_lsn = pg_current_wal_lsn()) FROM neon_comm.page_servers}), 'page servers have it all');
+ok($a->wait_for(q{SELECT bool_and((apply_lsn = pg_current_wal_lsn()) IS TRUE) FROM neon_comm.page_servers}), 'page servers have it all');
 $a->stop('compute');
 rename "$a->{dir}/compute", "$a->{dir}/newer" or die $!;
 rename "$a->{dir}/older", "$a->{dir}/compute" or die $!;

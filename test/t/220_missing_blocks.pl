@@ -115,7 +115,7 @@ my $all = $c->sql(q{SELECT pg_relation_size('t') / 8192});
 my ($db, $file, $gone) = split /\|/, $c->sql(q{SELECT (SELECT oid FROM pg_database WHERE datname = 'postgres'),
 	pg_relation_filenode('t'), pg_relation_filenode('gone')});
 $c->sql('CHECKPOINT');
-$c->wait_for(q{SELECT bool_and(flush_lsn >= pg_current_wal_flush_lsn()) FROM neon_comm.page_servers}, tries => 100);
+$c->wait_for(q{SELECT bool_and((flush_lsn >= pg_current_wal_flush_lsn()) IS TRUE) FROM neon_comm.page_servers}, tries => 100);
 $c->stop('page-server', 0);
 truncate("$c->{dir}/page_server_0/base/$db/$file", 8192 * 100) or die $!;
 unlink "$c->{dir}/page_server_0/base/$db/$gone" or die $!;

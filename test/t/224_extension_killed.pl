@@ -19,7 +19,7 @@ $c->allow_log(qr/could not extend file/);
 $c->sql(q{CREATE TABLE killed (f text); CREATE TABLE full_disk (f text);
 	ALTER TABLE killed ALTER f SET STORAGE plain; ALTER TABLE full_disk ALTER f SET STORAGE plain; CHECKPOINT});
 my %path = map { $_ => $c->sql("SELECT pg_relation_filepath('$_')") } qw(killed full_disk);
-ok($c->wait_for(q{SELECT bool_and(flush_lsn >= pg_current_wal_flush_lsn()) FROM neon_comm.page_servers}), 'page servers have the tables');
+ok($c->wait_for(q{SELECT bool_and((flush_lsn >= pg_current_wal_flush_lsn()) IS TRUE) FROM neon_comm.page_servers}), 'page servers have the tables');
 $c->stop;
 foreach my $part (qw(compute page_server_0))
 {

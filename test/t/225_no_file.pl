@@ -74,7 +74,7 @@ in_place_of("$dir/server.crt", \&fifo, sub {
 	ok($c->wait_log('compute', qr/server\.crt" is not a file/, $from), 'a certificate is a fifo: not taken');
 	$c->configure({ 'neon_comm.wal_feed_ssl_cert_file' => '', 'neon_comm.wal_feed_ssl_key_file' => '' });
 	$c->sql('INSERT INTO t VALUES (0)');
-	ok($c->wait_for(q{SELECT bool_and(flush_lsn >= pg_current_wal_flush_lsn()) FROM neon_comm.page_servers}), 'the feed goes on');
+	ok($c->wait_for(q{SELECT bool_and((flush_lsn >= pg_current_wal_flush_lsn()) IS TRUE) FROM neon_comm.page_servers}), 'the feed goes on');
 });
 
 # ---- files in the data directory

@@ -24,7 +24,7 @@ sub run_tool
 }
 
 $c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 200) AS f FROM generate_series(1, 5000) g; CHECKPOINT});
-ok($c->wait_for(q{SELECT bool_and(flush_lsn >= pg_current_wal_flush_lsn()) FROM neon_comm.page_servers}), 'the page server has it');
+ok($c->wait_for(q{SELECT bool_and((flush_lsn >= pg_current_wal_flush_lsn()) IS TRUE) FROM neon_comm.page_servers}), 'the page server has it');
 
 # An ordinary server, made of a page server, whose history parts from the compute's.
 $c->stop('page-server', 0);

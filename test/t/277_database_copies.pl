@@ -17,7 +17,7 @@ my $rows = 'SELECT count(*), sum(g), min(v), max(v) FROM a';
 sub applied
 {
 	my $lsn = $c->sql('SELECT pg_current_wal_flush_lsn()');
-	return ok($c->wait_for("SELECT bool_and(apply_lsn >= '$lsn') FROM neon_comm.page_servers"), 'page servers have replayed it');
+	return ok($c->wait_for("SELECT bool_and((apply_lsn >= '$lsn') IS TRUE) FROM neon_comm.page_servers"), 'page servers have replayed it');
 }
 
 sub crash

@@ -65,7 +65,7 @@ sub streams
 {
 	my ($n) = @_;
 	my $lsn = $c->sql('SELECT pg_current_wal_flush_lsn()');
-	return ok($c->wait_for("SELECT count(*) = $n AND bool_and(state = 'streaming' AND apply_lsn >= '$lsn') FROM neon_comm.page_servers"),
+	return ok($c->wait_for("SELECT count(*) = $n AND bool_and(state = 'streaming' AND apply_lsn >= '$lsn' IS TRUE) FROM neon_comm.page_servers"),
 		"$n page servers follow") || diag($c->sql('SELECT * FROM neon_comm.page_servers'));
 }
 
