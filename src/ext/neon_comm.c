@@ -14,6 +14,7 @@
 
 #include "nc/feed/feed.h"
 #include "nc/filecache/filecache.h"
+#include "nc/safety/directory.h"
 #include "nc/safety/environment.h"
 #include "nc/shared/alone.h"
 #include "nc/shared/settings.h"
@@ -169,6 +170,10 @@ on_startup(void)
 {
 	if (next_startup != NULL)
 		next_startup();
+
+	/* the startup process looks for recovery modes again, too; before anything of the directory is touched */
+	if (nc_enabled && !IsUnderPostmaster)
+		nc_directory_check_primary();
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	for (int i = 0; i < lengthof(parts); i++)

@@ -336,6 +336,7 @@ init_service_shared(NcSvcShared *shared)
 	}
 }
 
+/* In the postmaster, again after each crash restart. */
 static void
 startup_shmem(void)
 {
@@ -343,6 +344,9 @@ startup_shmem(void)
 
 	if (previous_shmem_startup != NULL)
 		previous_shmem_startup();
+	/* the startup process looks for recovery modes again, too */
+	if (!IsUnderPostmaster)
+		nc_directory_check_standby();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	nc_svc_shared = ShmemInitStruct(LIBRARY, sizeof(NcSvcShared), &found);
 	if (!found)

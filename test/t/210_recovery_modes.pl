@@ -1,14 +1,16 @@
 # A compute is a primary and nothing else: with standby.signal, recovery.signal or the label of a
 # backup in its directory, or with the control file of a standby, it does not start, says what to do
-# instead, and its directory is as it was.  A page server is a standby and nothing else.
+# instead, and its directory is as it was.  A page server is a standby and nothing else.  The same holds
+# when one process is killed and the postmaster starts over in place.
 use strict;
 use warnings;
 
 use File::Copy qw(copy);
 use Test::More;
 use NeonComm::Cluster;
+use NeonComm::Node qw(until_true);
 
-my $c = NeonComm::Cluster->new(shards => 1);
+my $c = NeonComm::Cluster->new(shards => 1, conf => ['restart_after_crash=on'], ps_conf => ['restart_after_crash=on']);
 my ($compute, $page_server) = ("$c->{dir}/compute", "$c->{dir}/page_server_0");
 
 sub put
@@ -32,6 +34,20 @@ sub refused
 	like($log, $regex, $name);
 	unlike($log, qr/redo starts|database system is ready/, "$name: nothing was replayed");
 	return $log;
+}
+
+# One process of the part is killed: the postmaster does not start over, but ends, and its log says why.
+sub ends
+{
+	my ($part, $pid, $regex, $name) = @_;
+	my $from = length $c->log_text($part);
+	my $postmaster = $c->postmaster_pid($part);
+	kill 'KILL', $pid or die "no process to kill: $!";
+	ok(until_true(sub { !kill 0, $postmaster }), "$name, one process killed: the server ends");
+	my $log = substr $c->log_text($part), $from;
+	like($log, $regex, "$name: and says why");
+	unlike($log, qr/redo starts|entering standby mode|starting archive recovery|database system is ready/, "$name: nothing was replayed");
+	return;
 }
 
 $c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 200) AS f FROM generate_series(1, 5000) g;
@@ -67,7 +83,32 @@ foreach my $how ('stop', 'kill9')
 	is($c->sql('SELECT count(*), sum(id) FROM t'), '5000|12502500', "$how: and all is there");
 }
 
+# ---- a crash of one process
+$c->configure({ 'restore_command' => 'false' });
+foreach my $case (
+	[ 'standby.signal', '', qr/FATAL:.*a neon_comm compute cannot be a standby/ ],
+	[ 'recovery.signal', '', qr/FATAL:.*a neon_comm compute cannot be recovered from an archive/ ],
+	[ 'backup_label', $label, qr/FATAL:.*a neon_comm compute cannot be restored from a backup of its directory/ ])
+{
+	my ($file, $text, $says) = @$case;
+	ok(until_true(sub { -f "$compute/recovery.conf" }), 'recovery is over, and the file for stock servers is there');
+	my $backend = $c->session;
+	put("$compute/$file", $text);
+	ends('compute', $backend->pid, $says, $file);
+	ok(-f "$compute/$file", 'the file is left where it was');
+	ok(-f "$compute/recovery.conf", 'and the one for stock servers too');
+	unlink "$compute/$file" or die $!;
+	$c->start('compute');
+	is($c->sql('SELECT (SELECT timeline_id FROM pg_control_checkpoint()), count(*), sum(id) FROM t'), '1|5000|12502500', "$file: and all is there");
+}
+$c->allow_log(qr/was terminated by signal 9/);
+
 # ---- page servers
+my ($worker) = $c->pids_of('page_server_0', qr/neon page service/);
+rename "$page_server/standby.signal", "$page_server/kept" or die $!;
+ends('page_server_0', $worker, qr/FATAL:.*is not set up as a standby/, 'page server without standby.signal');
+rename "$page_server/kept", "$page_server/standby.signal" or die $!;
+$c->start('page-server', 0);
 $c->stop('page-server', 0);
 rename "$page_server/standby.signal", "$page_server/kept" or die $!;
 refused('page_server_0', qr/FATAL:.*is not set up as a standby/, 'page server without standby.signal');

@@ -15,11 +15,12 @@
 
 /*
  * FATAL when the server would come up as something else than a primary that
- * goes on where it stopped: as a standby, from an archive, from a backup.
+ * goes on where it stopped: as a standby, from an archive, from a backup. Again
+ * when the postmaster starts over after a crash: so the startup process does.
  */
 extern void nc_directory_check_primary(void);
 
-/* FATAL unless the server will be a standby, and one that was not made of a compute's files. */
+/* FATAL unless the server will be a standby, and one that was not made of a compute's files. Again likewise. */
 extern void nc_directory_check_standby(void);
 
 /* FATAL in pg_upgrade's mode. "what" names the server for the message: "compute", "page server". */
