@@ -16,6 +16,7 @@
 #include "nc/filecache/filecache.h"
 #include "nc/safety/directory.h"
 #include "nc/safety/environment.h"
+#include "nc/safety/workers.h"
 #include "nc/shared/alone.h"
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
@@ -200,6 +201,16 @@ install_hooks(void)
 
 /* ---- entry ---- */
 
+static void
+start_compute(void)
+{
+	check_ids();
+	nc_guc_check_token();
+	for (int i = 0; i < lengthof(parts); i++)
+		if (parts[i].start != NULL)
+			parts[i].start();
+}
+
 void
 _PG_init(void)
 {
@@ -218,14 +229,9 @@ _PG_init(void)
 	nc_enabled = *nc_guc_page_servers != '\0';
 	if (nc_enabled || nc_feed_enabled())
 		nc_identity_check_start();
-	if (!nc_enabled)
-	{
+	if (nc_enabled)
+		start_compute();
+	else
 		nc_skeleton_check_absent();
-		return;
-	}
-	check_ids();
-	nc_guc_check_token();
-	for (int i = 0; i < lengthof(parts); i++)
-		if (parts[i].start != NULL)
-			parts[i].start();
+	nc_workers_check("neon_comm");
 }

@@ -25,6 +25,7 @@
 #include "nc/safety/directory.h"
 #include "nc/safety/environment.h"
 #include "nc/safety/settings.h"
+#include "nc/safety/workers.h"
 #include "nc/shard/shard_map.h"
 
 PG_MODULE_MAGIC;
@@ -370,7 +371,7 @@ register_worker(int index)
 	strlcpy(worker.bgw_function_name, "nc_svc_worker_main", BGW_MAXLEN);
 	strlcpy(worker.bgw_type, "neon page service", BGW_MAXLEN);
 	snprintf(worker.bgw_name, BGW_MAXLEN, "neon page service %d", index);
-	RegisterBackgroundWorker(&worker);
+	nc_workers_register(&worker);
 }
 
 /*
@@ -412,6 +413,7 @@ _PG_init(void)
 
 	for (int i = 0; i < nc_svc_workers; i++)
 		register_worker(i);
+	nc_workers_check(LIBRARY);
 	nc_svc_gate_install();
 	nc_svc_join_install();
 	take_directories_for_tablespaces();

@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "nc/safety/workers.h"
 #include "nc/shared/alone.h"
 
 #include "program.h"
@@ -75,7 +76,7 @@ nc_program_register(const NcProgram *program)
 {
 	BackgroundWorker worker = program_worker(program);
 
-	RegisterBackgroundWorker(&worker);
+	nc_workers_register(&worker);
 }
 
 bool

@@ -63,5 +63,29 @@ ok(!$ok, 'a frozen page server: status is not 0');
 like($out, qr/^page_server_0\.state=unreachable$/m, 'it is not said to run');
 like($out, qr/^page_server_0\.problem=.*/m, 'and why');
 like($out, qr/^page_server_1\.state=running$/m, 'the other one runs');
+
+# ---- no room for processes: without its communicator, or its port, a server would let nobody in
+
+$c->stop;
+foreach my $case ([ 'neon_comm', 4, 'compute' ], [ 'neon_page_service', 3, 'page_server_0' ])
+{
+	my ($library, $needs, $part) = @$case;
+	my @part = $part eq 'compute' ? 'compute' : ('page-server', 0);
+	foreach my $n (2 .. $needs)
+	{
+		my $from = length $c->log_text($part);
+		open $fh, '>', "$c->{dir}/$part/postgresql.auto.conf" or die $!;
+		print $fh "max_worker_processes = $n\n";
+		close $fh;
+		last if $n == $needs;
+		($ok, $out) = $c->try_dev('start', '-D', $c->{dir}, @part, '-t', 10);
+		ok(!$ok, "$part with max_worker_processes = $n is not started");
+		like(substr($c->log_text($part), $from), qr/FATAL:.*max_worker_processes = $n is too small.*\n.*DETAIL:.*$library.* at least $needs\b/,
+			'and says how many are needed');
+		$c->stop(@part);
+	}
+}
+$c->start;
+is($c->sql('SHOW max_worker_processes; SELECT count(*) FROM t'), "4\n1000", 'with as many they are started');
 $c->check_logs;
 done_testing();

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "postmaster/bgworker_internals.h"
 #include "postmaster/startup.h"
 #include "replication/slot.h"
 #include "storage/latch.h"
@@ -25,6 +26,25 @@ nc_pg_backend_status(int index)
 #else
 	return pgstat_fetch_stat_local_beentry(index);
 #endif
+}
+
+/* How many background workers have been registered; in the postmaster. */
+static inline int
+nc_pg_workers_registered(void)
+{
+	int			n = 0;
+#if PG_VERSION_NUM >= 180000
+	dlist_iter	it;
+
+	dlist_foreach(it, &BackgroundWorkerList)
+		n++;
+#else
+	slist_iter	it;
+
+	slist_foreach(it, &BackgroundWorkerList)
+		n++;
+#endif
+	return n;
 }
 
 /* Makes a persistent physical slot; it is then this process's own. */
