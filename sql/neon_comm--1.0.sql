@@ -120,3 +120,9 @@ GRANT EXECUTE ON FUNCTION neon_comm.get_counters(), neon_comm.get_connections(),
 	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.get_identity(), neon_comm.get_lfc(), neon_comm.get_prewarm_progress(),
 	neon_comm.status(), neon_comm.staging(), neon_comm.get_latency(),
 	neon_comm.local_bytes(), neon_comm.local_blocks() TO pg_monitor;
+
+-- ---- the comment that the control file has ----
+
+-- It was put on the extension before this script began. A dump would make it again, which only the owner of
+-- the extension may do: whoever owns just the database could not restore it. pg_available_extensions keeps it.
+COMMENT ON EXTENSION neon_comm IS NULL;

@@ -2,7 +2,8 @@
 # whole, in one transaction; and the extension goes and comes back with all it made.
 #
 # Fails when the schema neon_comm is not a member of the extension: a dump then makes it again,
-# which a new database has from template1, and DROP EXTENSION leaves it.
+# which a new database has from template1, and DROP EXTENSION leaves it. And when the extension
+# has a comment, which none but its owner may make again.
 
 use strict;
 use warnings;
@@ -46,6 +47,17 @@ foreach my $format ('c', 'd')
 run_ok('pg_restore --create', 'pg_restore', @to, '--clean', '--if-exists', '--create', '-d', 'postgres', "$dump.c");
 is($c->sql($sum, db => 'shop'), $before, 'holds the same');
 is($c->sql(q{SELECT count(*) > 0 FROM neon_comm.counters}, db => 'shop'), 't', 'and has the views');
+
+# ---- the owner of a database, who is no superuser
+
+my @owner = (@to[ 0 .. 4 ], 'keeper');
+$c->sql('CREATE ROLE keeper LOGIN');
+$c->sql("CREATE DATABASE $_ OWNER keeper") foreach 'kept', 'back_kept';
+$c->sql('SET ROLE keeper; CREATE TABLE t AS SELECT generate_series(1, 1000) AS x', db => 'kept');
+run_ok('pg_dump by the owner', 'pg_dump', @owner, '-Fc', '-f', "$dump.kept", 'kept');
+run_ok('pg_restore -1 by the owner into a new database', 'pg_restore', @owner, '-1', '-d', 'back_kept', "$dump.kept");
+is(($c->try_sql('SELECT count(*), sum(x) FROM t', db => 'back_kept'))[1], '1000|500500', 'holds the same');
+isnt($c->sql(q{SELECT comment FROM pg_available_extensions WHERE name = 'neon_comm'}), '', 'the extension is described where it is on offer');
 
 unlike(`pg_dump -s @to shop`, qr/SCHEMA neon_comm/, 'a dump does not make the schema of the extension');
 
