@@ -41,13 +41,14 @@ sub at_once
 	local @ENV{qw(PGHOST PGPASSWORD PGOPTIONS PGSSLMODE PGAPPNAME PGDATA)} = ('nowhere.invalid', 'secret', '-c work_mem=1', 'require', 'x', '/nowhere');
 	$c->dev('init', '-D', $dir, '--quiet', '--shards', 1, '--auth', '--tls', '--conf', 'shared_buffers=16MB',
 		'--conf', 'log_line_prefix=%m\t[%p] %b ', '--conf', 'cluster_name=x\\', '--conf', q{search_path='"$user", public'},
-		'--conf', q{bonjour_name=it's}, '--initdb', '-U', '--initdb', 'Al ice');
+		'--conf', q{bonjour_name=it's}, '--conf', q{temp_tablespaces=''}, '--initdb', '-U', '--initdb', 'Al ice');
 	$c->start;
 }
 is($c->sql(q{SELECT current_setting('log_line_prefix')}), '%m\t[%p] %b ', 'a backslash is a backslash');
 is($c->sql(q{SELECT current_setting('cluster_name')}), 'x\\', 'at the end, too');
 is($c->sql(q{SELECT current_setting('search_path')}), '"$user", public', 'a value in quotes is taken as it is');
 is($c->sql(q{SELECT reset_val FROM pg_settings WHERE name = 'bonjour_name'}), q{it's}, 'a quote inside of a value');
+is($c->sql(q{SELECT reset_val FROM pg_settings WHERE name = 'temp_tablespaces'}), '', 'quotes with nothing inside are nothing');
 is($c->dev('psql', '-D', $dir, '-XAtc', 'SELECT current_user'), qq{Al ice\n}, 'psql as the superuser that initdb was given');
 ($ok, $out) = $c->try_dev('status', '-D', $dir, '--json');
 ok($ok, 'status') or diag($out);

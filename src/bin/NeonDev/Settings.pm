@@ -38,7 +38,7 @@ sub conninfo
 sub setting_line
 {
 	my ($key, $value) = @_;
-	if ($value !~ /^'(?:[^'\\]|''|\\.)+'$/)
+	if ($value !~ /^'(?:[^'\\]|''|\\.)*'$/)
 	{
 		$value =~ s/\\/\\\\/g;
 		$value =~ s/'/''/g;
@@ -62,7 +62,7 @@ sub lines
 sub plain_value
 {
 	my ($value) = @_;
-	return $value unless $value =~ s/^'((?:[^'\\]|''|\\.)+)'$/$1/;
+	return $value unless $value =~ s/^'((?:[^'\\]|''|\\.)*)'$/$1/;
 	$value =~ s/''|\\(.)/defined $1 ? $1 : "'"/ge;
 	return $value;
 }
