@@ -54,6 +54,49 @@ ok($c->wait_for('SELECT true'), 'somebody can log in again');
 $c->start;
 is($c->sql('SELECT count(*) FROM t'), 1000, 'with the right list it works');
 
+# ---- the compute refuses neon_dev, or has no views for it: it answers
+
+sub reload_hba
+{
+	my ($first, @rest) = @_;
+	my $from = length $c->log_text('compute');
+	open my $file, '>', "$c->{dir}/compute/pg_hba.conf" or die $!;
+	print $file "$first\n", @rest;
+	close $file or die $!;
+	kill 'HUP', $c->postmaster_pid('compute');
+	return $c->wait_log('compute', qr/received SIGHUP/, $from) || die 'pg_hba.conf was not read again';
+}
+
+sub answers
+{
+	my ($what, $why) = @_;
+	($ok, $out) = $c->try_dev('status', '-D', $c->{dir}, '--values', '--no-measure');
+	ok($ok, "$what: status is 0") or diag($out);
+	like($out, qr/^compute\.state=running$/m, 'it is said to run');
+	like($out, $why, 'and why not more is known');
+	($ok, $out) = $c->try_dev('start', '-D', $c->{dir}, 'compute', '-t', 60);
+	ok($ok, 'and start is content') or diag($out);
+	return;
+}
+
+open $fh, '<', "$c->{dir}/compute/pg_hba.conf" or die $!;
+my @hba = <$fh>;
+close $fh;
+my @of_hosts = grep { !/^local/ } @hba;
+reload_hba('local all all reject', @of_hosts);
+answers('rejected by pg_hba.conf', qr/^compute\.problem=pg_hba\.conf rejects connection/m);
+reload_hba('', @of_hosts);
+answers('without a line in pg_hba.conf', qr/^compute\.problem=no pg_hba\.conf entry/m);
+reload_hba('local all all password', @of_hosts);
+answers('asked for a password', qr/^compute\.problem=.*no password supplied/m);
+reload_hba('', @hba);
+$c->sql('DROP EXTENSION neon_comm');
+answers('without the extension', qr/^compute\.problem=.*no extension neon_comm/m);
+like($c->dev('status', '-D', $c->{dir}, '--values', '--no-measure'), qr/^compute\.flush_lsn=\w/m, 'the rest is known');
+$c->sql('CREATE EXTENSION neon_comm');
+($ok, $out) = $c->try_dev('status', '-D', $c->{dir}, '--values', '--no-measure');
+unlike($out, qr/problem/, 'all is well again');
+
 # ---- a page server lets nobody in
 
 kill 'STOP', $c->postmaster_pid('page_server_0'), my @workers = $c->pids_of('page_server_0', qr/page service/);

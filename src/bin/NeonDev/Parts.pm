@@ -12,7 +12,7 @@ use NeonDev::Settings;
 use POSIX ();
 
 our @EXPORT = qw(start stop restart kill_chosen takeover stop_part kill_part launch show_log_end ensure_socket_dir
-	compute_query page_server_query why_not missing);
+	compute_query page_server_query answers why_not missing);
 
 # ---- logs
 
@@ -60,21 +60,19 @@ sub compute_conninfo
 sub compute_query { my ($sql, $seconds) = @_; return query($seconds // 10, compute_conninfo(), '-c', $sql) }
 sub page_server_query { my ($n) = @_; return query(10, page_server_conninfo($n), '-c', 'show status') }
 
+my $refusal = qr/no password supplied|authentication failed|no pg_hba\.conf entry|pg_hba\.conf rejects connection|is not permitted to log in/;
+
 # A server that asks for a password, or that lets somebody else in, has looked for the user: it answers.
-sub answers
-{
-	my ($result) = @_;
-	return $result->{status} == 0
-	  || $result->{err} =~ /no password supplied|authentication failed|no pg_hba\.conf entry|is not permitted to log in/;
-}
+sub answers { my ($result) = @_; return $result->{status} == 0 || $result->{err} =~ $refusal }
 
 # One line that tells why a query of ours got no result.
 sub why_not
 {
 	my ($result, $seconds) = @_;
 	return "no answer in $seconds s" if $result->{status} == 124;
-	my ($line) = grep { /\S/ } reverse split /\n/, $result->{err};
-	$line //= "psql ended with status $result->{status}";
+	my @lines = grep { /\S/ } reverse split /\n/, $result->{err};
+	# below the error of a query stands which part of the query it is
+	my $line = (grep { /(?:FATAL|ERROR): / } @lines)[0] // $lines[0] // "psql ended with status $result->{status}";
 	$line =~ s/^.*?(?:FATAL|ERROR):\s+//;
 	$line =~ s/^psql: error: //;
 	return $line;

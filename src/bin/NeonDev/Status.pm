@@ -109,16 +109,26 @@ sub measure_compute
 my $state_of_compute = q{SELECT 'flush_lsn', pg_current_wal_flush_lsn()::text
 	UNION ALL SELECT 'connections', count(*)::text FROM pg_stat_activity
 		WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
-	UNION ALL SELECT name, state FROM neon_comm.page_servers};
+	UNION ALL SELECT 'has_views', (to_regclass('neon_comm.page_servers') IS NOT NULL)::text};
+my $state_of_page_servers = 'SELECT name, state FROM neon_comm.page_servers';
 
-# What the compute says, by name; nothing if it does not let us in.
+# What a query of the compute finds, by name; nothing if it does not let us in.
+sub found_by
+{
+	my ($sql) = @_;
+	my $result = compute_query($sql);
+	return map { split /\|/, $_, 2 } split /\n/, $result->{out} if $result->{status} == 0;
+	$status{'compute.state'} = 'unreachable' unless answers($result);
+	put('compute.problem', join '; ', why_not($result, 10), answers($result) ? () : missing());
+	return;
+}
+
 sub ask_compute
 {
-	my $result = compute_query($state_of_compute);
-	return { map { split /\|/, $_, 2 } split /\n/, $result->{out} } if $result->{status} == 0;
-	$status{'compute.state'} = 'unreachable' unless $result->{err} =~ /no password supplied/;
-	put('compute.problem', join '; ', why_not($result, 10), missing());
-	return {};
+	my %says = found_by($state_of_compute) or return {};
+	return { %says, found_by($state_of_page_servers) } if $says{has_views} eq 'true';
+	put('compute.problem', 'database postgres has no extension neon_comm, which tells whether WAL streams to page servers');
+	return \%says;
 }
 
 sub gather_compute
