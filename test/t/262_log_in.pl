@@ -24,6 +24,9 @@ ok(!$ok, 'start is no success when nobody can log in');
 like($out, qr/compute runs, but nobody can log in: /, 'and says so');
 like($out, qr/page server 1 does not run/, 'and names what is missing');
 ok($c->postmaster_pid('compute'), 'the server was left alone');
+($ok, $out) = $c->try_dev('start', '-D', $c->{dir}, 'compute', '-t', 60);
+ok(!$ok, 'the same command again is no success either');
+like($out, qr/compute runs already\n.*nobody can log in: /s, 'the compute runs, and still nobody can log in');
 ($ok, $out) = $c->try_dev('status', '-D', $c->{dir}, '--values', '--no-measure');
 ok(!$ok, 'status is not 0');
 like($out, qr/^compute\.state=unreachable$/m, 'the compute is not said to run');
@@ -100,11 +103,13 @@ unlike($out, qr/problem/, 'all is well again');
 # ---- a page server lets nobody in
 
 kill 'STOP', $c->postmaster_pid('page_server_0'), my @workers = $c->pids_of('page_server_0', qr/page service/);
+my $started = ($c->try_dev('start', '-D', $c->{dir}, 'page-server', 0))[1];
 ($ok, $out) = $c->try_dev('status', '-D', $c->{dir}, '--values', '--no-measure');
 kill 'CONT', $c->postmaster_pid('page_server_0'), @workers;
 ok(!$ok, 'a frozen page server: status is not 0');
 like($out, qr/^page_server_0\.state=unreachable$/m, 'it is not said to run');
 like($out, qr/^page_server_0\.problem=.*/m, 'and why');
+like($started, qr/page server 0 runs already\n.*page server 0 runs, but does not let us in/s, 'start says so, too');
 like($out, qr/^page_server_1\.state=running$/m, 'the other one runs');
 
 # ---- no room for processes: without its communicator, or its port, a server would let nobody in

@@ -216,7 +216,6 @@ sub start_part
 	if (!defined $pid)
 	{
 		progress "$name runs already";
-		return 1 unless part_state($part) eq 'starting';
 		$pid = part_pid($part) // -1;
 	}
 	if (!wait_until_up($part, $pid, $until))
