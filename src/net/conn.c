@@ -66,6 +66,7 @@ prepare(NcConn *c)
 	c->fd = -1;
 	c->tls = NULL;
 	c->answered = false;
+	c->refused = false;
 	c->stalled = false;
 	c->proved = false;
 	c->requests = 0;
@@ -351,6 +352,7 @@ conn_handle_answer(NcConn *c, const NcFrame *frame)
 		prove(c, true);
 	if (!net->host.answer(net->host.ctx, c, flight, &resp))
 	{
+		c->refused = true;
 		nc_text_one_line(reason, sizeof(reason), resp.message, resp.message_bytes);
 		nc_pool_ask_again(c->pool, flight, reason);
 	}
@@ -469,11 +471,24 @@ ready_deadline_us(const NcConn *c)
 	return c->pool->nconns > 1 ? c->idle_since_us + NC_MS_US(s->idle_timeout_ms) : UINT64_MAX;
 }
 
-/* Connected, nothing asked: time will tell.  Who has been asked must answer first. */
+/* Does the shard owe an answer, over whichever connection, or after a pause? */
+static bool
+is_asked(const NcPool *pool)
+{
+	for (uint32_t i = 0; i < pool->nconns; i++)
+		if (pool->conns[i]->in_flight.count > 0)
+			return true;
+	return pool->again.head != NULL;
+}
+
+/*
+ * Connected, nothing asked: time will tell.  Who has been asked must answer first, and who
+ * has refused must answer well.
+ */
 static bool
 stands_unproved(const NcConn *c)
 {
-	return c->state == NC_CONN_READY && !c->proved && c->in_flight.count == 0;
+	return c->state == NC_CONN_READY && !c->proved && !c->refused && !is_asked(c->pool);
 }
 
 uint64_t

@@ -899,6 +899,81 @@ test_transient_pauses(void **state)
 	world_close(w);
 }
 
+/* Between two refusals a connection has nothing in flight: that it stands proves nothing. */
+static void
+test_refused_stands(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	r = {.slot = 6, .rel = 100, .block = 7};
+
+	mock_ps_error_text(w->servers[0], "not ready: recovery is not consistent yet");
+	mock_ps_fault(w->servers[0], MOCK_ERROR, 0, 1000000);
+	world_start(w);
+	world_submit(w, &r);
+	world_wait_counter(w, NC_COUNTER_PS_ERRORS, 1);
+	for (int i = 0; i < 1000; i++)
+	{
+		w->now_us += 10000;
+		world_turn(w);
+		assert_string_equal(w->rows[0].last_error, "not ready: recovery is not consistent yet");
+		assert_int_equal(w->rows[0].failures, world_counter(w, NC_COUNTER_PS_ERRORS));
+	}
+
+	/* who waited has left: nothing better is known of this connection */
+	assert_true(world_cancel(w, 0, 6));
+	w->now_us += 10 * NC_AGAIN_MAX_US;
+	world_turns(w, 100);
+	assert_int_equal(nc_engine_busy(w->engine), 0);
+	assert_string_equal(w->rows[0].last_error, "not ready: recovery is not consistent yet");
+	assert_null(strstr(w->log, "again"));
+
+	/* of a new one something is: it stands, and nobody was refused over it */
+	mock_ps_drop_all(w->servers[0]);
+	world_wait_counter(w, NC_COUNTER_CONNECTS, 2);
+	w->now_us += 2 * NC_AGAIN_MAX_US;
+	world_turns(w, 10);
+	assert_string_equal(w->rows[0].last_error, "");
+	assert_non_null(strstr(w->log, "connected again, nothing asked yet, after"));
+	world_close(w);
+}
+
+/* Nor that another one stands, over which nothing was asked. */
+static void
+test_refused_elsewhere(void **state)
+{
+	World	   *w = open_world(1, 1);
+	WorldRead	first = {.slot = 1, .rel = 100, .block = 7};
+	WorldRead	second = {.slot = 2, .rel = 100, .block = 8};
+	WorldRead	third = {.slot = 3, .rel = 100, .block = 9};
+
+	w->config.depth_max = 1;
+	mock_ps_error_text(w->servers[0], "not ready: recovery is not consistent yet");
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	mock_ps_fault(w->servers[0], MOCK_ERROR, 0, 1000000);
+	world_start(w);
+	world_submit(w, &first);
+	wait_held(w, w->servers[0], 1);
+	/* the connection that is made for it is not needed any more */
+	world_submit(w, &second);
+	for (int i = 0; i < WORLD_TURNS_MAX && world_rows_in(w, NC_CONN_READY) + world_rows_in(w, NC_CONN_CONNECTING) < 2; i++)
+		world_turn(w);
+	assert_true(world_cancel(w, 0, 2));
+	world_wait_counter(w, NC_COUNTER_CONNECTS, 2);
+	mock_ps_release(w->servers[0]);
+	world_wait(w, 0, 1);
+	assert_int_equal(mock_ps_requests(w->servers[0]), 1);
+	world_submit(w, &third);
+	world_wait_counter(w, NC_COUNTER_PS_ERRORS, 1);
+	for (int i = 0; i < 1000; i++)
+	{
+		w->now_us += 10000;
+		world_turn(w);
+		assert_string_equal(w->rows[0].last_error, "not ready: recovery is not consistent yet");
+	}
+	assert_null(strstr(w->log, "again"));
+	world_close(w);
+}
+
 /* "Not mine" may be a map that is about to change, but only for some seconds. */
 static void
 test_misrouted(void **state)
@@ -2027,6 +2102,8 @@ main(void)
 		BOTH(test_error_in_range),
 		BOTH(test_transient_error),
 		BOTH(test_transient_pauses),
+		BOTH(test_refused_stands),
+		BOTH(test_refused_elsewhere),
 		BOTH(test_misrouted),
 		BOTH(test_idle_refusing),
 		BOTH(test_back_off),

@@ -66,6 +66,7 @@ typedef struct NcConn
 	uint64_t	progress_us;	/* READY: when the last answer arrived; bytes alone are none */
 	uint64_t	requests;		/* sent over the life of this row's present connection */
 	bool		answered;		/* READY: an answer was verified */
+	bool		refused;		/* READY: "not now" was answered */
 	bool		stalled;		/* READY: late, and not because of WAL; nothing is put on it */
 	bool		proved;			/* READY: a good answer came, or it stood for a while */
 	bool		row_changed;	/* texts of its row are to be shown anew */
