@@ -1,10 +1,10 @@
 /*
  * clients.c
- *	  How many connections each client has, over all workers.
+ *	  How many connections that have logged in each client has, over all workers.
  *
  * Each worker counts its own sessions in a table in shared memory that only it
  * writes; everybody adds up all of them.  So nothing is locked, and two workers
- * that accept at the same moment may together go one beyond the limit.
+ * that let somebody in at the same moment may together go one beyond the limit.
  *
  * Who logs in when all places are taken gets one: somebody of the address that has
  * most connections leaves, so who floods displaces himself, and a compute gets in.  Who

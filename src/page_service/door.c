@@ -177,13 +177,7 @@ publish(uint32 sessions)
 static bool
 service_came(NcVisitor *v)
 {
-	NcSvcSession *s = session_of(v);
-
 	ReserveExternalFD();
-	s->client = v->machine;
-	s->surplus = nc_svc_max_connections_per_client > 0 &&
-		nc_svc_client_sessions(s->client) >= nc_svc_max_connections_per_client;
-	nc_svc_client_add(s);
 	publish(v->door->visitors + 1);
 	return true;
 }
@@ -198,13 +192,22 @@ service_startup(NcVisitor *v, const NcStartup *packet, NcRefusal *no)
 	s->has_reader = found > 0;
 	if (found < 0)
 		*no = (NcRefusal) {.sqlstate = "22023",.message = "malformed neon_comm_identity in options"};
-	else if (s->surplus)
-		*no = (NcRefusal)
+	return found >= 0;
+}
+
+/* Not before: strangers at a compute's address would take its places. */
+static bool
+service_place(NcVisitor *v, NcRefusal *no)
+{
+	if (nc_svc_max_connections_per_client == 0 ||
+		nc_svc_client_sessions(v->machine) < nc_svc_max_connections_per_client)
+		return true;
+	*no = (NcRefusal)
 	{
 		.sqlstate = "53300",.message = "too many connections from one client: "
 			"neon_page_service.max_connections_per_client is reached"
 	};
-	return found >= 0 && !s->surplus;
+	return false;
 }
 
 static void
@@ -214,6 +217,8 @@ opened(NcVisitor *v, const NcJwt *token)
 
 	if (token != NULL && token->scope == NC_SCOPE_TENANT)
 		strlcpy(s->token_tenant, token->tenant_id, sizeof(s->token_tenant));
+	s->client = v->machine;
+	nc_svc_client_add(s);
 	nc_svc_client_logged_in(s);
 }
 
@@ -274,6 +279,7 @@ static const NcDoorHost host = {
 	.log = service_log_line,
 	.came = service_came,
 	.startup = service_startup,
+	.place = service_place,
 	.opened = opened,
 	.message = service_message,
 	.silent = service_silent,

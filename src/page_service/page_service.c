@@ -110,7 +110,7 @@ define_network_settings(void)
 							&nc_svc_max_connections, 500, 1, 10000, PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".max_connections_per_client",
-							"Largest number of connections from one address.",
+							"Largest number of clients from one address that have logged in.",
 							"0 is no limit.",
 							&nc_svc_max_connections_per_client, 0, 0, 10000, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);

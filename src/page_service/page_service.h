@@ -291,7 +291,6 @@ typedef struct NcSvcSession
 	NcVisitor	v;				/* first, see nc/serve/door.h; its clock is nc_svc_clock() */
 	NcSvcMode	mode;
 	int			version;		/* STREAM: 2 or 3 */
-	bool		surplus;		/* beyond max_connections_per_client */
 	bool		counted;		/* among logged_in of its worker */
 	bool		has_reader;		/* it said which start of which compute it is */
 	NcReaderIdentity reader;

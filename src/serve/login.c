@@ -172,9 +172,14 @@ refuse_login(NcVisitor *v, const NcRefusal *why)
 static NcVisitorState
 welcome(NcVisitor *v, const NcJwt *token)
 {
-	const char *const (*parameter)[2] = v->door->host->parameters;
-	NcWriter	w = nc_visitor_writer(v);
+	const NcDoorHost *host = v->door->host;
+	const char *const (*parameter)[2] = host->parameters;
+	NcRefusal	no = {0};
+	NcWriter	w;
 
+	if (host->place != NULL && !host->place(v, &no))
+		return refuse_login(v, &no);
+	w = nc_visitor_writer(v);
 	nc_session_auth_ok(&w);
 	for (; (*parameter)[0] != NULL; parameter++)
 		nc_session_parameter_status(&w, (*parameter)[0], (*parameter)[1]);
@@ -182,8 +187,8 @@ welcome(NcVisitor *v, const NcJwt *token)
 	if (!nc_visitor_commit(v, &w))
 		return NC_VISITOR_GONE;
 	v->logged_in = true;
-	if (v->door->host->opened != NULL)
-		v->door->host->opened(v, token);
+	if (host->opened != NULL)
+		host->opened(v, token);
 	return NC_VISITOR_OPEN;
 }
 

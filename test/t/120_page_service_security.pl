@@ -326,6 +326,18 @@ push @open, map { login($good) } 1 .. 2;
 reload(qr/received SIGHUP/, 'neon_page_service.max_connections_per_client' => 3);
 ok(until_true(sub { (ask($plain, $good))[1] =~ /one client/ }), 'the limit is in force');
 refuses($plain, $good, qr/too many connections from one client/, 'one connection too many of a client');
+# who has shown no token, silent or asked for one, takes no place of who has: they come from one address, too
+my @strangers = map { NeonComm::Pagestream->new(port => $port, startup => 0) } 1 .. 8;
+$_->send_bytes(pack('N', 4 + length $body) . $body) foreach @strangers[ 0 .. 3 ];
+is(($_->read_message)[0], 'R', 'a stranger is asked for a token') foreach @strangers[ 0 .. 3 ];
+ok(until_true(sub { $open[0]->status->{connections} == 11 }), 'eight strangers are there');
+refuses($plain, $security->tenant_token($other_tenant), qr/it is for another tenant/,
+	'beyond the limit a wrong token is refused as a wrong token');
+(pop @open)->close;
+ok(until_true(sub { (ask($plain, $good))[1] =~ /consistent/ }), 'who has a token has the place that is free');
+push @open, login($good);
+refuses($plain, $good, qr/too many connections from one client/, 'and one more has none');
+$_->close foreach @strangers;
 reload(qr/received SIGHUP/, 'neon_page_service.max_connections_per_client' => 0,
 	'neon_page_service.max_requests_per_second' => 20);
 $c = $open[0]->stream(tenant => $tenant, timeline => $timeline);

@@ -72,6 +72,7 @@ typedef struct World
 	int			opened;
 	int			asked_room;
 	bool		full;			/* came() says no */
+	bool		no_place;		/* place() says no */
 	bool		park;			/* message() parks */
 	bool		spare_the_silent;
 	uint32_t	guests_max;		/* 0 = no limit */
@@ -130,6 +131,16 @@ startup(NcVisitor *v, const NcStartup *packet, NcRefusal *no)
 		return true;
 	*no = (NcRefusal) {"0A000", "not for you", "a detail", "a hint"};
 	return false;
+}
+
+static bool
+place(NcVisitor *v, NcRefusal *no)
+{
+	assert_int_equal(v->state, world->door.guard->asks ? NC_VISITOR_TOKEN : NC_VISITOR_STARTUP);
+	assert_false(v->logged_in);
+	if (world->no_place)
+		*no = (NcRefusal) {.sqlstate = "53300",.message = "too many of your kind"};
+	return !world->no_place;
 }
 
 static void
@@ -229,6 +240,7 @@ static const NcDoorHost host = {
 	.log = log_line,
 	.came = came,
 	.startup = startup,
+	.place = place,
 	.opened = opened,
 	.message = message,
 	.room = room,
@@ -552,6 +564,27 @@ test_refusal(void **state)
 	close(fd);
 }
 
+/* Who may come in, and for whom there is no place: he hears nothing but that. */
+static void
+test_no_place(void **state)
+{
+	static const char wanted[] = "SFATAL\0VFATAL\0C53300\0Mtoo many of your kind\0";
+	char		answer[256];
+	bool		end;
+	int			fd = admit();
+	size_t		n;
+
+	world->no_place = true;
+	say(fd, GOOD "\0", sizeof(GOOD));
+	n = hear(fd, answer, sizeof(answer), &end);
+	assert_int_equal(answer[0], 'E');
+	assert_non_null(memmem(answer, n, wanted, sizeof(wanted) - 1));
+	assert_true(end);
+	assert_int_equal(world->opened, 0);
+	assert_int_equal(world->door.refused, 1);
+	close(fd);
+}
+
 /* ---- tokens ---- */
 
 static const char claims_good[] = "{\"scope\":\"tenant\",\"tenant_id\":\"" TENANT "\"}";
@@ -619,6 +652,13 @@ test_tokens(void **state)
 		assert_false(with_token("p\0\0\0\3", 5, pieces, "E"));
 		assert_false(with_token("p\0\0\0\4", 5, pieces, "E"));
 	}
+	/* a good one, but no place; a bad one does not learn that */
+	world->no_place = true;
+	assert_false(with_token(message_good, n, false, "E"));
+	assert_non_null(strstr(world->line, "too many of your kind"));
+	assert_false(with_token(message_old, old_n, false, "E"));
+	assert_non_null(strstr(world->line, "the token is refused: "));
+	world->no_place = false;
 	/* a byte of it changed, each of them */
 	for (size_t i = 5; i + 1 < n; i += 7)
 	{
@@ -1335,6 +1375,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		BOTH(test_clear),
 		BOTH(test_refusal),
+		BOTH(test_no_place),
 		BOTH(test_tokens),
 		BOTH(test_message_behind_token),
 		BOTH(test_tls),

@@ -136,6 +136,12 @@ typedef struct NcDoorHost
 	 */
 	bool		(*startup) (NcVisitor *v, const NcStartup *packet, NcRefusal *no);
 
+	/*
+	 * He has shown all that is asked for: is there a place for him?  False with the reason.
+	 * May be NULL.
+	 */
+	bool		(*place) (NcVisitor *v, NcRefusal *no);
+
 	/* He is OPEN; token is NULL if none was asked for.  May be NULL. */
 	void		(*opened) (NcVisitor *v, const NcJwt *token);
 
