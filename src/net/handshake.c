@@ -416,22 +416,27 @@ advance_command(NcHandshake *h)
 	return PQisBusy(h->pg) ? NC_HANDSHAKE_READ : check_answer(h);
 }
 
-/*
- * libpq keeps what a server says before the stream begins: notices, notifications,
- * parameters, messages as long as they claim to be.  What an honest one says, its
- * certificates included, is some kilobytes.  The kernel counts what has come, read or
- * not, so it is seen before libpq takes it.  (Not for a socket in a directory.)
- */
-static bool
-says_too_much(NcHandshake *h)
+uint64_t
+nc_handshake_heard(int fd)
 {
 	struct tcp_info info = {0};
 	socklen_t	bytes = sizeof(info);
 
+	if (fd < 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) != 0)
+		return 0;
+	return info.tcpi_bytes_received;
+}
+
+/*
+ * libpq keeps what a server says before the stream begins: notices, notifications,
+ * parameters, messages as long as they claim to be.  What an honest one says, its
+ * certificates included, is some kilobytes.
+ */
+static bool
+says_too_much(NcHandshake *h)
+{
 	return ++h->advances > ADVANCES_MAX ||
-		(h->pg != NULL && PQsocket(h->pg) >= 0 &&
-		 getsockopt(PQsocket(h->pg), IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0 &&
-		 info.tcpi_bytes_received > HANDSHAKE_BYTES_MAX);
+		(h->pg != NULL && nc_handshake_heard(PQsocket(h->pg)) > HANDSHAKE_BYTES_MAX);
 }
 
 NcHandshakeStep

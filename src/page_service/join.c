@@ -36,6 +36,9 @@
 /* Used where wal_receiver_timeout is 0. */
 #define ANSWER_TIMEOUT_MS (60 * 1000)
 
+/* What may be said to a question; an answer has some kilobytes, incarnations included. */
+#define ANSWER_BYTES_MAX (256 * 1024)
+
 /* A page server that is refused for good need not be told so twice a second. */
 #define REFUSED_PAUSE_MS 5000
 
@@ -43,6 +46,7 @@
 static WalReceiverFunctionsType *stock;
 static WalReceiverFunctionsType wrapped;
 static bool joined;				/* of this walreceiver's connection */
+static uint64 heard_before;		/* bytes of the connection when the question was asked */
 
 static NcJoinAnswer answer;
 
@@ -68,6 +72,16 @@ wait_for_bytes(PGconn *conn, TimestampTz until)
 	return true;
 }
 
+/*
+ * libpq keeps what is said besides an answer, or behind it: notifications, parameters,
+ * messages as long as they claim to be.  A walreceiver that streamed before has heard much.
+ */
+static bool
+says_too_much(PGconn *conn)
+{
+	return nc_handshake_heard(PQsocket(conn)) > heard_before + ANSWER_BYTES_MAX;
+}
+
 static void
 no_answer(const char *why)
 {
@@ -83,6 +97,8 @@ next_result(PGconn *conn, TimestampTz until)
 	{
 		if (!wait_for_bytes(conn, until))
 			no_answer("no answer in time");
+		if (says_too_much(conn))
+			no_answer("it said more than 256 kB instead of an answer");
 		if (PQconsumeInput(conn) == 0)
 			no_answer(pchomp(PQerrorMessage(conn)));
 	}
@@ -98,6 +114,7 @@ ask_compute(PGconn *conn, const char *command)
 	PGresult   *result;
 	PGresult   *next;
 
+	heard_before = nc_handshake_heard(PQsocket(conn));
 	if (PQsendQuery(conn, command) == 0)
 		no_answer(pchomp(PQerrorMessage(conn)));
 	result = next_result(conn, until);
@@ -120,13 +137,13 @@ remember_refusal(const NcMemberIdentity *me, const NcId *who, const char *reason
 	nc_svc_joins_set(&joins);
 }
 
-/* Until the time is up or the other side has gone: another compute may be there then. */
+/* Until the time is up, or the other side has gone (another compute may be there then) or talks. */
 static void
 pause_refused(PGconn *conn)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(nc_svc_clock(), REFUSED_PAUSE_MS);
 
-	while (wait_for_bytes(conn, until) && PQconsumeInput(conn) != 0)
+	while (wait_for_bytes(conn, until) && !says_too_much(conn) && PQconsumeInput(conn) != 0)
 		;
 }
 

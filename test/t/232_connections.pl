@@ -4,7 +4,8 @@
 #
 # Seen to fail: with PGHOSTADDR or PGSSLMODE set no page server was found; a password as
 # pass%77ord= was taken, and refused ones were in the log as part of the statement; the
-# token went in clear to who asked for it.
+# token went in clear to who asked for it; a walreceiver took what was said behind its question
+# to the last byte.
 
 use strict;
 use warnings;
@@ -125,6 +126,46 @@ is($c->sql($count), '20000|19200000', 'the right one is asked again');
 cmp_ok(peak_kb() - $peak, '<', 64 * 1024, 'what it said was not kept');
 kill KILL => $talker;
 waitpid $talker, 0;
+
+# ---- the same to a walreceiver that asks whether it may join: instead of an answer, behind a refusal
+
+sub message { my ($type, $body) = @_; return $type . pack('N', 4 + length $body) . $body }
+my %first = (
+	'instead of an answer' => '',
+	'behind a refusal' => message('E', "SERROR\0C42601\0Msyntax error\0\0") . message('Z', 'I'));
+foreach my $where (sort keys %first)
+{
+	my $feed = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1', LocalPort => 0) or die $!;
+	pipe(my $told, my $tell) or die $!;
+	$talker = fork // die;
+	if ($talker == 0)
+	{
+		local $SIG{PIPE} = 'IGNORE';
+		my $notification = message('A', pack('N', 1) . "c\0" . ('x' x 1048576) . "\0");
+		while (my $s = $feed->accept)
+		{
+			sysread $s, my $packet, 10000;
+			syswrite $s, message('R', pack('N', 0)) . message('Z', 'I');
+			sysread $s, $packet, 10000;
+			syswrite $s, $first{$where};
+			my $n = 0;
+			$n++ while $n < 300 && syswrite $s, $notification;
+			syswrite $tell, "$n\n";
+			close $s;
+		}
+		POSIX::_exit(0);
+	}
+	$from = length $c->log_text('page_server_0');
+	$c->configure({ primary_conninfo => 'host=127.0.0.1 sslmode=disable gssencmode=disable port=' . $feed->sockport },
+		part => 'page_server_0');
+	my $mb = <$told>;
+	cmp_ok($mb, '<', 100, "$where: a walreceiver does not listen without an end");
+	my $why = $where eq 'behind a refusal' ? qr/WAL receiver ends: primary_conninfo of this page server does not lead to the WAL feed/ :
+	  qr/could not join the compute: it said more than 256 kB instead of an answer/;
+	ok($c->wait_log('page_server_0', $why, $from), "$where: and says why it leaves");
+	kill KILL => $talker;
+	waitpid $talker, 0;
+}
 
 my $conninfo = "host=192.0.2.1 port=1 passfile=$dir/security/pgpass";
 $from = length $c->log_text('page_server_0');

@@ -46,6 +46,12 @@ extern NcHandshake *nc_handshake_start(const NcHandshakeParams *params);
 /* Goes on; the caller calls it at once after the start and then as told. */
 extern NcHandshakeStep nc_handshake_advance(NcHandshake *h);
 
+/*
+ * Bytes that have come at a socket, read or not: the kernel counts them, so they are known
+ * before libpq takes them.  0 for a socket in a directory, where nobody counts.
+ */
+extern uint64_t nc_handshake_heard(int fd);
+
 /* True once the pagestream command was sent. */
 extern bool nc_handshake_authenticated(const NcHandshake *h);
 
