@@ -8,6 +8,7 @@
 #include <limits.h>
 
 #include "access/parallel.h"
+#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 
 #include "nc/io/loop.h"
@@ -38,23 +39,63 @@ static const struct config_enum_entry verify_modes[] = {
 };
 
 /*
- * What is refused may hold a secret, and the server logs the statement of an error; it
- * logs statements by log_statement and log_duration, too, before anything is judged.
+ * A connection string may hold a secret, and the server logs statements: that of an error,
+ * whoever refuses it and however early, and all by log_statement and log_duration.  So none
+ * is logged that may set ours; the view of the same name is hidden with it.  However the
+ * name is quoted, its last part is there.
  */
-static bool refused = false;
 static emit_log_hook_type next_emit_log = NULL;
+
+static bool
+names_page_servers(const char *text)
+{
+	return text != NULL && strcasestr(text, "page_servers") != NULL;
+}
+
+static void
+forget(char **text)
+{
+	if (*text != NULL)
+		pfree(*text);
+	*text = NULL;
+}
+
+/*
+ * A line about the running statement, with its parameters, or one about a process that
+ * crashed, with its statement.  The former ends where the statement begins, in whatever
+ * language the words before it are.
+ */
+static void
+cut_told(ErrorData *report)
+{
+	char	   *message = report->hide_stmt ? report->message : NULL;
+	char	   *statement = message == NULL || debug_query_string == NULL ? NULL :
+		strstr(message, debug_query_string);
+
+	if (message != NULL)
+		*(statement != NULL ? statement : message + strcspn(message, ":")) = '\0';
+	forget(&report->detail);
+}
 
 static void
 hide_page_servers(ErrorData *report)
 {
-	char	   *statement = report->message == NULL || report->elevel != LOG ? NULL :
-		strstr(report->message, "statement: ");
+	bool		names = names_page_servers(report->message) || names_page_servers(report->context) ||
+		names_page_servers(report->internalquery) || names_page_servers(debug_query_string);
 
-	if (refused)
+	/* the server itself hides the statement where the line is about it */
+	if (report->elevel == LOG && (names_page_servers(report->detail) ||
+								  (report->hide_stmt && names_page_servers(report->message))))
+		cut_told(report);
+	if (names)
+	{
 		report->hide_stmt = true;
-	refused = false;
-	if (statement != NULL && strcasestr(statement, "neon_comm.page_servers") != NULL)
-		strlcpy(statement, "statement: ", strlen(statement) + 1);
+		report->hide_ctx = true;
+		forget(&report->internalquery);
+		/* it repeats words, or all behind an open quote; who typed them is still told where */
+		if (report->elevel == ERROR && report->sqlerrcode == ERRCODE_SYNTAX_ERROR)
+			report->message = "syntax error in a statement that names page_servers";
+	}
 	if (next_emit_log != NULL)
 		next_emit_log(report);
 }
@@ -63,7 +104,6 @@ hide_page_servers(ErrorData *report)
 static bool
 refuse_page_servers(const char *why)
 {
-	refused = true;
 	GUC_check_errmsg("invalid value for parameter \"neon_comm.page_servers\"");
 	GUC_check_errdetail("%s", why);
 	GUC_check_errhint("Give one libpq connection string per shard, separated by commas, shard 0 first.");
@@ -73,7 +113,6 @@ refuse_page_servers(const char *why)
 static bool
 refuse_password(void)
 {
-	refused = true;
 	GUC_check_errmsg("neon_comm.page_servers may not hold a password");
 	GUC_check_errdetail("Members of pg_read_all_settings could see it.");
 	GUC_check_errhint("Put the token into a file and its path into neon_comm.token_file.");

@@ -1,11 +1,13 @@
 # Connections mean what their strings say, and a token goes to nobody who has not shown
 # who he is: variables of libpq in the shell that starts servers, passwords in connection
-# strings however they are written, strings that would give the token away.
+# strings however they are written and whatever ends their statements, strings that would
+# give the token away.
 #
 # Seen to fail: with PGHOSTADDR or PGSSLMODE set no page server was found; a password as
-# pass%77ord= was taken, and refused ones were in the log as part of the statement; the
-# token went in clear to who asked for it; a walreceiver took what was said behind its question
-# to the last byte.
+# pass%77ord= was taken, and refused ones were in the log as part of the statement, later
+# those of statements that had failed before their string was judged; the token went in
+# clear to who asked for it; a walreceiver took what was said behind its question to the
+# last byte.
 
 use strict;
 use warnings;
@@ -19,7 +21,7 @@ use POSIX ();
 use Test::More;
 
 my $c = NeonComm::Cluster->new(shards => 1, buffers => '8MB', no_start => 1, init => ['--auth'],
-	conf => [ 'log_statement=all', 'log_min_duration_statement=0' ]);
+	conf => [ 'log_statement=all', 'log_min_duration_statement=0', 'log_parameter_max_length_on_error=-1' ]);
 my $dir = $c->{dir};
 
 sub pg_ctl
@@ -82,6 +84,53 @@ ok($c->wait_log('compute', qr/neon_comm.page_servers may not hold a password/, $
 $c->configure({ 'neon_comm.page_servers' => $servers });
 unlike(substr($c->log_text('compute'), $from), qr/$secret/, 'nothing of it is in the log, with every statement logged');
 like(substr($c->log_text('compute'), $from), qr/statement: SHOW|statement: \s*$/m, 'which other statements are');
+
+# what ends such a statement before anybody has judged its string, and other ways into the log
+my $set = "neon_comm.page_servers = 'host=127.0.0.1 port=1 password=$secret'";
+my $config = "set_config('neon_comm.page_servers', 'password=$secret', false)";
+my $bound = "$dir/bound.sql";
+open my $script, '>', $bound or die $!;
+print $script "SELECT set_config('neon_comm.page_servers', :secret, false);\n";
+close $script or die $!;
+my $unbound = "$dir/unbound.sql";
+open $script, '>', $unbound or die $!;
+print $script "ALTER SYSTEM SET $set;\n";
+close $script or die $!;
+sub psql
+{
+	my ($sql) = @_;
+	IPC::Run::run([ 'psql', '-Xq', '-d', $c->conninfo . ' dbname=postgres', '-c', $sql ], '<', \undef, '>', \my $out, '2>', \my $err);
+	return;
+}
+$c->sql('CREATE ROLE nobody');
+foreach my $route (
+	[ 'SET', qr/cannot be changed now/, sub { $c->try_sql("SET $set") } ],
+	[ 'set_config()', qr/cannot be changed now/, sub { $c->try_sql("SELECT $config") } ],
+	[ 'quotes and blanks', qr/may not hold a password/, sub { (my $q = $set) =~ s/^\w+\.(\w+)/"neon_comm" . "$1"/; $c->try_sql("ALTER SYSTEM SET $q") } ],
+	[ 'in a transaction', qr/cannot run inside a transaction block/, sub { $c->try_sql("BEGIN; ALTER SYSTEM SET $set") } ],
+	[ 'several statements', qr/cannot run inside a transaction block/, sub { psql("ALTER SYSTEM SET $set; SELECT pg_reload_conf()") } ],
+	[ 'no right', qr/permission denied/, sub { $c->try_sql("SET ROLE nobody; ALTER SYSTEM SET $set") } ],
+	[ 'syntax error', qr/syntax error/, sub { $c->try_sql("ALTER SYSTEM $set") } ],
+	[ 'syntax error at the secret', qr/syntax error/, sub { $c->try_sql("ALTER SYSTEM SET neon_comm.page_servers = 'password='$secret") } ],
+	[ 'a quote is missing', qr/unterminated|syntax error/, sub { psql(substr("ALTER SYSTEM SET $set", 0, -1)) } ],
+	[ 'another error', qr/division by zero/, sub { $c->try_sql("SELECT CASE WHEN 1 / g = 0 THEN $config END FROM generate_series(-1, 1) g") } ],
+	[ 'in a block', qr/cannot be changed now/, sub { $c->try_sql("DO \$\$ BEGIN EXECUTE concat('SET neon_comm.', 'page_servers = ''password=', '$secret'''); END \$\$") } ],
+	[ 'syntax error in a block', qr/syntax error/, sub { $c->try_sql("DO \$\$ BEGIN EXECUTE concat('SET neon_comm.', 'page_servers ''password=', '$secret'''); END \$\$") } ],
+	[ 'prepared', qr/cannot be changed now/,
+		sub { $c->try_sql("PREPARE p AS SELECT set_config('neon_comm.page_servers', \$1, false); EXECUTE p('password=$secret')") } ],
+	[ 'extended protocol', qr/may not hold a password/, sub { $c->pgbench('-n', '-t', 1, '-M', 'extended', '-f', $unbound) } ],
+	[ 'bound', qr/cannot be changed now/, sub { $c->pgbench('-n', '-t', 1, '-M', 'extended', '-D', "secret=$secret", '-f', $bound) } ])
+{
+	my ($what, $error, $run) = @$route;
+	my $before = length $c->log_text('compute');
+	$run->();
+	my $said = substr($c->log_text('compute'), $before);
+	like($said, qr/ERROR: .*$error/, "$what: an error");
+	unlike($said, qr/$secret/, "$what: not repeated");
+}
+$from = length $c->log_text('compute');
+$c->try_sql('SELECT 4711 / 0');
+like(substr($c->log_text('compute'), $from), qr/STATEMENT:  SELECT 4711/, 'statements of other errors are logged');
 
 # ---- the token
 
