@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <libpq-fe.h>
 #include <linux/tcp.h>
+#include <pwd.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -554,6 +555,7 @@ nc_conninfo_parts(const char *conninfo, NcConninfoParts *parts, char *err, size_
 	parts->sends_password = option_value(options, "password")[0] != '\0' ||
 		option_value(options, "passfile")[0] != '\0';
 	parts->has_password = parts->sends_password || option_value(options, "sslpassword")[0] != '\0';
+	parts->has_service = option_value(options, "service")[0] != '\0';
 	parts->verifies = strcmp(option_value(options, "sslmode"), "verify-full") == 0;
 	parts->is_local = hosts_are_local(hostaddr[0] != '\0' ? hostaddr : host);
 	fits = strlen(option_value(options, "options")) < sizeof(parts->options);
@@ -563,6 +565,18 @@ nc_conninfo_parts(const char *conninfo, NcConninfoParts *parts, char *err, size_
 		snprintf(err, err_bytes, "its options have more than %zu bytes", sizeof(parts->options) - 1);
 	PQconninfoFree(options);
 	return fits;
+}
+
+bool
+nc_conninfo_home_passfile(char *path, size_t bytes)
+{
+	const char *home = getenv("HOME");
+	const struct passwd *user = home != NULL && home[0] != '\0' ? NULL : getpwuid(geteuid());
+
+	if (user != NULL)
+		home = user->pw_dir;
+	return home != NULL && (size_t) snprintf(path, bytes, "%s/.pgpass", home) < bytes &&
+		access(path, R_OK) == 0;
 }
 
 /* ---- judging a string without connecting ---- */
@@ -625,7 +639,7 @@ nc_conninfo_check(const char *conninfo, NcConninfoParts *parts, char *err, size_
 	else if (strchr(option_value(options, "host"), ',') != NULL ||
 			 strchr(option_value(options, "hostaddr"), ',') != NULL)
 		fault = "it names more than one host";
-	else if (option_value(options, "service")[0] != '\0')
+	else if (parts->has_service)
 		fault = "it names a service: say here what the service would";
 	else if (no_file_at(options) != NULL)
 		fault = "one of the files that it names for TLS is not a regular file";

@@ -339,11 +339,19 @@ nc_svc_check_primary_conninfo(const char *conninfo, int elevel)
 {
 	NcConninfoParts parts = {0};
 	char		reason[256];
+	char		passfile[MAXPGPATH];
 
 	/* a string that libpq does not take leads nowhere, and its parts are empty */
 	if (conninfo != NULL && !nc_conninfo_parts(conninfo, &parts, reason, sizeof(reason)))
 		ereport(DEBUG1, (errmsg_internal("primary_conninfo: %s", reason)));
-	if (!parts.sends_password || parts.is_local || parts.verifies)
+	/* it could bring in a host and a password that nobody judges */
+	if (parts.has_service)
+		ereport(elevel,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("primary_conninfo names a service"),
+				 errhint("Say in primary_conninfo itself what the service would.")));
+	if (parts.is_local || parts.verifies || parts.address[0] == '\0' ||
+		!(parts.sends_password || nc_conninfo_home_passfile(passfile, sizeof(passfile))))
 		return;
 	/* for people, without its port */
 	*strrchr(parts.address, ':') = '\0';
@@ -351,7 +359,9 @@ nc_svc_check_primary_conninfo(const char *conninfo, int elevel)
 			(errcode(ERRCODE_CONFIG_FILE_ERROR),
 			 errmsg("primary_conninfo would send the token to whoever answers at \"%s\"",
 					parts.address),
-			 errdetail("It does not verify the compute, which is not on this machine."),
+			 parts.sends_password ? errdetail("It does not verify the compute, which is not on this machine.") :
+			 errdetail("It does not verify the compute, which is not on this machine, and passwords are looked for in \"%s\".",
+					   passfile),
 			 errhint("Set sslmode=verify-full and sslrootcert in primary_conninfo%s.",
 					 nc_svc_allow_token_in_clear ? "" : "; in a network that is closed by other means "
 					 "set neon_page_service.allow_token_in_clear")));

@@ -6,8 +6,8 @@
 # Seen to fail: with PGHOSTADDR or PGSSLMODE set no page server was found; a password as
 # pass%77ord= was taken, and refused ones were in the log as part of the statement, later
 # those of statements that had failed before their string was judged; the token went in
-# clear to who asked for it; a walreceiver took what was said behind its question to the
-# last byte.
+# clear to who asked for it, later out of ~/.pgpass; a walreceiver took what was said behind
+# its question to the last byte.
 
 use strict;
 use warnings;
@@ -36,8 +36,14 @@ my %hostile = (PGHOST => '/nowhere', PGHOSTADDR => '127.0.0.9', PGPORT => 1, PGS
 	PGSERVICEFILE => '/nowhere/service', PGOPTIONS => '-c nonsense=1', PGPASSFILE => '/nowhere/pass', PGPASSWORD => 'wrong',
 	PGUSER => 'nobody', PGDATABASE => 'none', PGREQUIREPEER => 'nobody', PGCHANNELBINDING => 'require', PGGSSENCMODE => 'require',
 	PGTARGETSESSIONATTRS => 'standby', PGSSLROOTCERT => '/nowhere/root', PGCONNECT_TIMEOUT => 1, PGTZ => 'Nowhere/Else');
+my $home = "$dir/home";
+mkdir $home or die $!;
+open my $pgpass, '>', "$home/.pgpass" or die $!;
+chmod 0600, $pgpass;
+print $pgpass "*:*:*:*:wrong\n";
+close $pgpass or die $!;
 {
-	local %ENV = (%ENV, %hostile);
+	local %ENV = (%ENV, %hostile, HOME => $home);
 	foreach my $part ('page_server_0', 'compute')
 	{
 		is(pg_ctl('start', '-W', '-D', "$dir/$part", '-l', $c->log_file($part)), 0, "$part starts in a hostile shell");
@@ -216,16 +222,29 @@ foreach my $where (sort keys %first)
 	waitpid $talker, 0;
 }
 
-my $conninfo = "host=192.0.2.1 port=1 passfile=$dir/security/pgpass";
-$from = length $c->log_text('page_server_0');
-$c->configure({ primary_conninfo => $conninfo }, part => 'page_server_0');
-ok($c->wait_log('page_server_0', qr/primary_conninfo would send the token to whoever answers at "192\.0\.2\.1"/, $from),
-	'nor does a walreceiver send one, after a reload');
+# a file of passwords that the string names, or that libpq finds by itself; a service may say anything
+my @refused = (
+	[ "host=192.0.2.1 port=1 passfile=$dir/security/pgpass", qr/primary_conninfo would send the token to whoever answers at "192\.0\.2\.1"/ ],
+	[ 'host=192.0.2.1 port=1 sslmode=require', qr/primary_conninfo would send the token to whoever answers at "192\.0\.2\.1"/ ],
+	[ 'service=compute', qr/primary_conninfo names a service/ ]);
+foreach my $refused (@refused)
+{
+	my ($conninfo, $why) = @$refused;
+	$from = length $c->log_text('page_server_0');
+	$c->configure({ primary_conninfo => $conninfo }, part => 'page_server_0');
+	ok($c->wait_log('page_server_0', qr/(ERROR|FATAL):  $why/, $from), "nor does a walreceiver send one, after a reload: $why");
+}
 
 $c->stop;
-$from = length $c->log_text('page_server_0');
-ok(!($c->try_dev('start', '-D', $dir, '--quiet', 'page-server', '0'))[0], 'the page server does not start so');
-like(substr($c->log_text('page_server_0'), $from), qr/FATAL:  primary_conninfo would send the token/, 'and says why');
+foreach my $refused (reverse @refused)
+{
+	my ($conninfo, $why) = @$refused;
+	local $ENV{HOME} = $home;
+	$from = length $c->log_text('page_server_0');
+	$c->append_conf('page_server_0', "primary_conninfo = '$conninfo'");
+	ok(!($c->try_dev('start', '-D', $dir, '--quiet', 'page-server', '0'))[0], 'the page server does not start so');
+	like(substr($c->log_text('page_server_0'), $from), qr/FATAL:  $why/, 'and says why');
+}
 $c->append_conf('page_server_0', 'neon_page_service.allow_token_in_clear = on');
 $from = length $c->log_text('page_server_0');
 pg_ctl('start', '-W', '-D', "$dir/page_server_0", '-l', $c->log_file('page_server_0'));

@@ -165,6 +165,42 @@ passwords_are_seen_however_written(void **state)
 	}
 }
 
+/* What a string leaves to a service is known to libpq alone. */
+static void
+services_are_seen(void **state)
+{
+	NcConninfoParts parts;
+	char		err[256];
+
+	assert_true(nc_conninfo_parts("service=s", &parts, err, sizeof(err)));
+	assert_true(parts.has_service);
+	assert_true(nc_conninfo_parts("postgresql:///?servic%65=s", &parts, err, sizeof(err)));
+	assert_true(parts.has_service);
+	assert_true(nc_conninfo_parts("host=service port=1", &parts, err, sizeof(err)));
+	assert_false(parts.has_service);
+}
+
+static void
+file_of_passwords_at_home_is_seen(void **state)
+{
+	char		directory[] = "/tmp/nc_conninfo_XXXXXX";
+	char		file[64];
+	char		path[256] = "";
+	FILE	   *f;
+
+	assert_non_null(mkdtemp(directory));
+	assert_int_equal(setenv("HOME", directory, 1), 0);
+	assert_false(nc_conninfo_home_passfile(path, sizeof(path)));
+	snprintf(file, sizeof(file), "%s/.pgpass", directory);
+	f = fopen(file, "w");
+	assert_non_null(f);
+	assert_int_equal(fclose(f), 0);
+	assert_true(nc_conninfo_home_passfile(path, sizeof(path)));
+	assert_string_equal(path, file);
+	assert_int_equal(unlink(file), 0);
+	assert_int_equal(rmdir(directory), 0);
+}
+
 int
 main(void)
 {
@@ -175,6 +211,8 @@ main(void)
 		cmocka_unit_test(options_are_kept_or_refused),
 		cmocka_unit_test(what_libpq_refuses_is_refused),
 		cmocka_unit_test(passwords_are_seen_however_written),
+		cmocka_unit_test(services_are_seen),
+		cmocka_unit_test(file_of_passwords_at_home_is_seen),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

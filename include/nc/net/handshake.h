@@ -90,6 +90,7 @@ typedef struct NcConninfoParts
 	bool		has_dbname;
 	bool		sends_password; /* it has one, or a file of passwords */
 	bool		has_password;	/* as above, or a key's password */
+	bool		has_service;	/* which may add to it whatever it likes */
 	bool		is_local;		/* leads to this machine only, "localhost" by its name */
 	bool		verifies;		/* sslmode=verify-full */
 } NcConninfoParts;
@@ -108,6 +109,12 @@ NC_MUST_USE extern bool nc_conninfo_parts(const char *conninfo, NcConninfoParts 
  */
 NC_MUST_USE extern bool nc_conninfo_check(const char *conninfo, NcConninfoParts *parts,
 										  char *err, size_t err_bytes);
+
+/*
+ * The file where libpq looks for a password when a string has neither one nor a file; false if
+ * there is none that this process can read.
+ */
+NC_MUST_USE extern bool nc_conninfo_home_passfile(char *path, size_t bytes);
 
 /* Makes one line of a text from outside: control characters become blanks, ends trimmed. */
 extern void nc_text_one_line(char *out, size_t out_bytes, const char *text, size_t text_bytes);
