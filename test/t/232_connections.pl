@@ -135,6 +135,14 @@ foreach my $route (
 	unlike($said, qr/$secret/, "$what: not repeated");
 }
 $from = length $c->log_text('compute');
+my $crashes = $c->background(\my $ignored, 'psql', '-Xq', '-d', $c->conninfo . ' dbname=postgres', '-c', "SELECT pg_sleep(600) /* $set */");
+ok($c->wait_for(q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()}), 'a statement runs');
+kill KILL => $c->sql(q{SELECT pid FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()});
+$crashes->finish;
+ok($c->wait_for('SELECT true'), 'its process crashes');
+like(substr($c->log_text('compute'), $from), qr/terminated by signal 9: Killed/, 'which the log says');
+unlike(substr($c->log_text('compute'), $from), qr/$secret/, 'without the statement');
+$from = length $c->log_text('compute');
 $c->try_sql('SELECT 4711 / 0');
 like(substr($c->log_text('compute'), $from), qr/STATEMENT:  SELECT 4711/, 'statements of other errors are logged');
 
