@@ -120,6 +120,21 @@ foreach my $bad ([ '--conf', 'Full_Page_Writes=no' ], [ '--conf', "wal_level='mi
 	($ok, $out) = $c->try_dev('init', '-D', $c->{dir}, @$bad);
 	like($out, qr/does not start with \w+ = /, "init @$bad");
 }
+foreach my $bad ([ qr/does not start with recovery_min_apply_delay = 1s/, '--ps-conf', 'recovery_min_apply_delay=1s' ],
+	[ qr/does not start with max_replication_slots = 2: each of 4 page servers has one/, '--shards', 4, '--conf', 'max_replication_slots=2' ],
+	[ qr/wal_feed_listen_addresses = 127\.0\.0\.1,0\.0\.0\.0 without --auth/, '--conf', 'neon_comm.wal_feed_listen_addresses=127.0.0.1,0.0.0.0' ],
+	[ qr/page_service\.listen_addresses = \* without --auth/, '--ps-conf', "neon_page_service.listen_addresses='*'" ],
+	[ qr/neon_comm\.tenant_id cannot be given: .* chosen/, '--conf', 'neon_comm.tenant_id=' ],
+	(map { [ qr/port cannot be given: .* --port/, @$_ ] } [ '--conf', 'port=6000' ], [ '--conf', 'neon_comm.wal_feed_port=6000' ],
+		[ '--ps-conf', 'Port=6000' ], [ '--ps-conf', 'neon_page_service.port=6000' ]),
+	(map { [ qr/unix_socket_directories cannot be given: /, $_, 'unix_socket_directories=/tmp' ] } '--conf', '--ps-conf'),
+	[ qr/primary_slot_name cannot be given: /, '--ps-conf', 'primary_slot_name=mine' ])
+{
+	my ($why, @arguments) = @$bad;
+	($ok, $out) = $c->try_dev('init', '-D', $c->{dir}, @arguments);
+	like($out, $why, "init @arguments");
+	ok(!-e $c->{dir}, 'makes nothing') or $c->dev('destroy', '-D', $c->{dir}, '--quiet');
+}
 
 # ---- adopt
 

@@ -133,6 +133,7 @@ my %refused = (
 		max_slot_wal_keep_size => sub { $_[0] !~ /^-1$/ } },
 	ps_conf => { %refused_by_all,
 		restore_command => \&is_set,
+		recovery_min_apply_delay => sub { $_[0] !~ /^0+\s*[a-z]*$/ },
 		promote_trigger_file => \&is_set,
 		map { ($_ => \&is_set) } qw(recovery_target recovery_target_lsn recovery_target_name recovery_target_time recovery_target_xid) });
 my %called = (conf => [ 'a compute', 'neon_comm.allow_unsafe' ], ps_conf => [ 'a page server', 'neon_page_service.allow_unsafe' ]);
@@ -150,10 +151,53 @@ sub check_given_to
 	return;
 }
 
+# What neon_dev itself relies on, and why another one is of no use.
+my $ports = 'ports are chosen at init, --port says from which on';
+my $ids = 'it is chosen at init, the same for all parts';
+my %of_all = (port => $ports, unix_socket_directories => 'neon_dev looks for sockets in the directory of the cluster');
+my %relied_on = (
+	conf => { %of_all, 'neon_comm.wal_feed_port' => $ports, 'neon_comm.tenant_id' => $ids, 'neon_comm.timeline_id' => $ids },
+	ps_conf => { %of_all, 'neon_page_service.port' => $ports, 'neon_page_service.tenant_id' => $ids, 'neon_page_service.timeline_id' => $ids,
+		primary_slot_name => 'it is page_server_N, for which the compute keeps WAL' });
+
+sub check_relied_on
+{
+	my ($list) = @_;
+	foreach my $key (sort keys %{ $relied_on{$list} })
+	{
+		usage "$key cannot be given: $relied_on{$list}{$key}" if defined given($opt{$list}, $key);
+	}
+	return;
+}
+
+# A port that asks for no token is open to this machine only.
+sub check_addresses
+{
+	my ($list, $prefix) = @_;
+	my $addresses = given($opt{$list}, "${prefix}listen_addresses") // return;
+	return if $opt{auth} || defined given($opt{$list}, "${prefix}auth_public_key_file")
+	  || is_on(given($opt{$list}, "${prefix}allow_unauthenticated") // 'off');
+	grep { !/^(?:127(?:\.\d+){3}|::1|localhost|)$/ } split /[,\s]+/, $addresses
+	  and usage "$called{$list}[0] does not start with ${prefix}listen_addresses = $addresses without --auth";
+	return;
+}
+
+sub check_slots
+{
+	my $slots = given($opt{conf}, 'max_replication_slots') // return;
+	usage "a compute does not start with max_replication_slots = $slots: each of $opt{shards} page servers has one"
+	  if $slots =~ /^\d+$/ && $slots < $opt{shards};
+	return;
+}
+
 # Settings that a part would not start with are refused before anything is made.
 sub check_given
 {
+	check_relied_on($_) foreach 'conf', 'ps_conf';
 	check_given_to($_) foreach 'conf', 'ps_conf';
+	check_addresses('conf', 'neon_comm.wal_feed_');
+	check_addresses('ps_conf', 'neon_page_service.');
+	check_slots();
 	foreach my $conf (@{ $opt{conf} }, @{ $opt{ps_conf} })
 	{
 		$conf !~ /^(?:data_directory|config_file|hba_file|ident_file|external_pid_file)\s*=/i
