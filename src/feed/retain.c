@@ -441,7 +441,8 @@ move_back(int index, XLogRecPtr from, TimestampTz now)
 					"and WAL from %X/%X on is gone", name, LSN_FORMAT_ARGS(from),
 					LSN_FORMAT_ARGS(slot->kept)),
 			 errdetail("If the page server does not have it, it cannot be brought up to date."),
-			 errhint("Make the page server anew if it is refused.")));
+			 errhint("If it is refused, make it anew from another page server, and remove nothing that "
+					 "is the only copy (docs/operations.md, \"A page server is lost\").")));
 	slot->kept = from;
 	(void) move_to(name, from, false);
 }

@@ -90,7 +90,7 @@ say_forgotten(NcJoinAnswer *a, const NcEvidence *e, NcVerdict v)
 	else
 		put_text(a->detail, "The WAL at " NC_LSN_FMT ", where page server %s stopped, is not here any more.",
 			NC_LSN_ARGS(v.lsn), who(e, id));
-	put_text(a->hint, "Bring the WAL back into pg_wal of the compute, or make the page server anew from another one.");
+	put_text(a->hint, "Bring the WAL back into pg_wal of the compute, or make the page server anew from another one, and remove nothing that is the only copy.");
 }
 
 static void
