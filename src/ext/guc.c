@@ -223,7 +223,7 @@ nc_guc_init(void)
 				"Lets a data directory start that is found at another place than before, where volumes move between machines.",
 				&nc_guc_allow_takeover, PGC_POSTMASTER);
 	DefineCustomBoolVariable("neon_comm.accept_missing_pages",
-							 "Reads blocks that a page server has lost as empty ones, instead of failing.",
+							 "Reads blocks that a page server has lost as empty ones, which others then see, too, instead of failing.",
 							 NULL, &nc_guc_accept_missing_pages, false, PGC_SUSET, 0,
 							 check_accept_missing, NULL, NULL);
 	define_bool("neon_comm.allow_unknown_server",

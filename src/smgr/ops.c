@@ -25,6 +25,7 @@
 #include "nc/feed/throttle.h"
 #include "nc/filecache/filecache.h"
 #include "nc/lsn/request_lsn.h"
+#include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
 #include "nc/shared/test_point.h"
 #include "nc/smgr/abi.h"
@@ -635,7 +636,9 @@ nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **page
 			nc_empty_check(&rel, first + i, pages[i], info.has_local);
 		for (int k = 0; k < run && nc_shadow_on(); k++)
 			nc_shadow_check(reln, first + i + k, pages[i + k]);
+		/* who accepts a missing page does not keep it for others */
 		for (int k = 0; k < run; k++)
-			nc_filecache_received(&rel, first + i + k, pages[i + k]);
+			if (!nc_guc_accept_missing_pages || nc_empty_may_be(&rel, first + i + k, pages[i + k]))
+				nc_filecache_received(&rel, first + i + k, pages[i + k]);
 	}
 }

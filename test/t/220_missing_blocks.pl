@@ -11,7 +11,7 @@ use Test::More;
 use NeonComm::Cluster;
 
 my $c = NeonComm::Cluster->new(shards => 1, checksums => 1,
-	conf => [ 'neon_comm.request_timeout=20s', 'max_parallel_workers_per_gather=0' ]);
+	conf => [ 'neon_comm.request_timeout=20s', 'max_parallel_workers_per_gather=0', 'neon_comm.lfc_size=16MB', 'neon_comm.lfc_size_limit=0' ]);
 $c->allow_log(qr/could not read block/);
 
 $c->sql(q{CREATE EXTENSION pageinspect;
@@ -142,10 +142,16 @@ missing('restarted');
 $c->kill9('compute');
 $c->start('compute');
 missing('killed');
+$c->configure({ 'neon_comm.lfc_size_limit' => '16MB' });
+$c->wait_for(q{SELECT state = 'on' AND limit_bytes > 0 FROM neon_comm.lfc}) or die 'no file cache';
+my $fills = $c->counter('lfc_fills');
 like($c->sql("SET neon_comm.accept_missing_pages = on; $rows"), qr/^58\d\d\|/, 'a superuser may read what is left');
+cmp_ok($c->counter('lfc_fills'), '>', $fills, 'pages enter the file cache meanwhile');
+$c->evict;
 my (undef, undef, $for_all) = $c->try_sql('ALTER SYSTEM SET neon_comm.accept_missing_pages = on');
 like($for_all, qr/in a session only/, 'but not for everybody and for good');
 missing('afterwards');
+is($c->counter('lfc_stale'), 0, 'and no page that was accepted was in the file cache');
 
 # ---- a skeleton from before there were marks
 my $marker = "$c->{dir}/compute/neon_comm.skeleton";
