@@ -1,7 +1,8 @@
 # No part of a cluster shares anything with another part, and an adopted copy touches neither the
 # original nor anything that the original talks to, whatever the original's configuration says.
 #
-# The original is a subscriber with everything that reaches out of a server in files of all kinds.
+# The original is a subscriber with everything that reaches out of a server in files of all kinds, and with
+# event triggers that do, or that let nobody make an extension.
 
 use strict;
 use warnings;
@@ -82,6 +83,12 @@ ok(until_true(sub { sql('original', q{SELECT count(*) FROM r}) eq '1' && sql('or
 	'the subscriber gets rows');
 # who has copied the table says so first; a stop before it drops its own slot would leave that
 ok(until_true(sub { sql('publisher', 'SELECT count(*) FROM pg_replication_slots') eq '1' }), 'over the one slot of its subscription');
+sql('original', <<"END");
+CREATE FUNCTION trace() RETURNS event_trigger LANGUAGE plpgsql AS \$\$ BEGIN COPY (SELECT 1) TO '$top/elsewhere/event_trigger'; END \$\$;
+CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS \$\$ BEGIN RAISE 'no extensions here'; END \$\$;
+CREATE EVENT TRIGGER a_trace ON ddl_command_end WHEN TAG IN ('CREATE EXTENSION') EXECUTE FUNCTION trace();
+CREATE EVENT TRIGGER b_refuse ON ddl_command_end WHEN TAG IN ('CREATE EXTENSION') EXECUTE FUNCTION refuse();
+END
 ctl('original', 'stop');
 # whom it has told how far it is notes that before it ends
 ok(until_true(sub { sql('publisher', 'SELECT active FROM pg_replication_slots') eq 'f' }), 'and is stopped');
@@ -149,6 +156,8 @@ is($c->sql(q{SELECT current_setting('work_mem') || current_setting('auto_explain
 is($c->sql(q{SELECT current_setting('shared_preload_libraries')}), 'neon_comm,auto_explain', 'and libraries that do');
 is($c->sql(q{SELECT string_agg(setting, ' ' ORDER BY name) FROM pg_settings WHERE name IN ('archive_mode', 'fsync', 'full_page_writes', 'zero_damaged_pages', 'logging_collector')}),
 	'off on on off off', 'settings that reach out, or lose data, are not');
+is($c->sql(q{SELECT string_agg(evtname, ' ' ORDER BY evtname) FROM pg_event_trigger}), 'a_trace b_refuse', 'its event triggers are there');
+ok(!-e "$top/elsewhere/event_trigger", 'and none has run');
 is($c->sql('SELECT bool_or(subenabled), count(*), bool_and(subslotname IS NULL) FROM pg_subscription'), 'f|1|t', 'its subscription is cut off');
 $c->sql('DROP SUBSCRIPTION s');
 is($c->sql('CREATE TABLE n AS SELECT generate_series(1, 10) AS x; SELECT count(*) FROM n; CHECKPOINT'), 10, 'it writes');
