@@ -21,6 +21,7 @@
 #include "nc/base/clock.h"
 #include "nc/direct/direct.h"
 #include "nc/shard/shard_map.h"
+#include "nc/shared/map_settings.h"
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
 #include "direct_int.h"
@@ -97,18 +98,19 @@ close_on_exit(int code, Datum arg)
 static void
 refresh_map(void)
 {
+	NcMapSettings in_force = nc_map_settings();
 	char		err[256];
 	char	   *copy;
 
-	if (map_list != NULL && map_stripe == nc_guc_stripe_size &&
-		map_version == nc_guc_protocol_version && strcmp(map_list, nc_guc_page_servers) == 0)
+	if (map_list != NULL && map_stripe == in_force.stripe_size &&
+		map_version == nc_guc_protocol_version && strcmp(map_list, in_force.page_servers) == 0)
 		return;
-	copy = strdup(nc_guc_page_servers);
+	copy = strdup(in_force.page_servers);
 	if (copy == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	nc_direct_close();
 	map_list = copy;
-	map_stripe = nc_guc_stripe_size;
+	map_stripe = in_force.stripe_size;
 	map_version = nc_guc_protocol_version;
 	if (!nc_shard_map_parse(map_list, map_stripe, &map, err, sizeof(err)))
 		elog(LOG, "neon_comm.page_servers is not usable: %s", err);

@@ -14,6 +14,7 @@
 #include "nc/io/loop.h"
 #include "nc/net/handshake.h"
 #include "nc/shard/shard_map.h"
+#include "nc/shared/map_settings.h"
 #include "nc/shared/settings.h"
 #include "nc/smgr/shadow.h"
 
@@ -137,7 +138,7 @@ check_page_server(uint32 shard, const char *conninfo)
  * whole first.  Every process judges by itself and comes to the same end.
  */
 static bool
-check_page_servers(char **value, void **extra, GucSource source)
+judge_page_servers(char **value)
 {
 	static NcShardMap map;
 	char		err[256];
@@ -158,6 +159,23 @@ check_page_servers(char **value, void **extra, GucSource source)
 	for (uint32 i = 0; i < map.shard_count; i++)
 		if (!check_page_server(i, map.conninfo[i]))
 			return false;
+	return true;
+}
+
+static bool
+check_page_servers(char **value, void **extra, GucSource source)
+{
+	bool		good = judge_page_servers(value);
+
+	nc_map_list_judged(good);
+	return good;
+}
+
+/* What is out of range does not come here. */
+static bool
+check_stripe_size(int *value, void **extra, GucSource source)
+{
+	nc_map_stripe_judged();
 	return true;
 }
 
@@ -294,8 +312,9 @@ nc_guc_init(void)
 			   &nc_guc_staging_quota, 0, 2048, PGC_SUSET, GUC_UNIT_BLOCKS);
 	define_int("neon_comm.staging_size", "Shared memory for pages asked for ahead, of all processes; 0 = no prefetch.",
 			   &nc_guc_staging_size, 0, 1024 * 1024, PGC_POSTMASTER, GUC_UNIT_BLOCKS);
-	define_int("neon_comm.stripe_size", "Blocks of a relation that stay together on a shard.",
-			   &nc_guc_stripe_size, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_BLOCKS);
+	DefineCustomIntVariable("neon_comm.stripe_size", "Blocks of a relation that stay together on a shard.",
+							NULL, &nc_guc_stripe_size, nc_guc_stripe_size, 1, INT_MAX, PGC_SIGHUP,
+							GUC_UNIT_BLOCKS, check_stripe_size, NULL, NULL);
 	define_int("neon_comm.sweep_interval", "Pause between two rounds of the sweeper.",
 			   &nc_guc_sweep_interval, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
 	define_string("neon_comm.tenant_id", "Tenant on the page servers, 32 hexadecimal digits.",

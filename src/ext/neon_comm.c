@@ -18,6 +18,7 @@
 #include "nc/safety/environment.h"
 #include "nc/safety/workers.h"
 #include "nc/shared/alone.h"
+#include "nc/shared/map_settings.h"
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
 #include "nc/shared/test_point.h"
@@ -102,7 +103,8 @@ static const Part parts[] = {
 	{
 		.settings = nc_guc_init,
 		.shmem_bytes = nc_shared_shmem_bytes,
-		.shmem_startup = nc_shared_shmem_startup
+		.shmem_startup = nc_shared_shmem_startup,
+		.start = nc_map_settings_init
 	},
 	{
 		.shmem_bytes = nc_lwlsn_shmem_bytes,

@@ -9,7 +9,7 @@
 #include "postgres.h"
 
 #include "nc/shard/shard_map.h"
-#include "nc/shared/settings.h"
+#include "nc/shared/map_settings.h"
 #include "nc/shared/shmem.h"
 
 /* Counts of a shard's rows, and one of them. */
@@ -48,10 +48,11 @@ nc_describe_shard(const NcRelKey *rel, uint32 block, char *text, Size bytes)
 	char		err[128];
 	char		address[sizeof(((NcConnRow *) 0)->address)];
 	char		reason[sizeof(((NcConnRow *) 0)->last_error)];
+	NcMapSettings in_force = nc_map_settings();
 	uint32		shard;
 	ShardRows	rows;
 
-	if (!nc_shard_map_parse(nc_guc_page_servers, nc_guc_stripe_size, &map, err, sizeof(err)) ||
+	if (!nc_shard_map_parse(in_force.page_servers, in_force.stripe_size, &map, err, sizeof(err)) ||
 		map.shard_count == 0)
 	{
 		snprintf(text, bytes, "no page server");

@@ -35,6 +35,7 @@
 #include "nc/engine/engine.h"
 #include "nc/shared/alone.h"
 #include "nc/shared/identity.h"
+#include "nc/shared/map_settings.h"
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
 #include "nc/shared/test_point.h"
@@ -134,9 +135,10 @@ static bool
 parse_map(NcShardMap *map)
 {
 	static uint32 version = 0;
+	NcMapSettings in_force = nc_map_settings();
 	char		err[256];
 
-	if (!nc_shard_map_parse(nc_guc_page_servers, nc_guc_stripe_size, map, err, sizeof(err)))
+	if (!nc_shard_map_parse(in_force.page_servers, in_force.stripe_size, map, err, sizeof(err)))
 	{
 		ereport(LOG,
 				(errmsg("neon_comm.page_servers is not usable: %s", err),
@@ -200,6 +202,20 @@ tell_change(uint32 shards, uint32 stripe_blocks)
 	stripe_before = stripe_blocks;
 }
 
+/* Once, not at each reload until it is put right; the server says itself what was refused, and why. */
+static void
+tell_refused(const char *setting)
+{
+	static const char *told = NULL;
+
+	if (setting != NULL && setting != told)
+		ereport(WARNING,
+				(errmsg("the shard map stays as it was, because %s was refused", setting),
+				 errdetail("neon_comm.page_servers and neon_comm.stripe_size are taken over together."),
+				 errhint("Correct it and reload the configuration.")));
+	told = setting;
+}
+
 static void
 apply_settings(NcEngine *engine)
 {
@@ -208,6 +224,7 @@ apply_settings(NcEngine *engine)
 
 	read_settings(&settings);
 	nc_engine_configure(engine, &settings);
+	tell_refused(nc_map_refused());
 	if (!parse_map(&map))
 		return;
 	tell_change(map.shard_count, map.stripe_blocks);
