@@ -1,6 +1,7 @@
 # The recipes of docs/operations.md, word for word: the commands are taken from the document. Each on a
 # cluster with contents, as the last line says with tokens and TLS as well, and afterwards all rows
-# are there and rows can be added.
+# are there and rows can be added. A page server is removed that runs, and one that is lost; after one
+# was moved, all are stopped and started.
 #
 # Fails when a recipe does not work as it stands.
 
@@ -10,6 +11,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
+use File::Path qw(rmtree);
 use IPC::Run ();
 use NeonComm::Cluster;
 use Test::More;
@@ -78,6 +80,9 @@ foreach my $security ([], [ '--auth', '--tls' ])
 	$c->sql(q{CREATE TABLESPACE ts LOCATION ''});
 	$c->sql(q{CREATE TABLE t TABLESPACE ts AS SELECT g AS id, repeat('t', 400) AS f FROM generate_series(1, 6000) g});
 
+	is(scalar(grep { /^</ } `diff "$c->{dir}/page_server_0/postgresql.conf" "$c->{dir}/page_server_1/postgresql.conf"`), 5,
+		'five settings tell page servers apart');
+
 	follow('Adding a page server');
 	streams(3);
 	is_whole('Adding a page server');
@@ -86,6 +91,17 @@ foreach my $security ([], [ '--auth', '--tls' ])
 	streams(2);
 	is_whole('Removing a page server');
 	is($c->sql(q{SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'page_server_2'}), '0', 'its slot is gone');
+
+	# one that is lost, with its directory or without
+	follow('Adding a page server');
+	streams(3);
+	system('pg_ctl', 'stop', '-s', '-m', 'immediate', '-D', "$c->{dir}/page_server_2");
+	rmtree("$c->{dir}/page_server_2") if @$security;
+	follow('Removing a page server');
+	streams(2);
+	is_whole('Removing a lost page server');
+	is($c->sql(q{SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'page_server_2'}), '0', 'and its slot is gone');
+	ok(!-e "$c->{dir}/page_server_2", 'and what was left of it');
 
 	# WAL is written while it is down, and kept for it
 	my $s = $c->session;
@@ -110,12 +126,17 @@ foreach my $security ([], [ '--auth', '--tls' ])
 	push @made, "$top/moved";
 	streams(2);
 	is_whole('Moving a shard');
+	$c->stop;
+	$c->start;
+	streams(2);
+	is_whole('Moving a shard, then a stop and a start of all');
+	is(readlink('/proc/' . $c->postmaster_pid('page_server_1') . '/cwd'), "$top/moved", 'which starts the new directory');
+	like($c->dev('status', '-D', $c->{dir}, '--values', '--no-measure'), qr/^page_server_1\.state=running$/m, 'and neon_dev knows it');
 
 	# both are lost; what the archive has comes back, what came after it does not
 	my $archived = $rows - 1;
-	system('pg_ctl', 'stop', '-s', '-m', 'immediate', '-D', "$top/moved");
+	$c->stop('page-server', $_) foreach 0, 1;
 	@made = ();
-	$c->stop('page-server', 0);
 	$c->kill9('compute');
 	my $lost = $c;
 	my $new = bless { %$c, dir => "$top/restored", conninfo => undef }, 'NeonComm::Cluster';
