@@ -216,10 +216,10 @@ sub copy_source
 # there, it would drop the slot. Done where no other process runs. The new connection leads nowhere.
 sub cut_subscriptions
 {
-	my $out = single_user('postgres', "SELECT count(*) AS n FROM pg_catalog.pg_subscription\n");
+	my $out = single_user("SELECT count(*) AS n FROM pg_catalog.pg_subscription\n");
 	my ($n) = $out =~ /1: n = "(\d+)"/ or fail 'cannot count the subscriptions of the copy';
 	return if $n == 0;
-	single_user('postgres', "UPDATE pg_catalog.pg_subscription SET subenabled = false, subslotname = NULL,"
+	single_user("UPDATE pg_catalog.pg_subscription SET subenabled = false, subslotname = NULL,"
 		. " subconninfo = 'host=/nowhere dbname=not_adopted'\n");
 	progress "$n subscription(s) of the copy were disabled and lead nowhere";
 	return;

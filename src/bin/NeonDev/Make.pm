@@ -16,6 +16,7 @@ use NeonDev::Parts;
 use NeonDev::Processes;
 use NeonDev::Security;
 use NeonDev::Settings;
+use POSIX ();
 
 our @EXPORT = qw(init destroy making find_server copy_directory control_value single_user prepare_and_finish show_end);
 
@@ -256,18 +257,18 @@ sub control_value
 	return $result->{out} =~ /^\Q$label\E: *(.*)$/m ? $1 : '';
 }
 
-# Runs statements, each in a line, in single-user mode, which starts no other process, takes no
-# connection, fires no event trigger and knows no settings of roles and databases: what it prints.
+# Runs statements, each in a line, in single-user mode, which starts no other process and takes no
+# connection: what it prints.
 sub single_user
 {
-	my ($db, $sql) = @_;
+	my ($sql) = @_;
 	my $result = run({ input => $sql }, program_of('postgres'), '--single', '-D', part_data('compute'),
-		stock_settings(), $db);
+		stock_settings(), 'postgres');
 
 	if ($result->{status} != 0 || $result->{err} =~ /\b(?:ERROR|FATAL|PANIC):  /)
 	{
 		show_end($result->{err});
-		fail "cannot work in database $db of the data directory as a stock server";
+		fail 'cannot work in the data directory as a stock server';
 	}
 	return $result->{out};
 }
@@ -276,22 +277,50 @@ sub single_user
 # knowing the name.
 sub find_superuser
 {
-	my $out = single_user('postgres', "SELECT rolname FROM pg_catalog.pg_authid WHERE oid = 10\n");
+	my $out = single_user("SELECT rolname FROM pg_catalog.pg_authid WHERE oid = 10\n");
 	($cluster{superuser}) = $out =~ /1: rolname = "(.*?)"\s+\(typeid/s
 	  or fail 'cannot find the superuser of the data directory';
 	return;
 }
 
+sub stock_query
+{
+	my ($db, $sql) = @_;
+	my $conninfo = join ' ', map { "$_->[0]=" . conninfo_value($_->[1]) } [ host => $cluster{socket_dir} ],
+	  [ port => $cluster{compute_port} ], [ user => $cluster{superuser} ], [ dbname => $db ],
+	  # nothing that is set for a role or a database gets in the way, nor does an event trigger of an adopted copy
+	  # fire. (Single-user mode fires none either, but gives the extension an OID that pg_dump takes for the server's own.)
+	  [ options => '-c session_replication_role=replica -c session_preload_libraries= -c local_preload_libraries= -c default_transaction_read_only=off'
+		. ' -c statement_timeout=0 -c lock_timeout=0 -c role=none' ];
+	return run({}, program_of('psql'), '-XqAtw', '-v', 'ON_ERROR_STOP=1', '-d', $conninfo, '-c', $sql);
+}
+
+# Starts the data directory as the stock server it still is, on a private socket, and stops it cleanly.
 # Afterwards template1 and postgres have the extension, and pg_control carries wal_level and friends.
-sub make_extension
+sub prepare_as_stock
 {
 	progress 'making the extension in template1 and postgres ...';
+	my $pid = launch('compute', stock_settings());
+	my $until = monotonic() + $opt{timeout};
+	while (part_state('compute') ne 'running')
+	{
+		my $ended = waitpid $pid, POSIX::WNOHANG();
+		if ($ended != 0 || monotonic() > $until)
+		{
+			show_log_end('compute', 0);
+			fail 'the stock server did not start';
+		}
+		pause(0.03);
+	}
 	foreach my $db ('template1', 'postgres')
 	{
-		my $out = single_user($db, "CREATE EXTENSION IF NOT EXISTS neon_comm\n"
-			. "SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'neon_comm'\n");
-		$out =~ /1: extversion = "/ or fail "cannot make the extension neon_comm in database $db";
+		my $result = stock_query($db, 'CREATE EXTENSION IF NOT EXISTS neon_comm');
+		$result->{status} == 0 or fail "cannot make the extension neon_comm in database $db:\n$result->{err}";
 	}
+	local $opt{quiet} = 1;
+	local $opt{mode} = 'fast';
+	stop_part('compute') or fail 'the stock server did not stop';
+	waitpid $pid, 0;
 	return;
 }
 
@@ -346,7 +375,7 @@ sub prepare_and_finish
 	make_security();
 	$data->();
 	find_superuser();
-	make_extension();
+	prepare_as_stock();
 	finish_cluster();
 	return;
 }

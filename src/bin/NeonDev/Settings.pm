@@ -314,20 +314,20 @@ sub page_server_settings
 sub stock_settings
 {
 	my @pairs = (
+		listen_addresses => '',
+		unix_socket_directories => socket_directory(),
+		port => $cluster{compute_port},
 		wal_level => 'replica',
 		fsync => 'off',
 		shared_preload_libraries => $opt{adopted_preload} // '',
 		archive_mode => 'off',
 		synchronous_standby_names => '',
+		ssl => 'off',
 		logging_collector => 'off',
 		log_destination => 'stderr',
-		# an adopted copy has these of its own
-		log_min_messages => 'warning',
-		lc_messages => 'C',
-		default_transaction_read_only => 'off',
-		statement_timeout => 0,
-		lock_timeout => 0,
-		max_slot_wal_keep_size => -1);
+		autovacuum => 'off',
+		max_slot_wal_keep_size => -1,
+		max_logical_replication_workers => 0);
 	my @arguments;
 	while (my ($key, $value) = splice @pairs, 0, 2)
 	{
