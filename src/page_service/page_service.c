@@ -397,6 +397,7 @@ _PG_init(void)
 	nc_environment_forget("They would change what primary_conninfo means.");
 	define_settings();
 	nc_directory_check_upgrade("page server");
+	/* before anything is written into the directory */
 	nc_directory_check_standby();
 	nc_directory_check_reset("page server", nc_svc_allow_unsafe);
 	nc_directory_check_checksums("page server", LIBRARY ".checksums");

@@ -117,7 +117,10 @@ refused('page_server_0', qr/FATAL:.*is not set up as a standby/, 'page server wi
 unlink "$page_server/recovery.signal";
 rename "$page_server/kept", "$page_server/standby.signal" or die $!;
 copy("$compute/neon_comm.skeleton", "$page_server/neon_comm.skeleton") or die $!;
+rename "$page_server/page_service_identity", "$page_server/kept" or die $!;
 refused('page_server_0', qr/FATAL:.*holds files of a neon_comm compute/, 'page server made of a compute');
+ok(!-e "$page_server/page_service_identity", 'and nothing was written into it');
+rename "$page_server/kept", "$page_server/page_service_identity" or die $!;
 unlink "$page_server/neon_comm.skeleton" or die $!;
 $c->start('page-server', 0);
 $c->evict;
