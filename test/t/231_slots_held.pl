@@ -166,7 +166,9 @@ my $receiver = IPC::Run::start([ 'pg_receivewal', '-D', $received, '-S', $slot, 
 ok($c->wait_for("SELECT count(*) = 1 FROM pg_replication_slots s JOIN pg_stat_replication r ON s.active_pid = r.pid
 		WHERE slot_name = '$slot' AND application_name = 'pg_receivewal'"), 'pg_receivewal gets it');
 let_go(0);
-logged($from, qr/ending process \d+, which uses replication slot "$slot"/, 'and is ended');
+logged($from, qr/ending process \d+, which uses replication slot "$slot"/, 'and is told to end');
+ok($c->wait_for("SELECT count(*) = 0 FROM pg_replication_slots s JOIN pg_stat_replication r ON s.active_pid = r.pid"),
+	'which it does; coming again it does not get the slot');
 ok(held(), 'the feed holds it');
 $receiver->kill_kill(grace => 1);
 nothing_lost('pg_receivewal');
