@@ -39,7 +39,7 @@
 #include "nc/smgr/skeleton.h"
 #include "nc/smgr/sweeper.h"
 
-static const PGAlignedBlock zero_page;
+static const PGIOAlignedBlock zero_page;
 
 static bool
 is_temp(SMgrRelation reln)

@@ -239,7 +239,7 @@ void
 nc_shadow_check(SMgrRelation reln, BlockNumber block, const char *page)
 {
 	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
-	PGAlignedBlock shadow;
+	PGIOAlignedBlock shadow;
 	const char *why;
 
 	nc_md_read(reln, MAIN_FORKNUM, block, shadow.data);

@@ -89,7 +89,7 @@ static void
 create_segment(SMgrRelation reln, BlockNumber segno, bool marked)
 {
 	BlockNumber first = segno * RELSEG_SIZE;
-	PGAlignedBlock page;
+	PGIOAlignedBlock page;
 
 	memset(page.data, 0, BLCKSZ);
 	if (marked)

@@ -53,6 +53,11 @@ typedef RelFileNodeBackend NcPgRelBackend;
 #endif
 #define NC_PGREL_BACKEND_IS_TEMP(r) ((r).backend != NC_NO_BACKEND)
 
+/* From 16 on md wants pages where direct I/O could write them; a server with assertions insists. */
+#if PG_VERSION_NUM < 160000
+typedef PGAlignedBlock PGIOAlignedBlock;
+#endif
+
 /* 18 has the prefix for functions that do not return, and no longer the attribute behind them. */
 #ifndef pg_noreturn
 #define pg_noreturn __attribute__((noreturn))
