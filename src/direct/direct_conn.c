@@ -73,6 +73,7 @@ struct NcDirectConn
 	uint64		opened_us;		/* when the attempt began */
 	bool		answered;		/* an answer was verified on it */
 	NcResolve  *resolve;		/* of its host, if that is a name */
+	uint32		turn;			/* which of its addresses: one more after each that did not answer */
 
 	/* Ready only. */
 	int			fd;
@@ -190,6 +191,8 @@ fail_direct(NcDirectConn *c, NcCounter counter, const char *what, const char *wh
 	char		reason[NC_CONN_ERROR_BYTES];
 	uint64		delay_us = c->answered ? 0 : c->backoff_us * 2;
 
+	if (!c->answered)
+		c->turn++;
 	/* it may be a text of the handshake that is freed below, or a server's */
 	nc_text_one_line(reason, sizeof(reason), why, strlen(why));
 	nc_stat(c->set != NULL ? NC_COUNTER_DISCONNECTS : NC_COUNTER_CONNECT_FAILURES, 1);
@@ -237,7 +240,8 @@ resolved(NcDirectConn *c, const char **hostaddr)
 		fail_direct(c, NC_COUNTERS, "cannot resolve the host name", nc_resolve_error(c->resolve));
 	else
 	{
-		*hostaddr = nc_resolve_address(c->resolve, (uint32) MyProcPid %
+		/* processes begin with different ones; one that is dead must not be the only one tried */
+		*hostaddr = nc_resolve_address(c->resolve, ((uint32) MyProcPid + c->turn) %
 									   nc_resolve_count(c->resolve));
 		return true;
 	}
