@@ -15,7 +15,6 @@
 #include "storage/bufpage.h"
 #include "storage/latch.h"
 #include "storage/pmsignal.h"
-#include "utils/wait_event.h"
 
 #include "nc/base/clock.h"
 #include "nc/client/client.h"
@@ -26,6 +25,7 @@
 #include "nc/lsn/request_lsn.h"
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
+#include "nc/shared/waits.h"
 #include "client_int.h"
 
 /* How often a page that is damaged is asked for again before bufmgr may report it. */
@@ -423,7 +423,7 @@ pause_recovery(const NcRead *read, const char *error, uint64 *logged_us)
 				 errhint("Recovery goes on as soon as the page server answers.")));
 	}
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 RECOVERY_RETRY_MS, WAIT_EVENT_DATA_FILE_READ);
+					 RECOVERY_RETRY_MS, nc_wait_event(NC_WAIT_RECOVERY_RETRY));
 	ResetLatch(MyLatch);
 	process_interrupts();
 }

@@ -25,6 +25,7 @@
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
 #include "nc/shared/test_point.h"
+#include "nc/shared/waits.h"
 #include "client_int.h"
 
 /* Looking at the slot before sleeping, if the setting leaves it to us: about a round trip in a rack. */
@@ -240,7 +241,7 @@ sleep_once(Request *req)
 	{
 		nc_stat(NC_COUNTER_CLIENT_SLEEPS, 1);
 		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						   nc_wait_slice_ms(), WAIT_EVENT_DATA_FILE_READ);
+						   nc_wait_slice_ms(), nc_wait_event(NC_WAIT_PAGE_READ));
 	}
 	atomic_store_explicit(&my_ring->client_asleep, 0, memory_order_seq_cst);
 	if ((events & WL_LATCH_SET) != 0)
@@ -338,7 +339,7 @@ take_bounce(Request *req)
 		n += is_shared_buffer(ask->pages[i]) ? 0 : 1;
 	while (n > 0 && !try_bounce(req, n))
 	{
-		pgstat_report_wait_start(PG_WAIT_EXTENSION);
+		pgstat_report_wait_start(nc_wait_event(NC_WAIT_BOUNCE_PAGE));
 		pg_usleep(BOUNCE_RETRY_US);
 		pgstat_report_wait_end();
 		ask->idle(ask, NC_WAIT_FOR_MEMORY);

@@ -18,7 +18,6 @@
 #include "storage/fd.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
-#include "utils/wait_event.h"
 
 #include "nc/auth/tls.h"
 #include "nc/base/bytes.h"
@@ -34,6 +33,7 @@
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
 #include "nc/shared/test_point.h"
+#include "nc/shared/waits.h"
 #include "nc/wire/session.h"
 #include "direct_int.h"
 
@@ -351,7 +351,7 @@ static uint32
 wait_latch(long timeout_ms)
 {
 	return WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout_ms,
-					 WAIT_EVENT_DATA_FILE_READ);
+					 nc_wait_event(NC_WAIT_CONNECT));
 }
 
 uint32
@@ -385,7 +385,7 @@ nc_direct_conn_open(NcDirectConn *c, int slice_ms)
 			return 0;
 	}
 	events = WaitLatchOrSocket(MyLatch, wanted, nc_handshake_socket(c->handshake),
-							   Min(slice_ms, nc_guc_connect_timeout), WAIT_EVENT_DATA_FILE_READ);
+							   Min(slice_ms, nc_guc_connect_timeout), nc_wait_event(NC_WAIT_CONNECT));
 	if ((events & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE)) != 0)
 		c->step = nc_handshake_advance(c->handshake);
 	else if (nc_clock_us() - c->opened_us >= (uint64) nc_guc_connect_timeout * 1000)
@@ -641,7 +641,7 @@ nc_direct_conn_receive(NcDirectConn *c, int slice_ms)
 	ModifyWaitEvent(c->set, 2, wanted(c), NULL);
 	nc_stat(NC_COUNTER_CLIENT_SLEEPS, 1);
 	if (WaitEventSetWait(c->set, Min(slice_ms, nc_guc_silence_timeout), &event, 1,
-						 WAIT_EVENT_DATA_FILE_READ) == 0)
+						 nc_wait_event(NC_WAIT_PAGE_READ)) == 0)
 		event.events = WL_TIMEOUT;
 	if ((event.events & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE)) != 0)
 	{

@@ -22,6 +22,7 @@
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
 #include "nc/shared/test_point.h"
+#include "nc/shared/waits.h"
 #include "nc/smgr/abi.h"
 #include "nc/smgr/database.h"
 #include "nc/smgr/doors.h"
@@ -106,6 +107,7 @@ static const Part parts[] = {
 		.shmem_startup = nc_shared_shmem_startup,
 		.start = nc_map_settings_init
 	},
+	{.shmem_startup = nc_waits_shmem_startup},
 	{
 		.shmem_bytes = nc_lwlsn_shmem_bytes,
 		.shmem_startup = nc_lwlsn_shmem_startup,

@@ -26,6 +26,7 @@
 #include "nc/feed/throttle.h"
 #include "nc/shared/alone.h"
 #include "nc/shared/test_point.h"
+#include "nc/shared/waits.h"
 
 /* While WAL moves the flush position is looked at often, on an idle server rarely. */
 #define POLL_MIN_MS 5
@@ -150,7 +151,7 @@ wait_for_feed_events(const NcFeedTurn *turn, int timeout_ms)
 
 	if (timeout_us > 0 && nc_feed_sleep_begin() && nc_feed_wal_limit().lsn > turn->limit.lsn)
 		timeout_us = 0;
-	pgstat_report_wait_start(PG_WAIT_EXTENSION);
+	pgstat_report_wait_start(nc_wait_event(NC_WAIT_FEED_MAIN));
 	nc_loop_wait(loop, timeout_us);
 	pgstat_report_wait_end();
 	nc_feed_sleep_end();

@@ -25,7 +25,6 @@
 #include "storage/proc.h"
 #include "tcop/utility.h"
 #include "utils/memutils.h"
-#include "utils/wait_event.h"
 
 #include "feed_internal.h"
 #include "nc/base/clock.h"
@@ -33,6 +32,7 @@
 #include "nc/feed/throttle.h"
 #include "nc/lsn/throttle.h"
 #include "nc/shared/shmem.h"
+#include "nc/shared/waits.h"
 
 /* Less than this is owed until more comes together: a sleep has its own price. */
 #define PAUSE_MIN_US 1000
@@ -103,7 +103,7 @@ sleep_for(uint64 us)
 
 		nc_pg_storage_interrupts();
 		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						   (long) ((us - gone + 999) / 1000), PG_WAIT_EXTENSION);
+						   (long) ((us - gone + 999) / 1000), nc_wait_event(NC_WAIT_THROTTLE));
 		now = nc_clock_us() - start;
 		nc_stat(NC_COUNTER_THROTTLE_US, now - gone);
 		gone = now;

@@ -31,6 +31,7 @@
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
 #include "nc/shared/test_point.h"
+#include "nc/shared/waits.h"
 
 #include "filecache_int.h"
 
@@ -330,7 +331,8 @@ nap(bool shortly)
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!nc_lfc_has_work(nc_filecache_index) || (shortly && !nc_lfc_urgent(nc_filecache_index)))
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 shortly ? SHORT_NAP_MS : LONG_NAP_MS, PG_WAIT_EXTENSION);
+						 shortly ? SHORT_NAP_MS : LONG_NAP_MS,
+						 nc_wait_event(NC_WAIT_CACHE_WRITER_MAIN));
 	atomic_store(&nc_filecache->nap, NC_NAP_AWAKE);
 	ResetLatch(MyLatch);
 }

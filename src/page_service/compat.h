@@ -23,6 +23,7 @@
 #endif
 #include "storage/bufmgr.h"
 #include "storage/smgr.h"
+#include "utils/wait_event.h"
 
 #include "nc/base/key.h"
 
@@ -48,6 +49,17 @@ typedef RelFileNode NcSvcRelFile;
 #else
 #define NC_SVC_NO_BACKEND InvalidBackendId
 #endif
+
+/* The wait event of this name, from 17 on; asked for by the postmaster, which makes shared memory. */
+static inline uint32
+nc_svc_wait_event(const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+	return WaitEventExtensionNew(name);
+#else
+	return PG_WAIT_EXTENSION;
+#endif
+}
 
 /* Closes all relations and forgets them; from 17 on nothing here pins one. */
 static inline void

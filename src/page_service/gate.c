@@ -39,7 +39,6 @@
 #include "miscadmin.h"
 #include "storage/pmsignal.h"
 #include "storage/smgr.h"
-#include "utils/wait_event.h"
 
 #include "compat.h"
 
@@ -245,7 +244,7 @@ lazy_wait(XLogReaderState *record)
 	while (lazy_holds_back(record))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 LAZY_WAIT_MS, PG_WAIT_EXTENSION);
+						 LAZY_WAIT_MS, nc_svc_wait_lazy_replay);
 		ResetLatch(MyLatch);
 		nc_svc_startup_interrupts();
 	}

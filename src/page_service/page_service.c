@@ -60,6 +60,9 @@ int			nc_svc_stripe_size;
 NcSvcShared *nc_svc_shared;
 int			nc_svc_worker_index;
 
+uint32		nc_svc_wait_main;		/* a worker without work */
+uint32		nc_svc_wait_lazy_replay;	/* replay that nobody demands */
+
 static shmem_request_hook_type previous_shmem_request;
 static shmem_startup_hook_type previous_shmem_startup;
 
@@ -353,6 +356,9 @@ startup_shmem(void)
 	if (!found)
 		init_service_shared(nc_svc_shared);
 	LWLockRelease(AddinShmemInitLock);
+	/* children inherit them: while they wait they look nothing up */
+	nc_svc_wait_main = nc_svc_wait_event("NeonPageServiceMain");
+	nc_svc_wait_lazy_replay = nc_svc_wait_event("NeonLazyReplay");
 }
 
 /* ---- entry ---- */

@@ -166,6 +166,10 @@ typedef struct NcSvcShared
 extern NcSvcShared *nc_svc_shared;
 extern int	nc_svc_worker_index;	/* which worker this process is */
 
+/* What our waits show as, see page_service.c. */
+extern uint32 nc_svc_wait_main;
+extern uint32 nc_svc_wait_lazy_replay;
+
 static inline NcSvcWorkerState *
 nc_svc_self(void)
 {

@@ -249,7 +249,7 @@ wait_for_service_events(Worker *worker)
 {
 	uint64		us = sleep_us(worker);
 
-	pgstat_report_wait_start(PG_WAIT_EXTENSION);
+	pgstat_report_wait_start(nc_svc_wait_main);
 	nc_loop_wait(worker->loop, us);
 	pgstat_report_wait_end();
 	/* before signals are looked at: their bell is answered here */

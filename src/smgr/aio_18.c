@@ -37,6 +37,7 @@
 #include "nc/shared/shmem.h"
 #include "nc/shared/test_point.h"
 #include "nc/shared/transport.h"
+#include "nc/shared/waits.h"
 #include "nc/smgr/shadow.h"
 #include "aio_18.h"
 
@@ -296,7 +297,7 @@ wait_ours(PgAioHandle *ioh, uint64 generation)
 			break;
 		}
 		(void) ConditionVariableTimedSleep(&ioh->cv, nc_wait_slice_ms(),
-										   WAIT_EVENT_AIO_IO_COMPLETION);
+										   nc_wait_event(NC_WAIT_PAGE_READ));
 	}
 	ConditionVariableCancelSleep();
 }

@@ -15,6 +15,7 @@
 #include "utils/resowner.h"
 
 #include "nc/shared/settings.h"
+#include "nc/shared/waits.h"
 #include "nc/smgr/skeleton.h"
 #include "nc/smgr/stock_trap.h"
 #include "nc/smgr/sweeper.h"
@@ -59,7 +60,8 @@ nc_sweeper_main(Datum arg)
 		bool		early = !nc_prewarm_at_start() && early_looks++ < EARLY_LOOKS;
 		int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 									   early ? Min(EARLY_LOOK_MS, nc_guc_sweep_interval) :
-									   nc_guc_sweep_interval, PG_WAIT_EXTENSION);
+									   nc_guc_sweep_interval,
+									   nc_wait_event(NC_WAIT_SWEEPER_MAIN));
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();

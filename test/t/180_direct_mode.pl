@@ -88,16 +88,18 @@ my $pid = $s2->pid;
 my $watch = $c->session;
 $watch->query('SELECT pg_terminate_backend(NULL)');
 $watch->query("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid");
+# from 17 on waits have names of their own
+my $waits = $watch->query('SHOW server_version_num') >= 170000 ? 'NeonPageRead' : 'DataFileRead';
 freeze();
 $s2->send(sprintf $warm, 20);
 my $event = '';
 foreach (1 .. 1200)
 {
 	$event = $watch->query("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid");
-	last if $event eq 'DataFileRead';
+	last if $event eq $waits;
 	select(undef, undef, undef, 0.05);
 }
-is($event, 'DataFileRead', 'it waits');
+is($event, $waits, 'it waits');
 $watch->query("SELECT pg_terminate_backend($pid)");
 thaw();
 $s2->wait;

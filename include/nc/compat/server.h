@@ -16,6 +16,7 @@
 #include "utils/backend_status.h"
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
+#include "utils/wait_event.h"
 
 /* A process's status entry, counted from 1; NULL when it is gone. */
 static inline LocalPgBackendStatus *
@@ -165,6 +166,20 @@ nc_pg_wait_event_set(int nevents)
 	return CreateWaitEventSet(NULL, nevents);
 #else
 	return CreateWaitEventSet(TopMemoryContext, nevents);
+#endif
+}
+
+/*
+ * The wait event that has a name of its own, from 17 on; it takes a lock and may raise an
+ * error.  Before there are no such names: it stays the one it was.
+ */
+static inline uint32
+nc_pg_wait_event(const char *name, uint32 event)
+{
+#if PG_VERSION_NUM >= 170000
+	return WaitEventExtensionNew(name);
+#else
+	return event;
 #endif
 }
 
