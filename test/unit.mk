@@ -6,7 +6,7 @@ SANITIZE ?=
 FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 60
 
-CORE_DIRS = base wire shard lsn ring cache io auth serve identity net engine
+CORE_DIRS = base wire shard lsn ring cache ahead io auth serve identity net engine
 CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))
 PQ_INCLUDE := $(shell pkg-config --cflags-only-I libpq 2>/dev/null || echo -I/usr/include/postgresql)
 CFLAGS = -std=gnu11 -O1 -g -Wall -Wextra -Werror -Wno-unused-parameter -D_GNU_SOURCE \

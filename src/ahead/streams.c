@@ -1,0 +1,318 @@
+/*
+ * streams.c
+ *	  Streams of reads: a relation and a constant step between the blocks read from
+ *	  it last.
+ *
+ * A window of blocks ahead of a stream is asked for; it doubles while its pages are
+ * read and halves when pages were asked for in vain.
+ */
+#include <stddef.h>
+
+#include "nc/ahead/streams.h"
+
+/* The first window of a stream. */
+#define WINDOW_FIRST 4
+
+/* Reads of one step before a stream asks: a plain sequence, anything else. */
+#define RUN_SEQUENCE 1
+#define RUN_STRIDE 2
+
+/* Below it a stream may be chance. */
+#define RUN_ESTABLISHED 2
+
+/* Blocks of a sequence that may be missing, because they were in shared buffers. */
+#define GAP_MAX 16
+
+/* The largest step of a strided read. */
+#define STRIDE_MAX 4096
+
+/* A stream that was not read for so many reads is nobody's any more. */
+#define STREAM_OLD 256
+
+/* A parallel scan deals a table out in chunks like these, as the server's tableam.c does. */
+#define PARALLEL_CHUNKS 2048
+#define PARALLEL_CHUNK_MAX 8192
+
+static int64_t
+larger(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
+static int64_t
+smaller(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* ---- finding ---- */
+
+/* Does a read of this block continue the stream? */
+static bool
+continues(const NcAheadStream *s, uint32_t block)
+{
+	int64_t		delta = (int64_t) block - s->last;
+
+	if (s->step == 0)
+		return delta != 0 && delta >= -STRIDE_MAX && delta <= STRIDE_MAX;
+	if (s->step == 1)
+		return delta >= 1 && delta <= GAP_MAX;
+	if (s->step == -1)
+		return delta <= -1 && delta >= -GAP_MAX;
+	return delta == s->step;
+}
+
+static bool
+is_of(const NcAheadStream *s, const NcRelKey *rel)
+{
+	return s->rel.rel == rel->rel && nc_rel_key_equal(&s->rel, rel);
+}
+
+/* The stream that a block belongs to: one that is established before one that began. */
+static NcAheadStream *
+find_stream(NcAhead *a, const NcAheadRead *read)
+{
+	NcAheadStream *best = NULL;
+
+	for (int i = 0; i < NC_AHEAD_STREAMS; i++)
+	{
+		NcAheadStream *s = &a->streams[i];
+
+		if (is_of(s, &read->rel) && continues(s, read->block) && (best == NULL || s->run > best->run))
+			best = s;
+	}
+	return best;
+}
+
+/* A parallel scan goes on with another chunk: the stream of the relation that reads chunks. */
+static NcAheadStream *
+find_parallel(NcAhead *a, const NcAheadRead *read)
+{
+	for (int i = 0; i < NC_AHEAD_STREAMS; i++)
+	{
+		NcAheadStream *s = &a->streams[i];
+
+		if (is_of(s, &read->rel) && s->limit > 0 && s->run >= RUN_SEQUENCE && read->block > s->last)
+			return s;
+	}
+	return NULL;
+}
+
+/* Begun and not established, or nobody's. */
+static bool
+is_weak(const NcAhead *a, const NcAheadStream *s)
+{
+	return s->run < RUN_ESTABLISHED || a->reads - s->used > STREAM_OLD;
+}
+
+/* The place for a new stream: unused, else nobody's, else begun and not established, oldest first. */
+static NcAheadStream *
+vacant_stream(NcAhead *a)
+{
+	NcAheadStream *worst = &a->streams[0];
+
+	for (int i = 0; i < NC_AHEAD_STREAMS; i++)
+	{
+		NcAheadStream *s = &a->streams[i];
+		bool		weak = is_weak(a, s);
+
+		if (s->rel.rel == 0)
+			return s;
+		if (weak != is_weak(a, worst) ? weak : s->used < worst->used)
+			worst = s;
+	}
+	return worst;
+}
+
+static int
+number_of(const NcAhead *a, const NcAheadStream *s)
+{
+	return (int) (s - a->streams);
+}
+
+/* ---- moving ---- */
+
+/* Blocks of one chunk of a parallel sequential scan of this table. */
+static int64_t
+parallel_chunk(uint32_t length)
+{
+	uint32_t	least = length / PARALLEL_CHUNKS;
+	int64_t		chunk = 1;
+
+	while (chunk < least && chunk < PARALLEL_CHUNK_MAX)
+		chunk *= 2;
+	return chunk;
+}
+
+static void
+begin_stream(NcAhead *a, const NcAheadRead *read)
+{
+	NcAheadStream *s = vacant_stream(a);
+
+	*s = (NcAheadStream) {
+		.rel = read->rel, .last = read->block, .used = a->reads,
+		.unread = a->host->unread[number_of(a, s)]
+	};
+}
+
+static void
+begin_window(NcAheadStream *s, uint32_t block)
+{
+	s->window = WINDOW_FIRST;
+	s->ahead = (int64_t) block + s->step;
+	s->mark = block;
+}
+
+/* A reader of a parallel scan does not ask beyond the chunk that it was given. */
+static void
+limit_to_chunk(NcAheadStream *s, const NcAheadRead *read)
+{
+	int64_t		chunk = parallel_chunk(read->length);
+
+	if (s->limit == 0)
+		s->limit = (int64_t) read->block - 1 + chunk;
+	while (s->limit <= read->block)
+		s->limit += chunk;
+}
+
+/* Notes that the stream has come to this block. */
+static void
+advance(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
+{
+	int64_t		delta = (int64_t) read->block - s->last;
+
+	s->used = a->reads;
+	s->last = read->block;
+	if (s->step == 0)
+	{
+		s->step = (int32_t) delta;
+		s->run = 1;
+	}
+	else
+		s->run++;
+	if (s->window == 0 && s->run >= (s->step == 1 || s->step == -1 ? RUN_SEQUENCE : RUN_STRIDE))
+		begin_window(s, read->block);
+	if (read->parallel && s->step == 1)
+		limit_to_chunk(s, read);
+	else
+		s->limit = 0;
+}
+
+/* A parallel worker was given another chunk. */
+static void
+next_scan_chunk(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
+{
+	s->used = a->reads;
+	s->last = read->block;
+	s->run++;
+	s->limit = (int64_t) read->block + parallel_chunk(read->length);
+	s->ahead = (int64_t) read->block + 1;
+	s->mark = read->block;
+}
+
+/* ---- asking ---- */
+
+/* Two windows are asked for at most: one that is being read and one behind it. */
+static uint32_t
+window_max(const NcAheadRead *read)
+{
+	return (uint32_t) larger(read->most / 2, 1);
+}
+
+/* Grows the window, unless pages were asked for in vain: then it shrinks. */
+static void
+resize(NcAhead *a, NcAheadStream *s, uint32_t max)
+{
+	uint32_t	unread = a->host->unread[number_of(a, s)];
+	uint32_t	wasted = unread - s->unread;
+
+	s->unread = unread;
+	if (wasted >= larger(s->window / 2, 1))
+	{
+		s->window = (uint32_t) larger(s->window / 2, 1);
+		a->host->shrunk();
+	}
+	else if (wasted == 0)
+		s->window = (uint32_t) smaller((int64_t) s->window * 2, max);
+}
+
+/* Asks for neighbouring blocks up to `until`, in the stream's direction. */
+static void
+ask_sequence(NcAhead *a, NcAheadStream *s, int64_t until, uint32_t length)
+{
+	int64_t		first = s->step > 0 ? s->ahead : until + 1;
+	int64_t		end = s->step > 0 ? until : s->ahead + 1;
+
+	first = larger(first, 0);
+	end = smaller(end, length);
+	while (first < end)
+	{
+		int			n = (int) smaller(end - first, a->host->ask_max);
+
+		if (!a->host->ask(&s->rel, (uint32_t) first, n, number_of(a, s)))
+			break;
+		first += n;
+	}
+	s->ahead = s->step > 0 ? first : until;
+}
+
+static void
+ask_strided(NcAhead *a, NcAheadStream *s, int64_t until, uint32_t length)
+{
+	while (s->step > 0 ? s->ahead < until : s->ahead > until)
+	{
+		if (s->ahead < 0 || s->ahead >= length ||
+			!a->host->ask(&s->rel, (uint32_t) s->ahead, 1, number_of(a, s)))
+			return;
+		s->ahead += s->step;
+	}
+}
+
+/*
+ * Asks for the next window when the first block of the last one is being read, so
+ * that one is on its way while the one before it is read.
+ */
+static void
+look_ahead(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
+{
+	int64_t		until;
+
+	/* it jumped over what was asked for, or nothing was */
+	if (s->step > 0 ? s->ahead <= s->last : s->ahead >= s->last)
+	{
+		s->ahead = (int64_t) s->last + s->step;
+		s->mark = s->last;
+	}
+	if (s->step > 0 ? s->last < s->mark : s->last > s->mark)
+		return;
+	until = s->ahead + (int64_t) s->window * s->step;
+	if (s->limit > 0)
+		until = smaller(until, s->limit);
+	s->mark = s->ahead;
+	if (s->step == 1 || s->step == -1)
+		ask_sequence(a, s, until, read->length);
+	else
+		ask_strided(a, s, until, read->length);
+	resize(a, s, window_max(read));
+}
+
+void
+nc_ahead_read(NcAhead *a, const NcAheadRead *read)
+{
+	NcAheadStream *s;
+
+	a->reads++;
+	s = find_stream(a, read);
+	if (s != NULL)
+		advance(a, s, read);
+	else if (read->parallel && (s = find_parallel(a, read)) != NULL)
+		next_scan_chunk(a, s, read);
+	else
+	{
+		begin_stream(a, read);
+		return;
+	}
+	s->window = (uint32_t) smaller(s->window, window_max(read));
+	if (s->window > 0)
+		look_ahead(a, s, read);
+}
