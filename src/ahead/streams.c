@@ -4,7 +4,8 @@
  *	  it last.
  *
  * A window of blocks ahead of a stream is asked for; it doubles while its pages are
- * read and halves when pages were asked for in vain.
+ * read and halves when pages were asked for in vain.  A read of n blocks is n steps of a
+ * sequence: it is told once, when none of them has been read.
  */
 #include <stddef.h>
 
@@ -47,12 +48,20 @@ smaller(int64_t a, int64_t b)
 
 /* ---- finding ---- */
 
-/* Does a read of this block continue the stream? */
-static bool
-continues(const NcAheadStream *s, uint32_t block)
+static uint32_t
+last_of(const NcAheadRead *read)
 {
-	int64_t		delta = (int64_t) block - s->last;
+	return read->block + read->nblocks - 1;
+}
 
+/* Does this read continue the stream? One of several blocks goes forwards, block by block. */
+static bool
+continues(const NcAheadStream *s, const NcAheadRead *read)
+{
+	int64_t		delta = (int64_t) read->block - s->last;
+
+	if (read->nblocks > 1)
+		return (s->step == 0 || s->step == 1) && delta >= 1 && delta <= GAP_MAX;
 	if (s->step == 0)
 		return delta != 0 && delta >= -STRIDE_MAX && delta <= STRIDE_MAX;
 	if (s->step == 1)
@@ -78,7 +87,7 @@ find_stream(NcAhead *a, const NcAheadRead *read)
 	{
 		NcAheadStream *s = &a->streams[i];
 
-		if (is_of(s, &read->rel) && continues(s, read->block) && (best == NULL || s->run > best->run))
+		if (is_of(s, &read->rel) && continues(s, read) && (best == NULL || s->run > best->run))
 			best = s;
 	}
 	return best;
@@ -144,56 +153,61 @@ parallel_chunk(uint32_t length)
 	return chunk;
 }
 
+/* A reader of a parallel scan does not ask beyond the chunk that it was given, which begins there. */
 static void
+limit_to_chunk(NcAheadStream *s, int64_t chunk_first, uint32_t length)
+{
+	int64_t		chunk = parallel_chunk(length);
+
+	if (s->limit == 0)
+		s->limit = chunk_first + chunk;
+	while (s->limit <= s->last)
+		s->limit += chunk;
+}
+
+static void
+begin_window(NcAheadStream *s)
+{
+	s->window = WINDOW_FIRST;
+	s->ahead = (int64_t) s->last + s->step;
+	s->mark = s->last;
+}
+
+/* A read of several blocks is a sequence from the start. */
+static NcAheadStream *
 begin_stream(NcAhead *a, const NcAheadRead *read)
 {
 	NcAheadStream *s = vacant_stream(a);
 
 	*s = (NcAheadStream) {
-		.rel = read->rel, .last = read->block, .used = a->reads,
+		.rel = read->rel, .last = last_of(read), .used = a->reads,
 		.unread = a->host->unread[number_of(a, s)]
 	};
+	if (read->nblocks == 1)
+		return s;
+	s->step = 1;
+	s->run = read->nblocks - 1;
+	begin_window(s);
+	if (read->parallel)
+		limit_to_chunk(s, read->block, read->length);
+	return s;
 }
 
-static void
-begin_window(NcAheadStream *s, uint32_t block)
-{
-	s->window = WINDOW_FIRST;
-	s->ahead = (int64_t) block + s->step;
-	s->mark = block;
-}
-
-/* A reader of a parallel scan does not ask beyond the chunk that it was given. */
-static void
-limit_to_chunk(NcAheadStream *s, const NcAheadRead *read)
-{
-	int64_t		chunk = parallel_chunk(read->length);
-
-	if (s->limit == 0)
-		s->limit = (int64_t) read->block - 1 + chunk;
-	while (s->limit <= read->block)
-		s->limit += chunk;
-}
-
-/* Notes that the stream has come to this block. */
+/* Notes that the stream has come to these blocks. */
 static void
 advance(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
 {
 	int64_t		delta = (int64_t) read->block - s->last;
 
 	s->used = a->reads;
-	s->last = read->block;
+	s->last = last_of(read);
 	if (s->step == 0)
-	{
-		s->step = (int32_t) delta;
-		s->run = 1;
-	}
-	else
-		s->run++;
+		s->step = read->nblocks > 1 ? 1 : (int32_t) delta;
+	s->run += read->nblocks;
 	if (s->window == 0 && s->run >= (s->step == 1 || s->step == -1 ? RUN_SEQUENCE : RUN_STRIDE))
-		begin_window(s, read->block);
+		begin_window(s);
 	if (read->parallel && s->step == 1)
-		limit_to_chunk(s, read);
+		limit_to_chunk(s, (int64_t) read->block - 1, read->length);
 	else
 		s->limit = 0;
 }
@@ -203,11 +217,12 @@ static void
 next_scan_chunk(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
 {
 	s->used = a->reads;
-	s->last = read->block;
-	s->run++;
-	s->limit = (int64_t) read->block + parallel_chunk(read->length);
-	s->ahead = (int64_t) read->block + 1;
-	s->mark = read->block;
+	s->last = last_of(read);
+	s->run += read->nblocks;
+	s->limit = 0;
+	limit_to_chunk(s, read->block, read->length);
+	s->ahead = (int64_t) s->last + 1;
+	s->mark = s->last;
 }
 
 /* ---- asking ---- */
@@ -269,6 +284,19 @@ ask_strided(NcAhead *a, NcAheadStream *s, int64_t until, uint32_t length)
 }
 
 /*
+ * The read went past all that was asked for, or nothing was.  A window is not smaller
+ * than the reads, unless it has become so.
+ */
+static void
+catch_up(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
+{
+	s->ahead = (int64_t) s->last + s->step;
+	s->mark = s->last;
+	if (a->host->unread[number_of(a, s)] == s->unread)
+		s->window = (uint32_t) smaller(larger(s->window, read->nblocks), window_max(read));
+}
+
+/*
  * Asks for the next window when the first block of the last one is being read, so
  * that one is on its way while the one before it is read.
  */
@@ -277,12 +305,8 @@ look_ahead(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
 {
 	int64_t		until;
 
-	/* it jumped over what was asked for, or nothing was */
 	if (s->step > 0 ? s->ahead <= s->last : s->ahead >= s->last)
-	{
-		s->ahead = (int64_t) s->last + s->step;
-		s->mark = s->last;
-	}
+		catch_up(a, s, read);
 	if (s->step > 0 ? s->last < s->mark : s->last > s->mark)
 		return;
 	until = s->ahead + (int64_t) s->window * s->step;
@@ -308,10 +332,7 @@ nc_ahead_read(NcAhead *a, const NcAheadRead *read)
 	else if (read->parallel && (s = find_parallel(a, read)) != NULL)
 		next_scan_chunk(a, s, read);
 	else
-	{
-		begin_stream(a, read);
-		return;
-	}
+		s = begin_stream(a, read);
 	s->window = (uint32_t) smaller(s->window, window_max(read));
 	if (s->window > 0)
 		look_ahead(a, s, read);

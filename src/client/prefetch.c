@@ -99,6 +99,7 @@ typedef struct Named
 	BlockNumber block;
 	int			n;
 	XLogRecPtr	nms;
+	int			tag;
 } Named;
 
 /* Runs of named blocks; a distance of a thousand blocks in the worst order needs more, and loses some. */
@@ -690,26 +691,40 @@ ask_named(void)
 		if (nasked == SLOTS && free_slot() == NOTHING)
 			return;
 		remove_named(0);
-		(void) nc_prefetch_ask(&run.rel, run.block, run.n, run.nms, 0);
+		(void) nc_prefetch_ask(&run.rel, run.block, run.n, run.nms, run.tag);
 	}
 }
 
 void
-nc_prefetch_name(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms)
+nc_prefetch_name(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms, int tag)
 {
 	Named	   *last = nnamed > 0 ? &named[nnamed - 1] : NULL;
 
 	if (last != NULL && last->block + last->n == block && last->n < CHUNK_PAGES &&
-		nc_rel_key_equal(&last->rel, rel))
+		last->tag == tag && nc_rel_key_equal(&last->rel, rel))
 	{
 		last->n++;
 		last->nms = Max(last->nms, nms);
 	}
 	else if (nnamed < NAMED_MAX)
-		named[nnamed++] = (Named) {.rel = *rel, .block = block, .n = 1, .nms = nms};
+		named[nnamed++] = (Named) {.rel = *rel, .block = block, .n = 1, .nms = nms, .tag = tag};
 	else
 		nc_stat(NC_COUNTER_PREFETCH_REFUSED, 1);
+}
+
+void
+nc_prefetch_ask_named(void)
+{
 	ask_named();
+}
+
+bool
+nc_prefetch_known_by(const NcRelKey *rel, BlockNumber block, int tag)
+{
+	int			i = nlive > 0 ? find_asked(rel, block) : NOTHING;
+	int			k = i == NOTHING ? find_named(rel, block) : NOTHING;
+
+	return i != NOTHING ? staged[i].tag == tag : k != NOTHING && named[k].tag == tag;
 }
 
 /* A named block is read now: its run must not wait any longer, or leaves it out. */
@@ -724,7 +739,7 @@ read_named(const NcRelKey *rel, BlockNumber block)
 		run = named[k];
 		remove_named(k);
 		if (nasked < SLOTS || free_slot() != NOTHING)
-			(void) nc_prefetch_ask(&run.rel, run.block, run.n, run.nms, 0);
+			(void) nc_prefetch_ask(&run.rel, run.block, run.n, run.nms, run.tag);
 		else
 			nc_stat(NC_COUNTER_PREFETCH_REFUSED, run.n);
 	}

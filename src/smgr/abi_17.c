@@ -35,6 +35,7 @@ nc_smgr_abi(void)
 		.n = lengthof(theirs),
 		.theirs = theirs,
 		.ours = ours,
+		.has_read_streams = true,
 		.tested = tested,
 		.ntested = lengthof(tested)
 	};

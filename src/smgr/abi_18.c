@@ -46,7 +46,10 @@ abi_startreadv(PgAioHandle *ioh, SMgrRelation reln, ForkNumber fork, BlockNumber
 	}
 	if (nc_aio_start(ioh, reln, first, buffers, nblocks))
 		return;
-	nc_smgr_readv(reln, fork, first, (char **) buffers, (int) nblocks);
+	if (nc_aio_overlaps(ioh))
+		nc_smgr_readv_of_stream(reln, first, (char **) buffers, (int) nblocks);
+	else
+		nc_smgr_readv(reln, fork, first, (char **) buffers, (int) nblocks);
 	nc_aio_stage(ioh, reln, fork, first, nblocks, NC_FD_ANSWERED);
 }
 
@@ -141,6 +144,7 @@ nc_smgr_abi(void)
 		.n = lengthof(theirs),
 		.theirs = theirs,
 		.ours = ours,
+		.has_read_streams = true,
 		.change_more = change_io_method,
 		.aio = &nc_smgr_aio,
 		.tested = tested,

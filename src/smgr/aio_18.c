@@ -107,6 +107,12 @@ find_buffer(const void *at, uint32 *index)
 	return true;
 }
 
+bool
+nc_aio_overlaps(const PgAioHandle *ioh)
+{
+	return may_leave(ioh);
+}
+
 static bool
 plan(Read *read, SMgrRelation reln, BlockNumber first, void **buffers, BlockNumber nblocks)
 {

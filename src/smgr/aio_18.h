@@ -26,6 +26,9 @@ extern const NcSmgrAio nc_smgr_aio;
 extern bool nc_aio_start(PgAioHandle *ioh, SMgrRelation reln, BlockNumber first, void **buffers,
 						 BlockNumber nblocks);
 
+/* Is it one of the reads of which a stream keeps many in flight, with us? */
+extern bool nc_aio_overlaps(const PgAioHandle *ioh);
+
 /* Stages the handle of a read of ours. */
 extern void nc_aio_stage(PgAioHandle *ioh, SMgrRelation reln, ForkNumber fork, BlockNumber first,
 						 BlockNumber nblocks, int fd);

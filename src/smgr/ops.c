@@ -543,6 +543,24 @@ read_page_here(SMgrRelation reln, const NcRelKey *rel, const NcRelInfo *info, Bl
 	return true;
 }
 
+/* Is the page in the file cache, or asked for already? */
+static bool
+is_cached_or_asked(const NcRelKey *rel, BlockNumber block)
+{
+	NcPageKey	key = {*rel, block};
+
+	return (nc_filecache_usable() && nc_lfc_has(nc_filecache_index, &key)) ||
+		(nc_prefetch_live() > 0 && nc_prefetch_known(rel, block));
+}
+
+/* Is the block where this process would read it without asking a page server, or asked for already? */
+static bool
+is_nearer(const NcRelKey *rel, const NcRelInfo *info, BlockNumber block)
+{
+	return (info->has_local && nc_local_look(rel, block) != NC_BLOCK_REMOTE) ||
+		is_cached_or_asked(rel, block);
+}
+
 /* How many of the blocks from here on are to be asked for together. */
 static int
 remote_run(const NcRelKey *rel, BlockNumber first, int most)
@@ -554,7 +572,7 @@ remote_run(const NcRelKey *rel, BlockNumber first, int most)
 	 * A block found remote stays so until it is read: whoever could write it
 	 * needs the buffer that we are filling.
 	 */
-	while (run < most && run < NC_SLOT_BLOCKS_MAX)
+	while (run < most && run < NC_SLOT_BLOCKS_MAX && !is_cached_or_asked(rel, first + run))
 	{
 		if (nc_local_begin_read(rel, first + run, &ref))
 		{
@@ -564,17 +582,6 @@ remote_run(const NcRelKey *rel, BlockNumber first, int most)
 		run++;
 	}
 	return run;
-}
-
-/* Is the block where this process would read it without asking a page server, or asked for already? */
-static bool
-is_nearer(const NcRelKey *rel, const NcRelInfo *info, BlockNumber block)
-{
-	NcPageKey	key = {*rel, block};
-
-	return (info->has_local && nc_local_look(rel, block) != NC_BLOCK_REMOTE) ||
-		(nc_filecache_usable() && nc_lfc_has(nc_filecache_index, &key)) ||
-		(nc_prefetch_live() > 0 && nc_prefetch_known(rel, block));
 }
 
 bool
@@ -603,8 +610,10 @@ nc_smgr_plan_remote(SMgrRelation reln, BlockNumber first, int nblocks, XLogRecPt
 	return true;
 }
 
-void
-nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **pages, int nblocks)
+/* "told": readahead need not know of this read. */
+static void
+read_blocks(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **pages, int nblocks,
+			bool told)
 {
 	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
 	NcRelInfo	info;
@@ -624,7 +633,9 @@ nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **page
 			nc_md_read(reln, fork, first + i, pages[i]);
 			continue;
 		}
-		nc_readahead_read(&rel, first + i, length);
+		if (!told)
+			nc_readahead_read(&rel, first + i, Min(nblocks - i, (int) (length - (first + i))), length);
+		told = true;
 		/* an empty page that may not be is told by the read that follows */
 		if (!read_staged(&rel, first + i, pages[i]) ||
 			!nc_empty_may_be(&rel, first + i, pages[i]))
@@ -641,4 +652,16 @@ nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **page
 			if (!nc_guc_accept_missing_pages || nc_empty_may_be(&rel, first + i + k, pages[i + k]))
 				nc_filecache_received(&rel, first + i + k, pages[i + k]);
 	}
+}
+
+void
+nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **pages, int nblocks)
+{
+	read_blocks(reln, fork, first, pages, nblocks, false);
+}
+
+void
+nc_smgr_readv_of_stream(SMgrRelation reln, BlockNumber first, char **pages, int nblocks)
+{
+	read_blocks(reln, MAIN_FORKNUM, first, pages, nblocks, true);
 }

@@ -21,11 +21,13 @@
 #include "nc/filecache/filecache.h"
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
+#include "nc/smgr/abi.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
 #include "nc/smgr/readahead.h"
 
-StaticAssertDecl(NC_PREFETCH_TAGS == NC_AHEAD_STREAMS + 1, "a tag for each stream, and the executor's");
+StaticAssertDecl(NC_PREFETCH_TAGS == NC_AHEAD_STREAMS + 2,
+				 "a tag for each stream, the executor's and that of the server's read streams");
 
 /* ---- asking ---- */
 
@@ -107,13 +109,26 @@ ask_ahead(const NcRelKey *rel, BlockNumber first, int n, int tag, bool look_at_b
 	return true;
 }
 
+/*
+ * A read stream of the server has a buffer for what it names, which is to be filled.  Other
+ * executors have none, and a short view ahead of what they read.
+ */
+static bool
+names_as_stream(const NcRelKey *rel, BlockNumber first)
+{
+	return nc_smgr_abi()->has_read_streams && is_buffered(rel, first);
+}
+
 void
 nc_readahead_asked(SMgrRelation reln, const NcRelKey *rel, BlockNumber first, int nblocks)
 {
 	BlockNumber length;
+	int			tag;
+	bool		named = false;
 
 	if (!nc_prefetch_possible())
 		return;
+	tag = names_as_stream(rel, first) ? NC_PREFETCH_READ_STREAM : NC_PREFETCH_EXECUTOR;
 	length = mdnblocks(reln, MAIN_FORKNUM);
 	for (BlockNumber block = first; block < length && block - first < nblocks; block++)
 	{
@@ -124,8 +139,11 @@ nc_readahead_asked(SMgrRelation reln, const NcRelKey *rel, BlockNumber first, in
 		if (!readahead_wants(rel, block, false))
 			continue;
 		nc_lwlsn_query(rel, block, &nms, &exact);
-		nc_prefetch_name(rel, block, nms);
+		nc_prefetch_name(rel, block, nms, tag);
+		named = true;
 	}
+	if (named)
+		nc_prefetch_ask_named();
 }
 
 /* ---- streams ---- */
@@ -143,7 +161,7 @@ window_shrunk(void)
 }
 
 void
-nc_readahead_read(const NcRelKey *rel, BlockNumber block, BlockNumber length)
+nc_readahead_read(const NcRelKey *rel, BlockNumber first, int nblocks, BlockNumber length)
 {
 	static const NcAheadHost host = {
 		.ask = ask_for_stream,
@@ -153,10 +171,12 @@ nc_readahead_read(const NcRelKey *rel, BlockNumber block, BlockNumber length)
 	};
 	static NcAhead ahead = {.host = &host};
 
-	if (nc_guc_readahead == 0 || !nc_prefetch_possible())
+	/* who jumps by himself and names where to looks ahead by himself, too */
+	if (nc_guc_readahead == 0 || !nc_prefetch_possible() ||
+		nc_prefetch_known_by(rel, first, NC_PREFETCH_READ_STREAM))
 		return;
 	nc_ahead_read(&ahead, &(NcAheadRead) {
-				  .rel = *rel, .block = block, .length = length,
+				  .rel = *rel, .block = first, .nblocks = nblocks, .length = length,
 				  .most = nc_guc_readahead, .parallel = IsInParallelMode()
 	});
 }

@@ -157,6 +157,68 @@ walk('every hundredth block, backwards', 2950, 0, -100, 15, 60);
 		$s->query('DELETE FROM ups');
 	}
 }
+# ---- reads of several blocks, with buffers enough that a stream may pin as many ----
+SKIP:
+{
+	my $version = $c->sql('SHOW server_version_num');
+	skip "PostgreSQL $version reads block by block; io_combine_limit came with 17", 1 if $version < 170000;
+	my $v = NeonComm::Cluster->new(buffers => '32MB', conf => [ 'neon_comm.hedged_reads=off', 'max_connections=20' ]);
+	$v->sql(q{CREATE EXTENSION pg_prewarm; CREATE TABLE runs (id int, f text) WITH (fillfactor = 10);
+		INSERT INTO runs SELECT g, lpad(g::text, 700, '0') FROM generate_series(0, 899) g});
+	$v->sql('VACUUM runs');
+	my ($n, $buffers) = (900, 4096);
+	is($v->sql(q{SELECT pg_relation_size('runs') / 8192}), $n, 'a row in each block');
+	cmp_ok($n, '<', $buffers / 4, 'not so many that a scan has a small ring of buffers');
+	my $all = 'SELECT count(*), sum(id) FROM runs';
+	# what a cold scan by these settings has moved
+	my $cold = sub {
+		my ($name, $settings, $sql) = @_;
+		$v->restart('compute');
+		my ($look, $scan) = ($v->session, $v->session);
+		$scan->query("$settings; SET max_parallel_workers_per_gather = 0");
+		# catalogs are read, the table is not
+		$scan->query("EXPLAIN $all");
+		$scan->query(q{SELECT count(*), sum(attnum) FROM pg_attribute; DO $$ DECLARE got int; BEGIN
+			SELECT reltuples INTO got FROM pg_class WHERE ctid = ('(' || 0 || ',1)')::tid; END $$});
+		my $count = sub { return { map { split /\|/ } split /\n/, $look->query('SELECT name, value FROM neon_comm.counters') } };
+		$count->();
+		my $b = $count->();
+		is($scan->query($sql), "$n|404550", "$name: all is there");
+		my $a = $count->();
+		my %m = map { $_ => $a->{$_} - $b->{$_} } keys %$a;
+		cmp_ok($m{reads_remote}, '>=', $n, "$name: a cold scan");
+		cmp_ok($m{pages_received} - $m{reads_remote}, '<=', 8, "$name: asks for no page twice")
+			or diag(join ' ', map { "$_=$m{$_}" } grep { $m{$_} != 0 } sort keys %m);
+		return \%m;
+	};
+	foreach my $case (map { my $limit = $_; map { [ $limit, $_ ] } 0, 128 } '128kB', '256kB')
+	{
+		my ($limit, $window) = @$case;
+		my $name = "io_combine_limit $limit, window $window";
+		my $m = $cold->($name, "SET io_combine_limit = '$limit'; SET neon_comm.readahead_blocks = $window", $all);
+		cmp_ok($m->{requests}, '<=', $n / 6, "$name: and for many at a time");
+		cmp_ok($m->{readahead_pages}, '>=', 0.8 * $n, "$name: nearly all ahead") if $window > 0;
+	}
+	# a stream that begins with the largest reads that there are
+	my $m = $cold->('pg_prewarm', q{SET io_combine_limit = '256kB'}, "SELECT pg_prewarm('runs'), 404550");
+	cmp_ok($m->{readahead_pages}, '>=', 0.8 * $n, 'pg_prewarm: nearly all ahead');
+	# every seventh block has been asked for when a scan comes by
+	$m = $cold->('a scan among what was asked for', q{SET io_combine_limit = '128kB'},
+		qq{BEGIN; DO \$\$ DECLARE got int; BEGIN FOR b IN 0 .. 20 LOOP
+			SELECT id INTO got FROM runs WHERE ctid = ('(' || 7 * b || ',1)')::tid; END LOOP; END \$\$; $all; COMMIT});
+	cmp_ok($m->{readahead_pages}, '>=', 0.8 * $n, 'and goes on ahead');
+	# streams whose reads the communicator completes look ahead themselves, and only they
+	if ($version >= 180000)
+	{
+		$m = $cold->('asynchronous reads', 'SET neon_comm.async_reads = on', $all);
+		cmp_ok($m->{readahead_pages}, '<=', 16, 'asynchronous reads of a stream: nothing is read ahead for them');
+		$m = $cold->('single buffers', 'SET neon_comm.async_reads = on', qq{DO \$\$ DECLARE got int; BEGIN FOR b IN 0 .. $n - 1 LOOP
+			SELECT id INTO got FROM runs WHERE ctid = ('(' || b || ',1)')::tid;
+			IF got <> b THEN RAISE EXCEPTION 'block % holds row %', b, got; END IF; END LOOP; END \$\$; $all});
+		cmp_ok($m->{readahead_pages}, '>=', 0.8 * $n, 'single buffers: read ahead as without');
+	}
+	$v->check_logs;
+}
 is($c->counter($_), 0, "$_ is 0") foreach ('found_late', 'stale_answers', 'future_answers', 'connections_poisoned');
 $c->check_logs;
 done_testing();

@@ -46,17 +46,21 @@ typedef struct NcAhead
 	uint64_t	reads;			/* a clock */
 } NcAhead;
 
-/* One read of a block that nothing here had. */
+/* One read of neighbouring blocks, of which at least the first was nowhere nearer. */
 typedef struct NcAheadRead
 {
 	NcRelKey	rel;
-	uint32_t	block;
+	uint32_t	block;			/* the first */
+	uint32_t	nblocks;
 	uint32_t	length;			/* blocks of the fork */
 	uint32_t	most;			/* blocks that may be asked for and not read, at least 1 */
 	bool		parallel;		/* the reader may be one of those who share a scan */
 } NcAheadRead;
 
-/* Finds out whether the read belongs to a stream, and asks for what comes next. */
+/*
+ * Finds out whether the read belongs to a stream, and asks for what comes next: never for
+ * what is being read.
+ */
 extern void nc_ahead_read(NcAhead *ahead, const NcAheadRead *read);
 
 #endif							/* NC_AHEAD_STREAMS_H */

@@ -12,9 +12,12 @@
 
 /*
  * Who asked: 0 the executor, through smgrprefetch; from 1 a readahead stream,
- * which learns here how many of its pages were dropped unread.
+ * which learns here how many of its pages were dropped unread; the last one a read
+ * stream of the server, through smgrprefetch, too.
  */
-#define NC_PREFETCH_TAGS 17
+#define NC_PREFETCH_TAGS 18
+#define NC_PREFETCH_EXECUTOR 0
+#define NC_PREFETCH_READ_STREAM (NC_PREFETCH_TAGS - 1)
 extern uint32 nc_prefetch_unread[NC_PREFETCH_TAGS];
 
 /* May this process ask ahead now, for as much as one page? Cheap. */
@@ -33,11 +36,15 @@ extern bool nc_prefetch_ask(const NcRelKey *rel, BlockNumber block, int nblocks,
 							XLogRecPtr not_modified_since, int tag);
 
 /*
- * As nc_prefetch_ask, for a block that the executor will read: asked for at once or, while
+ * For a block that the executor will read: asked for by nc_prefetch_ask_named() or, while
  * many requests are under way, together with its neighbours when there is room.
  */
 extern void nc_prefetch_name(const NcRelKey *rel, BlockNumber block,
-							 XLogRecPtr not_modified_since);
+							 XLogRecPtr not_modified_since, int tag);
+extern void nc_prefetch_ask_named(void);
+
+/* Was it named or asked for under this tag, and neither read nor dropped since? */
+extern bool nc_prefetch_known_by(const NcRelKey *rel, BlockNumber block, int tag);
 
 /*
  * The page, if it was asked for ahead and is of use: nothing can have changed it

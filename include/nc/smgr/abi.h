@@ -26,6 +26,10 @@ extern void nc_smgr_extendv(SMgrRelation reln, ForkNumber fork, BlockNumber firs
 extern bool nc_smgr_prefetch(SMgrRelation reln, ForkNumber fork, BlockNumber first, int nblocks);
 extern void nc_smgr_readv(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **pages,
 						  int nblocks);
+
+/* The same of a main fork for who keeps reads in flight himself: nothing is read ahead for him. */
+extern void nc_smgr_readv_of_stream(SMgrRelation reln, BlockNumber first, char **pages,
+									int nblocks);
 extern void nc_smgr_writev(SMgrRelation reln, ForkNumber fork, BlockNumber first,
 						   const char *const *pages, int nblocks, bool skip_fsync);
 extern void nc_smgr_writeback(SMgrRelation reln, ForkNumber fork, BlockNumber first,
@@ -80,6 +84,9 @@ typedef struct NcSmgrAbi
 
 	/* What the server has besides the table, changed in the postmaster after it; or NULL. */
 	void		(*change_more) (void);
+
+	/* Has it read streams, which name blocks by smgrprefetch that they have buffers for already? */
+	bool		has_read_streams;
 
 	/* Asynchronous reads, or NULL where there are no AIO handles. */
 	const NcSmgrAio *aio;

@@ -17,10 +17,11 @@ extern void nc_readahead_asked(SMgrRelation reln, const NcRelKey *rel, BlockNumb
 							   int nblocks);
 
 /*
- * A remote block of a permanent main fork is about to be read; the fork has
- * `length` blocks.  Finds out whether it belongs to a sequential or strided read
- * and asks for what comes next.  Never waits, never fails.
+ * Blocks of a permanent main fork are about to be read together, the first of which is
+ * remote; the fork has `length` blocks.  Finds out whether they belong to a sequential or
+ * strided read and asks for what comes next, not for them.  Never waits, never fails.
  */
-extern void nc_readahead_read(const NcRelKey *rel, BlockNumber block, BlockNumber length);
+extern void nc_readahead_read(const NcRelKey *rel, BlockNumber first, int nblocks,
+							  BlockNumber length);
 
 #endif							/* NC_SMGR_READAHEAD_H */
