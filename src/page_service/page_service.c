@@ -20,6 +20,7 @@
 #include "storage/shmem.h"
 #include "utils/guc.h"
 
+#include "access/xlog.h"
 #include "access/xlogrecovery.h"
 #include "compat.h"
 #include "nc/safety/directory.h"
@@ -216,9 +217,17 @@ static const NcSafeSetting safe_settings[] = {
 	{"recovery_target_name", "", NULL, "Replay would end before the compute's WAL does."},
 	{"recovery_target_time", "", NULL, "Replay would end before the compute's WAL does."},
 	{"recovery_target_xid", "", NULL, "Replay would end before the compute's WAL does."},
+	{"sync_replication_slots", "off", NULL,
+	"The WAL feed that primary_conninfo leads to has no slots to copy, and would be asked for them again and again."},
 	{"recovery_min_apply_delay", "0", NULL, "Every read of a page that was changed lately would wait for as long."},
 	{"promote_trigger_file", "", NULL,
 	"A page server that is promoted writes WAL of its own and can never be one again."},
+};
+
+/* With hot_standby = off: nobody can log in, and some processes are never started. */
+static const NcSafeSetting without_queries[] = {
+	{"summarize_wal", "off", NULL,
+	"With hot_standby = off nothing summarizes WAL, and all of it is kept until that is done: the disk would fill up."},
 };
 
 static const char *const setting_names[] = {
@@ -408,6 +417,8 @@ _PG_init(void)
 	nc_directory_check_reset("page server", nc_svc_allow_unsafe);
 	nc_directory_check_checksums("page server", LIBRARY ".checksums");
 	nc_safe_settings(safe_settings, lengthof(safe_settings), LIBRARY ".allow_unsafe", nc_svc_allow_unsafe);
+	if (!EnableHotStandby)
+		nc_safe_settings(without_queries, lengthof(without_queries), LIBRARY ".allow_unsafe", nc_svc_allow_unsafe);
 	refuse_open_network();
 	nc_svc_check_primary_conninfo(PrimaryConnInfo, FATAL);
 	nc_svc_door_check_files();

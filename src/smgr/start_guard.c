@@ -137,6 +137,19 @@ static const NcSafeSetting with_hints[] = {
 	"With data checksums or wal_log_hints the next version of a page can be one whose hint bits alone have changed: page servers would never have it, and the page could not be read again."},
 };
 
+/* Has this list of kinds of files no relations in it? The server's own check knows every word. */
+static bool
+names_no_data(const char *list)
+{
+	return strcasestr(list, "data") == NULL;
+}
+
+/* Works in no cluster, however little its data are worth. */
+static const NcSafeSetting in_any_case[] = {
+	{"debug_io_direct", "", names_no_data,
+	"Files of relations have marks of a few bytes, which direct I/O does not write: no table could be extended. \"wal\" and \"wal_init\" do no harm."},
+};
+
 static const NcSafeSetting settings[] = {
 	{"fsync", "on", NULL,
 	"After a crash page servers could have WAL that this server has lost."},
@@ -178,5 +191,6 @@ nc_skeleton_check_start(void)
 				 errdetail("With \"minimal\" the contents of new relations would not be in the WAL that page servers get.")));
 	if (XLogHintBitIsNeeded())
 		nc_safe_settings(with_hints, lengthof(with_hints), NULL, false);
+	nc_safe_settings(in_any_case, lengthof(in_any_case), NULL, false);
 	nc_safe_settings(settings, lengthof(settings), "neon_comm.allow_unsafe", nc_guc_allow_unsafe);
 }

@@ -5,6 +5,7 @@
 use strict;
 use warnings;
 
+use Fcntl qw(O_CREAT O_RDWR);
 use Test::More;
 use NeonComm::Cluster;
 
@@ -68,11 +69,14 @@ sub refused_start
 	return;
 }
 
+my $version = $c->sql('SHOW server_version_num');
+
 # ---- the compute
 my %dangerous = (
 	fsync => 'off', full_page_writes => 'off', max_slot_wal_keep_size => "'16MB'", zero_damaged_pages => 'on',
 	ignore_checksum_failure => 'on', ignore_invalid_pages => 'on', data_sync_retry => 'on', shared_preload_libraries => "''",
-	wal_consistency_checking => "'heap'");
+	wal_consistency_checking => "'heap'",
+	$version >= 180000 ? (idle_replication_slot_timeout => "'1min'") : ());
 my %safe = map { $_ => $c->sql("SHOW $_") } keys %dangerous;
 refused_sql("ALTER SYSTEM SET $_ = $dangerous{$_}", "ALTER SYSTEM SET $_") foreach sort keys %dangerous;
 foreach my $set ('zero_damaged_pages', 'ignore_checksum_failure')
@@ -99,11 +103,14 @@ $c->sql('ALTER SYSTEM SET fsync = on; ALTER SYSTEM RESET fsync; SET zero_damaged
 # ---- the page server
 my %not_there = (
 	fsync => 'off', zero_damaged_pages => 'on', ignore_checksum_failure => 'on', data_sync_retry => 'on',
-	restore_command => "'false'", recovery_target_xid => "'1000'", recovery_min_apply_delay => "'1s'", promote_trigger_file => "'promote_me'");
+	restore_command => "'false'", recovery_target_xid => "'1000'", recovery_min_apply_delay => "'1s'",
+	$version < 160000 ? (promote_trigger_file => "'promote_me'") : (),
+	$version >= 170000 ? (sync_replication_slots => 'on', summarize_wal => 'on') : ());
 refused_reload('page_server_0', $_, $not_there{$_}) foreach sort keys %not_there;
 $c->stop('compute');
 $c->stop('page-server', 0);
-refused_start('page_server_0', $_, $not_there{$_}) foreach 'fsync', 'restore_command', 'recovery_target_xid', 'zero_damaged_pages';
+refused_start('page_server_0', $_, $not_there{$_}) foreach 'fsync', 'restore_command', 'recovery_target_xid', 'zero_damaged_pages',
+	grep { exists $not_there{$_} } 'sync_replication_slots', 'summarize_wal';
 my $before = conf_text('page_server_0');
 $c->append_conf('page_server_0', "neon_page_service.allow_unsafe = on\nzero_damaged_pages = on");
 my $from = length $c->log_text('page_server_0');
@@ -115,7 +122,40 @@ $c->start('page-server', 0);
 
 # ---- starts of the compute
 refused_start('compute', $_, $dangerous{$_}) foreach 'fsync', 'full_page_writes', 'max_slot_wal_keep_size', 'zero_damaged_pages', 'ignore_invalid_pages',
-	'wal_consistency_checking';
+	'wal_consistency_checking', grep { exists $dangerous{$_} } 'idle_replication_slot_timeout';
+
+# Files of relations cannot be written by direct I/O, those of WAL can.
+sub direct_io
+{
+	my ($part, $kinds) = @_;
+	my $before = conf_text($part);
+	my @part = $part eq 'compute' ? $part : ('page-server', 0);
+	$c->append_conf($part, "debug_io_direct = '$kinds'");
+	$c->start(@part);
+	is($c->sql(q{CREATE TABLE d AS SELECT g, repeat('y', 400) f FROM generate_series(1, 5000) g;
+		SELECT count(*), (SELECT sum(id) FROM t) FROM d; DROP TABLE d}), '5000|12502500', "$part with debug_io_direct = $kinds");
+	$c->stop(@part);
+	write_conf($part, $before);
+	return;
+}
+SKIP:
+{
+	skip "PostgreSQL $version has no debug_io_direct; it came with 16", 1 if $version < 160000;
+	refused_start('compute', 'debug_io_direct', "'$_'") foreach 'data', 'wal, Data', '"data"';
+	like($c->log_text('compute'), qr/DETAIL:.*no table could be extended/, 'the reason');
+	my $before = conf_text('compute');
+	$c->append_conf('compute', 'neon_comm.allow_unsafe = on');
+	refused_start('compute', 'debug_io_direct', 'data');
+	write_conf('compute', $before);
+	# not everywhere can files be opened for it
+	skip 'no direct I/O here', 1 unless sysopen my $fh, "$c->{dir}/direct", O_CREAT | O_RDWR | Fcntl::O_DIRECT();
+	direct_io('compute', 'wal, wal_init');
+	$c->start('compute');
+	$c->stop('page-server', 0);
+	direct_io('page_server_0', 'data, wal, wal_init');
+	$c->start('page-server', 0);
+	$c->stop('compute');
+}
 $before = conf_text('compute');
 $c->append_conf('compute', "neon_comm.allow_unsafe = on");
 refused_start('compute', 'full_page_writes', 'off');
