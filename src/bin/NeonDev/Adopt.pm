@@ -47,20 +47,13 @@ sub check_source
 	{
 		!-e "$opt{from}/$file" or fail "$opt{from} has a file $file: it is not an ordinary stopped cluster";
 	}
-	foreach my $link (grep { -l } glob_below("$opt{from}/pg_tblspc"))
+	foreach my $link (grep { -l } directory_entries("$opt{from}/pg_tblspc"))
 	{
 		fail "$opt{from} has a tablespace with a location (", readlink $link, '): page servers on the same machine ',
 		  'would share it; move its tables to the default tablespace first';
 	}
 	"$opt{dir}/" !~ m{^\Q$opt{from}\E/} or fail "DIR may not be inside of $opt{from}";
 	return;
-}
-
-sub glob_below
-{
-	my ($dir) = @_;
-	opendir my $dh, $dir or return;
-	return map { "$dir/$_" } grep { !/^\.\.?$/ } readdir $dh;
 }
 
 # ---- its settings
@@ -90,7 +83,7 @@ sub included
 	$name = ($by =~ s{/[^/]*$}{}r) . "/$name" unless $name =~ m{^/};
 
 	return if $how eq 'include_if_exists' && !-e $name;
-	my @files = $how eq 'include_dir' ? sort grep { m{/[^./][^/]*\.conf$} } glob_below($name) : $name;
+	my @files = $how eq 'include_dir' ? sort grep { m{/[^./][^/]*\.conf$} } directory_entries($name) : $name;
 	return map { read_settings($_, $depth + 1) } @files;
 }
 
@@ -203,12 +196,7 @@ sub copy_source
 	copy_directory($opt{from}, $data);
 	check_not_running();
 	source_state() eq $before or fail "$opt{from} was started while it was copied";
-	# what a promoted page server was is nothing that the new ones are
-	my @ours = grep { m{/(?:neon_comm\.|neon_page_service\.|compute_|page_service_)[a-z._]+$} } glob_below($data);
-	foreach my $left (@ours, glob_below("$data/pg_replslot"), "$data/postmaster.opts", "$data/postmaster.pid")
-	{
-		run({}, 'rm', '-rf', '--', $left)->{status} == 0 or fail "cannot remove $left";
-	}
+	remove_traces($data);
 	return;
 }
 

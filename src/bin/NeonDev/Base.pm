@@ -120,6 +120,7 @@ sub become_program
 	open STDOUT, '>&', $out or POSIX::_exit(126);
 	open STDERR, '>&', $err or POSIX::_exit(126);
 	%ENV = (%ENV, %{ $how->{env} // {} });
+	!defined $how->{cwd} || chdir $how->{cwd} or POSIX::_exit(126);
 	return exec_or_leave(@command);
 }
 
@@ -148,7 +149,7 @@ sub read_both
 }
 
 # Runs a program to its end, no shell in between: { status, out, err }. Status as a shell would
-# have it; 124 when "seconds" were over. %$how: input (text), env (hash), seconds.
+# have it; 124 when "seconds" were over. %$how: input (text), env (hash), seconds, cwd.
 sub run
 {
 	my ($how, @command) = @_;

@@ -18,7 +18,9 @@ use NeonDev::Security;
 use NeonDev::Settings;
 use POSIX ();
 
-our @EXPORT = qw(init destroy making find_server copy_directory control_value single_user prepare_and_finish show_end);
+our @EXPORT = qw(init destroy making interrupted find_server server_of copy_directory control_value single_user
+	prepare_and_finish show_end must_run append checksum_arguments run_as_stock stock_query read_control write_marker remove_traces
+	directory_entries);
 
 # ---- the directory
 
@@ -150,23 +152,31 @@ sub pg_config
 	return $result->{out} =~ s/\n\z//r;
 }
 
-sub find_server
+# (directory of the programs, version) of a server that has these programs and our libraries.
+sub server_of
 {
-	my $pg_config = choose_pg_config();
+	my ($pg_config, @programs) = @_;
+	my $bindir = pg_config($pg_config, '--bindir');
 	my $pkglibdir = pg_config($pg_config, '--pkglibdir');
 
-	$cluster{bindir} = pg_config($pg_config, '--bindir');
-	foreach my $name (qw(postgres initdb pg_controldata psql))
+	foreach my $name (qw(postgres initdb pg_controldata psql), @programs)
 	{
-		-x program_of($name) or fail 'there is no ', program_of($name), ': is the server installed?';
+		-x "$bindir/$name" or fail "there is no $bindir/$name: is the server installed?";
 	}
-	my $result = run({}, program_of('postgres'), '--version');
-	($cluster{pg_version}) = $result->{out} =~ /^postgres \(PostgreSQL\) (\S+)/
-	  or fail program_of('postgres'), " does not run: $result->{err}";
-	foreach my $library (qw(neon_comm neon_page_service))
+	my $result = run({}, "$bindir/postgres", '--version');
+	my ($version) = $result->{out} =~ /^postgres \(PostgreSQL\) (\S+)/
+	  or fail "$bindir/postgres does not run: $result->{err}";
+	my $control = pg_config($pg_config, '--sharedir') . '/extension/neon_comm.control';
+	foreach my $file ("$pkglibdir/neon_comm.so", "$pkglibdir/neon_page_service.so", $control)
 	{
-		-f "$pkglibdir/$library.so" or fail "$pkglibdir/$library.so is missing: run \"make install\" first";
+		-f $file or fail "$file is missing: run \"make install\" first";
 	}
+	return ($bindir, $version);
+}
+
+sub find_server
+{
+	@cluster{qw(bindir pg_version)} = server_of(choose_pg_config());
 	return;
 }
 
@@ -209,14 +219,20 @@ sub show_end
 	return;
 }
 
+# From 18 on the server makes checksums unless it is told otherwise.
+sub checksum_arguments
+{
+	my ($wanted) = @_;
+	return $wanted ? '-k' : $cluster{pg_version} =~ /^(\d+)/ && $1 >= 18 ? '--no-data-checksums' : ();
+}
+
 sub run_initdb
 {
 	my $locales = run({}, 'locale', '-a')->{out};
 	my $locale = $locales =~ /^c\.utf-?8$/mi ? 'C.UTF-8' : 'C';
 
 	progress 'making the data directory ...';
-	# from 18 on the server makes checksums unless it is told otherwise
-	my @checksums = $opt{checksums} ? ('-k') : $cluster{pg_version} =~ /^(\d+)/ && $1 >= 18 ? ('--no-data-checksums') : ();
+	my @checksums = checksum_arguments($opt{checksums});
 	my $result = run({}, program_of('initdb'), '-D', part_data('compute'), '-U', 'postgres', '-A', 'trust', '-E', 'UTF8',
 		"--locale=$locale", '-N', @checksums, @{ $opt{initdb} });
 	write_file("$opt{dir}/log/initdb.log", $result->{out} . $result->{err});
@@ -234,8 +250,8 @@ sub run_initdb
 
 sub must_run
 {
-	my ($what, @command) = @_;
-	my $result = run({}, @command);
+	my ($what, $how, @command) = @_;
+	my $result = run($how // {}, @command);
 	$result->{status} == 0 or fail "$what: $result->{err}";
 	return;
 }
@@ -244,8 +260,8 @@ sub must_run
 # copy has the contents. Tablespaces, which are links too, are refused before.
 sub copy_directory
 {
-	my ($from, $to) = @_;
-	must_run("copying $from failed", 'cp', '-a', '-L', '--reflink=auto', '--sparse=always', "$from/.", $to);
+	my ($from, $to, $how) = @_;
+	must_run("copying $from failed", $how, 'cp', '-a', '-L', '--reflink=auto', '--sparse=always', "$from/.", $to);
 	chmod 0700, $to or fail "cannot set the mode of $to: $!";
 	return;
 }
@@ -283,26 +299,29 @@ sub find_superuser
 	return;
 }
 
+# A script, not one statement, may have the commands of psql.
 sub stock_query
 {
-	my ($db, $sql) = @_;
+	my ($db, $sql, $script) = @_;
 	my $conninfo = join ' ', map { "$_->[0]=" . conninfo_value($_->[1]) } [ host => $cluster{socket_dir} ],
 	  [ port => $cluster{compute_port} ], [ user => $cluster{superuser} ], [ dbname => $db ],
 	  # nothing that is set for a role or a database gets in the way, nor does an event trigger of an adopted copy
 	  # fire. (Single-user mode fires none either, but gives the extension an OID that pg_dump takes for the server's own.)
 	  [ options => '-c session_replication_role=replica -c session_preload_libraries= -c local_preload_libraries= -c default_transaction_read_only=off'
 		. ' -c statement_timeout=0 -c lock_timeout=0 -c role=none' ];
-	return run({}, program_of('psql'), '-XqAtw', '-v', 'ON_ERROR_STOP=1', '-d', $conninfo, '-c', $sql);
+	my @psql = (program_of('psql'), '-XqAtw', '-v', 'ON_ERROR_STOP=1', '-d', $conninfo);
+	return $script ? run({ input => $sql }, @psql, '-f', '-') : run({}, @psql, '-c', $sql);
 }
 
-# Starts the data directory as the stock server it still is, on a private socket, and stops it cleanly.
-# Afterwards template1 and postgres have the extension, and pg_control carries wal_level and friends.
-sub prepare_as_stock
+# Starts the data directory as the stock server that it is, on a private socket, for some work, and stops
+# it cleanly. Afterwards pg_control carries wal_level and friends.
+sub run_as_stock
 {
-	progress 'making the extension in template1 and postgres ...';
-	my $pid = launch('compute', stock_settings());
+	my ($work, @arguments) = @_;
+	my $pid = launch('compute', stock_settings(), @arguments);
 	my $until = monotonic() + $opt{timeout};
-	while (part_state('compute') ne 'running')
+	# one in recovery runs, but lets nobody in
+	while (pidfile_line('compute', 8) !~ /^ready/)
 	{
 		my $ended = waitpid $pid, POSIX::WNOHANG();
 		if ($ended != 0 || monotonic() > $until)
@@ -312,15 +331,24 @@ sub prepare_as_stock
 		}
 		pause(0.03);
 	}
-	foreach my $db ('template1', 'postgres')
-	{
-		my $result = stock_query($db, 'CREATE EXTENSION IF NOT EXISTS neon_comm');
-		$result->{status} == 0 or fail "cannot make the extension neon_comm in database $db:\n$result->{err}";
-	}
+	$work->();
 	local $opt{quiet} = 1;
 	local $opt{mode} = 'fast';
 	stop_part('compute') or fail 'the stock server did not stop';
 	waitpid $pid, 0;
+	return;
+}
+
+sub make_extension
+{
+	progress 'making the extension in template1 and postgres ...';
+	run_as_stock(sub {
+		foreach my $db ('template1', 'postgres')
+		{
+			my $result = stock_query($db, 'CREATE EXTENSION IF NOT EXISTS neon_comm');
+			$result->{status} == 0 or fail "cannot make the extension neon_comm in database $db:\n$result->{err}";
+		}
+	});
 	return;
 }
 
@@ -344,21 +372,54 @@ sub make_page_server
 	return;
 }
 
-# What is a stopped stock cluster in DIR/compute becomes a compute and its page servers.
-sub finish_cluster
+sub read_control
 {
 	my $data = part_data('compute');
-
 	$cluster{checksums} = control_value($data, 'Data page checksum version') eq '0' ? 'off' : 'on';
 	($cluster{system_identifier}) = control_value($data, 'Database system identifier') =~ /^(\d+)$/
 	  or fail 'cannot read the system identifier';
 	control_value($data, 'Database cluster state') eq 'shut down'
 	  or fail 'the data directory was not shut down cleanly';
-	make_page_server($_) foreach page_servers();
-	append("$data/postgresql.conf", compute_settings());
-	write_file("$data/neon_comm.skeleton",
+	return;
+}
+
+# Tells neon_comm that page servers have the content.
+sub write_marker
+{
+	write_file(part_data('compute') . '/neon_comm.skeleton',
 		"neon_comm skeleton 1\nsystem_identifier=$cluster{system_identifier}\ndata_checksums=$cluster{checksums}\n"
 		. "content=whole\n");
+	return;
+}
+
+# What a copy of a part was is nothing that new parts are.
+sub remove_traces
+{
+	my ($data, @more) = @_;
+	my @ours = grep { m{/(?:neon_comm\.|neon_page_service\.|compute_|page_service_)[a-z._]+$} } directory_entries($data);
+	foreach my $left (@ours, directory_entries("$data/pg_replslot"), "$data/postmaster.opts", "$data/postmaster.pid", @more)
+	{
+		must_run("cannot remove $left", {}, 'rm', '-rf', '--', $left);
+	}
+	return;
+}
+
+sub directory_entries
+{
+	my ($dir) = @_;
+	opendir my $dh, $dir or return;
+	return map { "$dir/$_" } grep { !/^\.\.?$/ } readdir $dh;
+}
+
+# What is a stopped stock cluster in DIR/compute becomes a compute and its page servers.
+sub finish_cluster
+{
+	my $data = part_data('compute');
+
+	read_control();
+	make_page_server($_) foreach page_servers();
+	append("$data/postgresql.conf", compute_settings());
+	write_marker();
 	run({}, 'sync', '-f', $opt{dir});
 	set_state('made');
 	progress "done: $cluster{shards} shards, SQL port $cluster{compute_port}. Next: neon_dev start -D $opt{dir}";
@@ -375,7 +436,7 @@ sub prepare_and_finish
 	make_security();
 	$data->();
 	find_superuser();
-	prepare_as_stock();
+	make_extension();
 	finish_cluster();
 	return;
 }
