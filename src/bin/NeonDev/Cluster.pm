@@ -1,7 +1,8 @@
 # NeonDev::Cluster - what is written down about a cluster, and where its parts are.
 #
 # DIR/neon_dev.conf holds key=value lines, read, never executed. "state" tells whether the cluster
-# is whole: making (init or adopt is at it, or was interrupted), made, removing.
+# is whole: making (init or adopt is at it, or was interrupted), made, removing; upgrading and changing
+# (NeonDev::Change).
 package NeonDev::Cluster;
 
 use strict;
@@ -12,7 +13,7 @@ use Fcntl qw(:flock);
 use NeonDev::Base;
 
 our @EXPORT = qw(%cluster SHARDS_MAX PREPARED_MAX load_cluster save_cluster conf_file lock_cluster lock_if_free
-	set_state part_name part_id part_data part_log part_port chosen_page_servers chosen_compute page_servers
+	hold_cluster check_unchanged check_place set_state part_name part_id part_data part_log part_port chosen_page_servers chosen_compute page_servers
 	program_of security_dir);
 
 use constant {
@@ -22,9 +23,10 @@ use constant {
 };
 
 our %cluster;
+my $held;						# the lock, if this process keeps it
 
 my @keys = qw(format state dir pg_version bindir shards stripe_blocks checksums superuser socket_dir
-	compute_port wal_feed_port tenant_id timeline_id system_identifier auth tls wal_dir);
+	compute_port wal_feed_port tenant_id timeline_id system_identifier auth tls wal_dir upgrade_tmp);
 
 sub conf_file { return "$opt{dir}/neon_dev.conf" }
 
@@ -52,6 +54,7 @@ sub check_state
 {
 	my $state = $cluster{state} // 'made';
 	return if $state eq 'made';
+	fail "$opt{dir} is being upgraded by another neon_dev" if $state =~ /^(?:upgrading|changing)$/;
 	fail "$opt{dir} is not whole: ", $state eq 'making' ? 'it is still being made, or that was interrupted'
 	  : 'it is being removed, or that was interrupted', "; \"neon_dev destroy -D $opt{dir}\" removes it";
 }
@@ -80,6 +83,7 @@ sub load_cluster
 
 sub save_cluster
 {
+	my ($file) = @_;
 	my $text = "# Written by neon_dev. Do not edit while the cluster runs.\n";
 	foreach my $key (@keys, map { "page_server_${_}_port" } page_servers())
 	{
@@ -87,7 +91,7 @@ sub save_cluster
 		$value !~ /\n/ or fail "\"$value\" has a line end, which neon_dev.conf cannot hold";
 		$text .= "$key=$value\n";
 	}
-	write_file(conf_file(), $text, 0644);
+	write_file($file // conf_file(), $text, 0644);
 	return;
 }
 
@@ -97,9 +101,23 @@ sub set_state { my ($state) = @_; $cluster{state} = $state; save_cluster(); retu
 # when what is returned is forgotten.
 sub lock_cluster
 {
+	return $held if $held;
 	open my $fh, '<', $opt{dir} or fail "cannot open $opt{dir}: $!";
 	flock $fh, LOCK_EX or fail "cannot lock $opt{dir}: $!";
 	return $fh;
+}
+
+# Takes the lock until the process ends: what is called meanwhile, and would take it, has it already.
+sub hold_cluster { $held = shift // lock_cluster(); return }
+
+# Who waited for the lock may have read what does not hold any more.
+sub check_unchanged
+{
+	my $text = slurp(conf_file()) // fail "$opt{dir} was removed meanwhile";
+	return if $held;
+	$text !~ /^state=(?!made$)/m && $text =~ /^pg_version=\Q$cluster{pg_version}\E$/m
+	  or fail "$opt{dir} was changed meanwhile by another neon_dev: try again";
+	return;
 }
 
 sub lock_if_free
@@ -112,8 +130,10 @@ sub lock_if_free
 
 sub part_name { my ($part) = @_; return $part eq 'compute' ? 'compute' : "page server $part" }
 sub part_id   { my ($part) = @_; return $part eq 'compute' ? 'compute' : "page_server_$part" }
-sub part_data { return "$opt{dir}/" . part_id($_[0]) }
-sub part_log  { return "$opt{dir}/log/" . part_id($_[0]) . '.log' }
+# An upgrade has parts elsewhere for a while.
+sub parts_dir { return $opt{parts} // $opt{dir} }
+sub part_data { return parts_dir() . '/' . part_id($_[0]) }
+sub part_log  { return parts_dir() . '/log/' . part_id($_[0]) . '.log' }
 sub part_port { return $cluster{ part_id($_[0]) . '_port' } }
 
 sub page_servers { return 0 .. ($cluster{shards} // 0) - 1 }

@@ -10,6 +10,7 @@ use warnings;
 use Exporter 'import';
 use NeonDev::Adopt;
 use NeonDev::Base;
+use NeonDev::Change;
 use NeonDev::Cluster;
 use NeonDev::Make;
 use NeonDev::Parts;
@@ -17,6 +18,7 @@ use NeonDev::Root;
 use NeonDev::Security;
 use NeonDev::Settings;
 use NeonDev::Status;
+use NeonDev::Upgrade;
 
 our @EXPORT = qw(main);
 
@@ -25,6 +27,7 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
 
   neon_dev init    -D DIR [options]        make a new cluster
   neon_dev adopt   --from PGDATA -D DIR    make one from a cleanly stopped ordinary cluster
+  neon_dev upgrade -D DIR --to MAJOR       make it one of a later PostgreSQL
   neon_dev start   -D DIR [PART]           start the page servers, then the compute
   neon_dev stop    -D DIR [PART]           stop the compute, then the page servers
   neon_dev restart -D DIR [PART]
@@ -76,6 +79,7 @@ my $any = sub { return $_[1] };
 my %options = (
 	'-D' => { key => 'dir', value => $any },
 	'--from' => { key => 'from', value => $any },
+	'--to' => { key => 'to', value => matching(qr/^[1-9]\d\z/, '--to needs a major version, for example 17, not "%s"') },
 	'--shards' => { key => 'shards', value => number(1, SHARDS_MAX) },
 	'--stripe-blocks' => { key => 'stripe_blocks', value => number(1, 131072) },
 	'--port' => { key => 'port', value => number(1024, 65535) },
@@ -141,6 +145,22 @@ becomes "trust on this machine". What was there is kept as *.adopted.
   --shards, --stripe-blocks, --port, --auth, --tls, --conf, --ps-conf, --pg-config, --quiet
                         as for init
 END
+	upgrade => { run => \&upgrade, options => [qw(--to --pg-config -t)], help => <<'END' },
+neon_dev upgrade -D DIR --to MAJOR [--pg-config PATH] [-t SECONDS]
+
+Makes the cluster, which must run, one of a later major version of PostgreSQL; stopped afterwards.
+A copy of a page server becomes an ordinary server, pg_upgrade runs on that, and new parts are made of
+the result, with the ports, keys and settings that there were. When the new compute answers what
+the old one would, they take the places of the old ones, which are kept in DIR/old_N (N is the old major)
+until somebody removes them. Until then nothing of the old cluster is changed.
+
+What is in the way is said before anything is touched. If it fails or is interrupted, the old cluster is as it was;
+after a kill -9 the next command, of whatever kind, sees to that, or goes on if the new one was good already.
+
+  --to MAJOR            17, for example; neon_comm must be installed there
+  --pg-config PATH      its pg_config (default: /usr/lib/postgresql/MAJOR/bin/pg_config)
+  -t SECONDS            how long to wait for each part to stop or start (default 300)
+END
 	start => { run => \&start, part => 1, options => ['-t'], help => <<'END' },
 neon_dev start -D DIR [compute | page-server N] [-t SECONDS]
 
@@ -191,8 +211,8 @@ END
 	destroy => { run => \&destroy, removes => 1, options => [], help => <<'END' },
 neon_dev destroy -D DIR
 
-Stops everything at once (immediate) and removes DIR with all its data. It also removes what an
-interrupted init, adopt or destroy left.
+Stops everything at once (immediate) and removes DIR with all its data, and with what an upgrade has
+kept. It also removes what an interrupted init, adopt, upgrade or destroy left.
 END
 	psql => { run => \&psql, rest => 1, options => [], help => <<'END' },
 neon_dev psql -D DIR [ARGS]
@@ -347,7 +367,10 @@ sub run_command
 	parse($name, $command, @words);
 	fail "$opt{dir} is a cluster already, or what is left of one; \"neon_dev destroy -D $opt{dir}\" removes it"
 	  if $command->{makes} && -f conf_file();
-	return as_right_user($command, $command->{run});
+	return as_right_user($command, sub {
+		settle() unless $command->{makes} || $command->{removes};
+		return $command->{run}->();
+	});
 }
 
 # main(directory of the program, arguments): the exit status.

@@ -66,7 +66,7 @@ sub remove_files
 {
 	my $errors = [];
 
-	File::Path::remove_tree($cluster{socket_dir}) if ($cluster{socket_dir} // '') =~ m{^/tmp/neon_dev\.\w+$};
+	File::Path::remove_tree(grep { m{^/tmp/neon_dev\.\w+$} } map { $_ // '' } @cluster{qw(socket_dir upgrade_tmp)});
 	remove_wal_dir();
 	foreach my $round (1 .. 50)
 	{
@@ -452,8 +452,9 @@ sub destroy
 {
 	load_cluster(any => 1);
 	my $lock = ($cluster{state} // 'made') eq 'made' ? lock_cluster() : lock_if_free();
-	$lock // fail "$opt{dir} is being ", $cluster{state} eq 'making' ? 'made' : 'removed', ' by another neon_dev';
+	$lock // fail "$opt{dir} is being ", ${ { making => 'made', removing => 'removed' } }{ $cluster{state} } // 'upgraded', ' by another neon_dev';
 	set_state('removing');
+	end_upgrade_processes("$opt{dir}/upgrade");
 	@opt{qw(mode timeout part)} = ('immediate', 20, 'all');
 	foreach my $part ('compute', page_servers())
 	{

@@ -11,7 +11,7 @@ use NeonDev::Processes;
 use NeonDev::Settings;
 use POSIX ();
 
-our @EXPORT = qw(start stop restart kill_chosen takeover stop_part kill_part launch show_log_end ensure_socket_dir
+our @EXPORT = qw(start stop restart kill_chosen takeover start_part stop_part kill_part launch show_log_end ensure_socket_dir configured configured_text
 	compute_query page_server_query answers why_not missing);
 
 # ---- logs
@@ -111,13 +111,15 @@ sub ensure_socket_dir
 	return;
 }
 
-# A setting as the server's files say it.
-sub configured
+# A setting as the server's files say it: its text, and as a number.
+sub configured_text
 {
 	my ($part, $name) = @_;
 	my $result = run({}, program_of('postgres'), '-D', part_data($part), '-C', $name);
-	return $result->{status} == 0 && $result->{out} =~ /^(-?\d+)/ ? $1 : 0;
+	return $result->{status} == 0 ? $result->{out} =~ s/\n\z//r : '';
 }
+
+sub configured { return configured_text(@_) =~ /^(-?\d+)/ ? $1 : 0 }
 
 sub check_prepared
 {
@@ -185,17 +187,17 @@ sub check_ports
 # Launches a part unless it runs. Two calls at the same time: one of them does it.
 sub launch_once
 {
-	my ($part) = @_;
+	my ($part, @arguments) = @_;
 	my $lock = lock_cluster();
 
-	-e conf_file() or fail "$opt{dir} was removed meanwhile";
+	check_unchanged();
 	return if part_pid($part);
 	clear_zombie_locks($part);
 	ensure_socket_dir();
 	check_ports($part);
 	check_prepared() if $part eq 'compute';
 	progress 'starting ', part_name($part), ' ...';
-	my $pid = launch($part);
+	my $pid = launch($part, @arguments);
 	# the next one who looks shall see it
 	while (waitpid($pid, POSIX::WNOHANG()) == 0)
 	{
@@ -207,11 +209,11 @@ sub launch_once
 
 sub start_part
 {
-	my ($part) = @_;
+	my ($part, @arguments) = @_;
 	my $name = part_name($part);
 	my $from = log_bytes($part);
 	my $until = monotonic() + $opt{timeout};
-	my $pid = launch_once($part);
+	my $pid = launch_once($part, @arguments);
 
 	if (!defined $pid)
 	{

@@ -8,7 +8,7 @@ use Exporter 'import';
 use NeonDev::Base;
 use NeonDev::Cluster;
 
-our @EXPORT = qw(part_processes part_pid part_state pidfile_line remove_shared_memory clear_zombie_locks
+our @EXPORT = qw(part_processes end_upgrade_processes part_pid part_state pidfile_line remove_shared_memory clear_zombie_locks
 	check_port_free choose_ports);
 
 # Where a data directory is: the part may have been moved, with a link in its place.
@@ -29,6 +29,48 @@ sub part_processes
 		push @found, $pid if (slurp("/proc/$pid/comm") // '') =~ /^postgres/;
 	}
 	return @found;
+}
+
+# PostgreSQL's programs, and copying ones, that work in a directory or below it.
+sub processes_below
+{
+	my ($dir) = @_;
+	my @found;
+
+	opendir my $proc, '/proc' or fail "cannot read /proc: $!";
+	foreach my $pid (grep { /^\d+$/ } readdir $proc)
+	{
+		next unless (readlink("/proc/$pid/cwd") // '') =~ m{^\Q$dir\E(?:/|$)} && !is_zombie($pid);
+		push @found, $pid if (slurp("/proc/$pid/comm") // '') =~ /^(?:postgres|initdb|psql|pg_\w+|cp)\b/;
+	}
+	return @found;
+}
+
+# A server that is about to start another one may do so between the look and the kill.
+sub end_processes_below
+{
+	my $dir = absolute($_[0]);
+	foreach my $round (0 .. 999)
+	{
+		my @pids = processes_below($dir) or return;
+		kill 'KILL', @pids;
+		pause(0.02);
+	}
+	return fail "processes that work below $dir do not end";
+}
+
+# Whatever is at work for an upgrade, with the shared memory that its servers leave when they are killed.
+sub end_upgrade_processes
+{
+	my ($dir) = @_;
+	return unless -d $dir;
+	end_processes_below($dir);
+	foreach my $parts ("$dir/ordinary", "$dir/new")
+	{
+		local $opt{parts} = $parts;
+		remove_shared_memory($_) foreach 'compute', page_servers();
+	}
+	return;
 }
 
 sub pidfile_line
