@@ -50,7 +50,7 @@ abi_startreadv(PgAioHandle *ioh, SMgrRelation reln, ForkNumber fork, BlockNumber
 		nc_smgr_readv_of_stream(reln, first, (char **) buffers, (int) nblocks);
 	else
 		nc_smgr_readv(reln, fork, first, (char **) buffers, (int) nblocks);
-	nc_aio_stage(ioh, reln, fork, first, nblocks, NC_FD_ANSWERED);
+	nc_aio_stage(ioh, reln, fork, first, buffers, nblocks, NC_FD_ANSWERED);
 }
 
 /* A read of ours is one slot. */

@@ -127,15 +127,28 @@ plan(Read *read, SMgrRelation reln, BlockNumber first, void **buffers, BlockNumb
 	return nc_smgr_plan_remote(reln, first, (int) nblocks, &read->not_modified_since, read->exact);
 }
 
+/* What pg_aios shows as length: the pages, as md's reads have them. Nobody reads by it. */
+static int
+describe_pages(PgAioHandle *ioh, void **buffers, BlockNumber nblocks)
+{
+	struct iovec *iov;
+	int			n = Min((int) nblocks, pgaio_io_get_iovec(ioh, &iov));
+
+	for (int i = 0; i < n; i++)
+		iov[i] = (struct iovec) {.iov_base = buffers[i], .iov_len = BLCKSZ};
+	return n;
+}
+
 void
 nc_aio_stage(PgAioHandle *ioh, SMgrRelation reln, ForkNumber fork, BlockNumber first,
-			 BlockNumber nblocks, int fd)
+			 void **buffers, BlockNumber nblocks, int fd)
 {
 	/* executed synchronously it would be by the server, which knows no such descriptor */
 	ioh->flags &= ~PGAIO_HF_SYNCHRONOUS;
 	pgaio_io_set_target_smgr(ioh, reln, fork, first, (int) nblocks, false);
 	pgaio_io_register_callbacks(ioh, PGAIO_HCB_MD_READV, 0);
-	pgaio_io_start_readv(ioh, fd, 0, 0);
+	pgaio_io_start_readv(ioh, fd, describe_pages(ioh, buffers, nblocks),
+						 (uint64) (first % RELSEG_SIZE) * BLCKSZ);
 }
 
 bool
@@ -164,7 +177,7 @@ nc_aio_start(PgAioHandle *ioh, SMgrRelation reln, BlockNumber first, void **buff
 	reads[handle] = read;
 	if (is_given_up(&read.rel, first))
 		gave_up.started_us = 0;
-	nc_aio_stage(ioh, reln, MAIN_FORKNUM, first, nblocks, NC_FD_ASKED);
+	nc_aio_stage(ioh, reln, MAIN_FORKNUM, first, buffers, nblocks, NC_FD_ASKED);
 	return true;
 }
 

@@ -31,7 +31,7 @@ extern bool nc_aio_overlaps(const PgAioHandle *ioh);
 
 /* Stages the handle of a read of ours. */
 extern void nc_aio_stage(PgAioHandle *ioh, SMgrRelation reln, ForkNumber fork, BlockNumber first,
-						 BlockNumber nblocks, int fd);
+						 void **buffers, BlockNumber nblocks, int fd);
 
 /* Hands such a handle to the communicator; the caller rings the bell. In a critical section. */
 extern void nc_aio_hand_over(PgAioHandle *ioh);
