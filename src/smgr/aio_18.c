@@ -24,6 +24,7 @@
 #include "storage/ipc.h"
 #include "storage/md.h"
 #include "storage/shmem.h"
+#include "utils/resowner.h"
 #include "utils/wait_event.h"
 
 #include "nc/base/clock.h"
@@ -285,6 +286,43 @@ take_away(PgAioHandle *ioh, uint64 generation, uint64 submitted_until_us)
 	return true;
 }
 
+/* The same for one that this process has started and does not wait for any more. */
+static bool
+give_up(PgAioHandle *ioh)
+{
+	if (!take_away(ioh, ioh->generation, UINT64_MAX))
+		return false;
+	nc_stat(NC_COUNTER_REQUEST_CANCELS, 1);
+	return true;
+}
+
+/*
+ * A process that has failed or was cancelled waits for none of its reads any more.  On a disk
+ * they would be over soon; ours may be on their way until a page server is back, and each
+ * pins its buffers.  So they are taken away as soon as nobody's resource owner has them.
+ */
+static void
+take_back(void)
+{
+	dlist_mutable_iter it;
+
+	dclist_foreach_modify(it, &pgaio_my_backend->in_flight_ios)
+	{
+		PgAioHandle *ioh = dclist_container(PgAioHandle, node, it.cur);
+
+		if (ioh->resowner == NULL)
+			(void) give_up(ioh);
+	}
+}
+
+/* Called after the server has let go of the handles of a resource owner. */
+static void
+on_release(ResourceReleasePhase phase, bool is_commit, bool is_top, void *arg)
+{
+	if (phase == RESOURCE_RELEASE_BEFORE_LOCKS && !is_commit && pgaio_my_backend != NULL)
+		take_back();
+}
+
 static void
 wait_ours(PgAioHandle *ioh, uint64 generation)
 {
@@ -300,7 +338,7 @@ wait_ours(PgAioHandle *ioh, uint64 generation)
 	};
 	bool		own = ioh->owner_procno == MyProcNumber;
 
-	if (own && proc_exit_inprogress && take_away(ioh, generation, UINT64_MAX))
+	if (own && proc_exit_inprogress && give_up(ioh))
 		return;
 	ConditionVariablePrepareToSleep(&ioh->cv);
 	while (is_on_its_way(ioh, generation))
@@ -395,6 +433,7 @@ nc_aio_install(void)
 {
 	void		(*ours) (PgAioResult result, const PgAioTargetData *td, int elevel) = report;
 
+	RegisterResourceReleaseCallback(on_release, NULL);
 	stock_report = aio_md_readv_cb.report;
 	nc_relro_write(unconstify(void *, (const void *) &aio_md_readv_cb.report), &ours, sizeof(ours));
 }
