@@ -286,6 +286,23 @@ ask_page_servers(NcAsk *ask)
 
 /* ---- judging the answer ---- */
 
+void
+nc_client_note_damaged(const NcRelKey *rel, BlockNumber block)
+{
+	char		shard[NC_RING_ERROR_BYTES];
+
+	nc_stat(NC_COUNTER_DAMAGED_ANSWERS, 1);
+	if (!may_log(&nc_shared->damaged_logged_us, DAMAGED_LOG_PERIOD_US))
+		return;
+	nc_describe_shard(rel, block, shard, sizeof(shard));
+	ereport(LOG,
+			(errmsg("page server gave a damaged block %u of relation %u/%u/%u, asking again", block,
+					rel->spc, rel->db, rel->rel),
+			 errdetail("It came from %s. %lld damaged pages came so far.", shard,
+					   (long long) nc_counter_value(&nc_shared->counters, NC_COUNTER_DAMAGED_ANSWERS)),
+			 errhidestmt(true)));
+}
+
 /*
  * A page that bufmgr would refuse was damaged on its way or by a faulty server,
  * and another answer may be good.  Without checksums only its header can tell.
@@ -293,20 +310,9 @@ ask_page_servers(NcAsk *ask)
 static bool
 is_damaged(const NcRead *read, int i)
 {
-	char		shard[NC_RING_ERROR_BYTES];
-
 	if (nc_page_is_sound(read->pages[i], read->block + i))
 		return false;
-	nc_stat(NC_COUNTER_DAMAGED_ANSWERS, 1);
-	if (!may_log(&nc_shared->damaged_logged_us, DAMAGED_LOG_PERIOD_US))
-		return true;
-	nc_describe_shard(&read->rel, read->block + i, shard, sizeof(shard));
-	ereport(LOG,
-			(errmsg("page server gave a damaged block %u of relation %u/%u/%u, asking again",
-					read->block + i, read->rel.spc, read->rel.db, read->rel.rel),
-			 errdetail("It came from %s. %lld damaged pages came so far.", shard,
-					   (long long) nc_counter_value(&nc_shared->counters, NC_COUNTER_DAMAGED_ANSWERS)),
-			 errhidestmt(true)));
+	nc_client_note_damaged(&read->rel, read->block + i);
 	return true;
 }
 

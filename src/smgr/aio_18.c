@@ -208,34 +208,40 @@ dest_page(uint32 handle, uint32 index)
 		(uint8_t *) page_of(read, index) : NULL;
 }
 
-/* Is there nothing about the page that only its owner can judge or tell? */
-static bool
-is_beyond_doubt(const Read *read, uint32 i, XLogRecPtr flush)
+/* A page that came is used, or left to its owner, who asks again, judges and tells. */
+typedef enum Doubt
+{
+	DOUBT_NONE,
+	DOUBT_UNKNOWN,				/* the owner may know what to make of it */
+	DOUBT_DAMAGED
+} Doubt;
+
+static Doubt
+doubt_of(const Read *read, uint32 i, XLogRecPtr flush)
 {
 	char	   *page = page_of(read, i);
 
 	/* an empty page may be one that was never logged */
 	if (PageIsNew(page))
-		return false;
+		return DOUBT_UNKNOWN;
 	if (!nc_page_is_sound(page, read->block + i))
-	{
-		nc_stat(NC_COUNTER_DAMAGED_ANSWERS, 1);
-		return false;
-	}
-	return nc_answer_verdict(PageGetLSN(page), read->exact[i], flush) == NC_ANSWER_OK;
+		return DOUBT_DAMAGED;
+	return nc_answer_verdict(PageGetLSN(page), read->exact[i], flush) == NC_ANSWER_OK ?
+		DOUBT_NONE : DOUBT_UNKNOWN;
 }
 
-/* How many pages from the first on are good. */
+/* How many pages from the first on are good, and what is the matter with the next. */
 static uint32
-take_pages(const Read *read)
+take_pages(const Read *read, Doubt *doubt)
 {
 	XLogRecPtr	flush = GetFlushRecPtr(NULL);
 	uint32		n;
 
-	for (n = 0; n < read->nblocks && is_beyond_doubt(read, n, flush); n++)
+	for (n = 0; n < read->nblocks && (*doubt = doubt_of(read, n, flush)) == DOUBT_NONE; n++)
 		nc_filecache_received(&read->rel, read->block + n, page_of(read, n));
 	nc_stat(NC_COUNTER_READS_REMOTE, n);
 	nc_stat(NC_COUNTER_READS_SHARED_BUFFER, n);
+	nc_stat(NC_COUNTER_READS_ASYNC, n > 0 ? 1 : 0);
 	return n;
 }
 
@@ -247,13 +253,19 @@ static void
 complete(uint32 handle, uint64 generation, bool answered)
 {
 	PgAioHandle *ioh = &pgaio_ctl->io_handles[handle];
+	NcRelKey	rel = reads[handle].rel;
+	BlockNumber block = reads[handle].block;
+	Doubt		doubt = DOUBT_NONE;
 	uint32		n;
 
 	START_CRIT_SECTION();
 	Assert(ioh->generation == generation && ioh->state == PGAIO_HS_SUBMITTED);
-	n = answered ? take_pages(&reads[handle]) : 0;
+	n = answered ? take_pages(&reads[handle], &doubt) : 0;
 	pgaio_io_process_completion(ioh, n > 0 ? (int) n * BLCKSZ : -(FAILURE_OF_OURS | EIO));
 	END_CRIT_SECTION();
+	/* here, since the owner's own read may bring a good one */
+	if (doubt == DOUBT_DAMAGED)
+		nc_client_note_damaged(&rel, block + n);
 }
 
 /* ---- waiting ---- */

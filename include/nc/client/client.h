@@ -41,6 +41,9 @@ extern void nc_client_make_available(XLogRecPtr nms);
 /* Logs now and then that it goes on. True: the deadline has passed. Raises no error. */
 extern bool nc_client_waited_long(NcAsk *ask, NcWaitFor what);
 
+/* A page that came is damaged and will be asked for again: counts it, and logs it now and then. */
+extern void nc_client_note_damaged(const NcRelKey *rel, BlockNumber block);
+
 /* The error of a deadline that has passed. */
 pg_noreturn extern void nc_client_fail_timeout(const NcAsk *ask);
 
