@@ -15,8 +15,9 @@ use warnings;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-# It waits for a page, or for another process that reads the same one.
-my $busy = q{SELECT count(*) > 0 FROM pg_stat_get_activity(%1$d) WHERE wait_event = 'BufferIO'
+# It waits for a page, or for another process that reads the same one: BufferIO, on 17 BufferIo, on 18
+# that or AioIoCompletion.
+my $busy = q{SELECT count(*) > 0 FROM pg_stat_get_activity(%1$d) WHERE lower(wait_event) IN ('bufferio', 'aioiocompletion')
 	OR EXISTS (SELECT FROM neon_comm.slots s WHERE s.pid = %1$d AND state IN ('submitted', 'taken'))};
 
 sub new
