@@ -2,6 +2,8 @@
 # and without the communicator, a writer that backpressure slows down, and on a page server
 # replay that nobody demands. From 17 on with names of our own, which pg_wait_events lists,
 # too; before as a wait of an extension or for a file (docs/reference.md, "Wait events").
+#
+# Seen to fail on 18: when what nc_waits_shmem_startup() asks for is not used.
 use strict;
 use warnings;
 
