@@ -202,16 +202,19 @@ SKIP:
 	# a stream that begins with the largest reads that there are
 	my $m = $cold->('pg_prewarm', q{SET io_combine_limit = '256kB'}, "SELECT pg_prewarm('runs'), 404550");
 	cmp_ok($m->{readahead_pages}, '>=', 0.8 * $n, 'pg_prewarm: nearly all ahead');
-	# every seventh block has been asked for when a scan comes by
+	# every seventh block has been asked for when a scan comes by for which nothing is read ahead
+	my $sevenths = q{DO $$ DECLARE got int; BEGIN FOR b IN 0 .. 20 LOOP
+		SELECT id INTO got FROM runs WHERE ctid = ('(' || 7 * b || ',1)')::tid; END LOOP; END $$};
 	$m = $cold->('a scan among what was asked for', q{SET io_combine_limit = '128kB'},
-		qq{BEGIN; DO \$\$ DECLARE got int; BEGIN FOR b IN 0 .. 20 LOOP
-			SELECT id INTO got FROM runs WHERE ctid = ('(' || 7 * b || ',1)')::tid; END LOOP; END \$\$; $all; COMMIT});
-	cmp_ok($m->{readahead_pages}, '>=', 0.8 * $n, 'and goes on ahead');
+		"BEGIN; $sevenths; SET neon_comm.readahead_blocks = 0; $all; COMMIT");
+	cmp_ok($m->{prefetch_hits} + $m->{prefetch_joined}, '>=', 30, 'what was asked for is used');
 	# streams whose reads the communicator completes look ahead themselves, and only they
 	if ($version >= 180000)
 	{
 		$m = $cold->('asynchronous reads', 'SET neon_comm.async_reads = on', $all);
 		cmp_ok($m->{readahead_pages}, '<=', 16, 'asynchronous reads of a stream: nothing is read ahead for them');
+		$m = $cold->('asynchronous reads among what was asked for', 'SET neon_comm.async_reads = on', "BEGIN; $sevenths; $all; COMMIT");
+		cmp_ok($m->{readahead_pages}, '<=', 120, 'nor where they meet what was asked for');
 		$m = $cold->('single buffers', 'SET neon_comm.async_reads = on', qq{DO \$\$ DECLARE got int; BEGIN FOR b IN 0 .. $n - 1 LOOP
 			SELECT id INTO got FROM runs WHERE ctid = ('(' || b || ',1)')::tid;
 			IF got <> b THEN RAISE EXCEPTION 'block % holds row %', b, got; END IF; END LOOP; END \$\$; $all});
