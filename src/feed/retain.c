@@ -11,8 +11,8 @@
  * ("is active for PID 2147483647").  No process has that number, and that is the point:
  * a slot marked with our own would be dropped when we exit, as if it were temporary,
  * and whoever wants a slot signals its user.  The mark outlives this process.  Where the
- * server would give slots up (max_slot_wal_keep_size) they are not held, since the
- * checkpointer would wait for them.  What somebody does to a slot that is not held, or
+ * server would give slots up (max_slot_wal_keep_size, idle_replication_slot_timeout) they
+ * are not held, since the checkpointer would wait for them.  What somebody does to a slot that is not held, or
  * before this process runs, is noticed by where it stood: the first account of that is
  * the slot's file, read before anybody can connect.  A slot that was moved on is moved
  * back, one that was dropped is made again, if the WAL is still there; if not, the page
@@ -142,7 +142,7 @@ nc_feed_slot_detach(int slot, NcFeedConn *conn)
 static bool
 may_hold(const FeedSlot *slot, TimestampTz now)
 {
-	return max_slot_wal_keep_size_mb < 0 && now >= slot->hold_from &&
+	return max_slot_wal_keep_size_mb < 0 && !nc_pg_slots_expire() && now >= slot->hold_from &&
 		!NC_TEST_TRUE("feed-lets-go");
 }
 
@@ -538,7 +538,8 @@ move_slot(int index, TimestampTz now)
 
 	/* Remembered even if the slot has just been dropped: it will be made again there. */
 	slot->kept = slot->confirmed;
-	(void) move_to(nc_feed_slot_names[index], slot->confirmed, false);
+	if (move_to(nc_feed_slot_names[index], slot->confirmed, false))
+		nc_pg_slot_moved(nc_feed_slot_names[index]);
 }
 
 /* Free space where WAL is, in MB; -1 when it cannot be told. */

@@ -12,6 +12,7 @@
 #include "postmaster/bgworker_internals.h"
 #include "postmaster/startup.h"
 #include "replication/slot.h"
+#include "replication/walsender_private.h"
 #include "storage/latch.h"
 #include "utils/backend_status.h"
 #include "utils/guc_tables.h"
@@ -68,6 +69,27 @@ nc_pg_slot_invalidated(const ReplicationSlot *slot)
 #else
 	return slot->data.invalidated_at != InvalidXLogRecPtr &&
 		slot->data.restart_lsn == InvalidXLogRecPtr;
+#endif
+}
+
+/* Would the server give up slots that nobody has used for a while? */
+static inline bool
+nc_pg_slots_expire(void)
+{
+#if PG_VERSION_NUM >= 180000
+	return idle_replication_slot_timeout_secs != 0;
+#else
+	return false;
+#endif
+}
+
+/* The slot has moved on: who sends decoded changes may wait for that (synchronized_standby_slots). */
+static inline void
+nc_pg_slot_moved(const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+	if (SlotExistsInSyncStandbySlots(name))
+		ConditionVariableBroadcast(&WalSndCtl->wal_confirm_rcv_cv);
 #endif
 }
 
