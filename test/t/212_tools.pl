@@ -11,10 +11,12 @@ use Test::More;
 use Time::HiRes qw(usleep);
 use NeonComm::Cluster;
 
-my $c = NeonComm::Cluster->new(shards => 1, checksums => 1, conf => ['restart_after_crash=on']);
-my ($compute, $page_server) = ("$c->{dir}/compute", "$c->{dir}/page_server_0");
 my $bindir = `@{[ $ENV{PG_CONFIG} // 'pg_config' ]} --bindir`;
 chomp $bindir;
+my ($major) = `$bindir/postgres --version` =~ /(\d+)/;
+# with the WAL that incremental backups are made of, where there are any
+my $c = NeonComm::Cluster->new(shards => 1, checksums => 1, conf => [ 'restart_after_crash=on', $major >= 17 ? 'summarize_wal=on' : () ]);
+my ($compute, $page_server) = ("$c->{dir}/compute", "$c->{dir}/page_server_0");
 my $trap = qr/FATAL:.*using recovery command file "recovery\.conf" is not supported/;
 
 $c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 200) AS f FROM generate_series(1, 5000) g;
@@ -79,6 +81,21 @@ foreach my $case ([ 'client', '-D', "$c->{dir}/bb" ], [ 'server', '-t', "server:
 	is($rc, 0, 'and then it copies') or diag($out);
 }
 stock_start("$c->{dir}/bb", 'such a backup');
+SKIP:
+{
+	skip "PostgreSQL $major has no incremental backup; it came with 17", 1 if $major < 17;
+	$c->sql('UPDATE t SET id = id WHERE id % 7 = 0; CHECKPOINT');
+	my @incremental = (@base, '--incremental', "$c->{dir}/bb/backup_manifest");
+	my ($rc, $out) = run_tool('pg_basebackup', @incremental, '-D', "$c->{dir}/bi");
+	isnt($rc, 0, 'pg_basebackup --incremental: an error');
+	like($out, qr/a backup of the files of a neon_comm compute would hold no contents/, 'the same');
+	local $ENV{PGOPTIONS} = '-c neon_comm.allow_unsafe_backup=on';
+	($rc, $out) = run_tool('pg_basebackup', @incremental, '-D', "$c->{dir}/bi");
+	is($rc, 0, 'a superuser lifts it') or diag($out);
+	($rc, $out) = run_tool('pg_combinebackup', '--no-sync', '-o', "$c->{dir}/bc", "$c->{dir}/bb", "$c->{dir}/bi");
+	is($rc, 0, 'pg_combinebackup puts them together') or diag($out);
+	stock_start("$c->{dir}/bc", 'what it has made');
+}
 ok($c->wait_for('SELECT count(*) = 0 FROM pg_stat_progress_basebackup'), 'no backup is left running');
 
 # ---- functions
@@ -113,6 +130,32 @@ my ($rc, $out) = run_tool('pg_rewind', '-D', "$c->{dir}/target", '--source-serve
 isnt($rc, 0, 'pg_rewind of a page server: an error');
 like($out, qr/file "global\/pg_control" of a neon_comm compute is of no use/, 'that says why');
 is(`$sum`, $before, 'before anything was copied');
+
+# ---- logical decoding beside page servers, and pg_createsubscriber, which would promote one
+SKIP:
+{
+	skip "PostgreSQL $major has neither synchronized_standby_slots nor pg_createsubscriber; they came with 17", 1 if $major < 17;
+	$c->append_conf('compute', "wal_level = logical\nsynchronized_standby_slots = 'page_server_0'");
+	$c->restart('compute');
+
+	# decoded changes wait until the page server that a setting names has the WAL: a moment
+	$c->sql(q{CREATE TABLE in_slot (i int); SELECT pg_create_logical_replication_slot('decoded', 'test_decoding', false, false, true);
+		INSERT INTO in_slot VALUES (1)});
+	is($c->sql(q{SET statement_timeout = '300s'; SELECT count(*) FROM pg_logical_slot_get_changes('decoded', NULL, NULL) WHERE data LIKE '%in_slot%INSERT%'}), 1,
+		'a page server is a standby that decoded changes may wait for');
+	$c->sql(q{SELECT pg_drop_replication_slot('decoded')});
+
+	# It wants the page server stopped and asks the compute then, which waits for that page server.
+	$c->stop('page-server', 0);
+	my ($rc, $out) = run_tool('pg_createsubscriber', '-D', $page_server, '-P', $c->conninfo, '-d', 'postgres', '-U', 'postgres',
+		'-s', $c->{dir}, '-p', 59999, '-t', 60);
+	isnt($rc, 0, 'pg_createsubscriber of a page server: an error') or diag($out);
+	ok(!-e "$page_server/postmaster.pid", 'before it starts the page server');
+	$c->start('page-server', 0);
+	all_is_there('after it');
+	is($c->sql(q{SELECT (SELECT count(*) FROM pg_publication), (SELECT count(*) FROM pg_replication_slots WHERE slot_type = 'logical')}), '0|0',
+		'nothing is left in the compute');
+}
 
 # ---- copies of the directory, and the directory itself
 system('cp', '-a', $compute, "$c->{dir}/copy") == 0 or die 'cp';
@@ -161,8 +204,9 @@ $c->stop;
 foreach my $part ('compute', 'page_server_0')
 {
 	my $from = length $c->log_text($part);
-	($rc) = run_tool('pg_ctl', 'start', '-w', '-s', '-D', "$c->{dir}/$part", '-l', $c->log_file($part), '-o', '-b');
-	isnt($rc, 0, "$part in the mode of pg_upgrade: no start");
+	run_tool('pg_ctl', 'start', '-w', '-s', '-D', "$c->{dir}/$part", '-l', $c->log_file($part), '-o', '-b');
+	# pg_ctl of 18 is content when a server that was shut down in recovery has ended
+	isnt((run_tool('pg_ctl', 'status', '-D', "$c->{dir}/$part"))[0], 0, "$part in the mode of pg_upgrade: no start");
 	like(substr($c->log_text($part), $from), qr/FATAL:.*pg_upgrade cannot upgrade a neon_comm.*\n.*DETAIL:.*\n.*HINT:/, 'and says why');
 }
 
