@@ -176,7 +176,7 @@ sub subject
 	my $out = '';
 	IPC::Run::run([ 'openssl', 's_client', '-starttls', 'postgres', '-connect', "127.0.0.1:$port" ],
 		'<', \undef, '>', \$out, '2>&1');
-	return $out =~ /subject=CN = (\S+)/ ? $1 : $out;
+	return $out =~ /subject=CN *= *(\S+)/ ? $1 : $out;
 }
 is(subject(), 'renewed', 'the new certificate is shown');
 $primary->safe_psql('postgres', 'INSERT INTO t VALUES (0)');

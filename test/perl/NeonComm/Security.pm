@@ -103,7 +103,7 @@ sub authority
 	return $path;
 }
 
-# A server certificate (name.crt, name.key): names => 'DNS:..,IP:..', days => 30.
+# A server certificate (name.crt, name.key): names => 'DNS:..,IP:..', days => 30 (0: it has expired).
 sub certificate
 {
 	my ($self, $name, %o) = @_;
