@@ -66,7 +66,11 @@ sub reader
 	my $b = counters();
 	is($s->query('EXECUTE wrong'), 0, 'a bitmap scan reads the right pages');
 	my $m = moved($b);
-	cmp_ok($m->{prefetch_issued}, '>', 500, 'most pages were asked for ahead');
+	SKIP:
+	{
+		skip 'read streams of 18 name no blocks of a sequence', 1 if $c->sql('SHOW server_version_num') >= 180000;
+		cmp_ok($m->{prefetch_issued}, '>', 500, 'most pages were asked for ahead');
+	}
 	cmp_ok($m->{prefetch_hits} + $m->{prefetch_joined}, '>=', 0.95 * $m->{prefetch_issued}, 'and read');
 	cmp_ok($m->{prefetch_wasted}, '<=', 0.05 * $m->{prefetch_issued}, 'hardly any in vain');
 	cmp_ok($m->{pages_received}, '<=', 1.05 * 1000, 'none was asked for twice');
