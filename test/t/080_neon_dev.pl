@@ -60,7 +60,10 @@ $c->start;
 is($c->sql('SELECT count(*), count(DISTINCT k) FROM t'), '20000|20000', 'adopted: its rows');
 is($c->sql('SET enable_seqscan = off; SELECT g FROM t WHERE k = md5($$77$$)'), 77, 'its index');
 is($c->sql(q{SELECT nextval('s'), (SELECT x FROM u)}), '2|1', 'its sequence and its unlogged table');
-is($c->sql('SELECT allocated - sequences - empty FROM neon_comm.local_bytes()'), 0, 'and no content on the compute');
+# From 16 on who fills a table adds more blocks than he needs. Each has a mark, and where there are many the
+# file system counts a block for the file's map.
+my ($held, $marks) = split /\|/, $c->sql('SELECT allocated - sequences - empty, empty FROM neon_comm.local_bytes()');
+cmp_ok($held, '<', $marks > 0 ? 8192 : 1, 'and no content on the compute');
 
 # Parts.
 ($ok, $out) = $c->try_dev('status', '-D', $c->{dir}, '--values');
