@@ -18,7 +18,7 @@ my $w = $c->session;
 my $write = q{SELECT count(pg_logical_emit_message(false, 'x', repeat('x', 1000000))) FROM generate_series(1, 20)};
 my $switch = 'SELECT pg_walfile_name(pg_switch_wal() - 1)';
 my $replayed = q{SELECT apply_lsn >= pg_current_wal_flush_lsn() FROM neon_comm.page_servers};
-my $at_start = q{SELECT pg_walfile_name(apply_lsn) <> pg_walfile_name(apply_lsn + 1) FROM neon_comm.page_servers};
+my $at_start = q{SELECT pg_walfile_name(apply_lsn - 1) <> pg_walfile_name(apply_lsn + 1) FROM neon_comm.page_servers};
 my $tiny = q{SELECT pg_logical_emit_message(false, 'x', 'x')};
 $w->query($_) foreach $write, $switch, $replayed, $at_start, $tiny, 'CHECKPOINT';
 
