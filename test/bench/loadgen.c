@@ -100,6 +100,7 @@ open_conn(Conn *c, uint32_t index)
 {
 	NcHandshakeParams params = {
 		.token_file = "",
+		.options = "",
 		.protocol_version = 3,
 		.tenant_id = opt.tenant,
 		.timeline_id = opt.timeline
