@@ -16,7 +16,7 @@ use Cwd qw(abs_path);
 use File::Temp qw(tempdir);
 use IPC::Run ();
 use NeonComm::Cluster;
-use NeonComm::Majors qw(major_of stand_in);
+use NeonComm::Majors qw(major_of said_by stand_in);
 use Test::More;
 use Time::HiRes qw(usleep);
 
@@ -264,4 +264,27 @@ write_text("$dir/neon_dev.conf", text_of("$dir/neon_dev.conf") =~ s/^state=made$
 mkdir "$dir/upgrade";
 $c->dev('destroy', '-D', $dir, '--quiet');
 ok(!-e $dir, 'destroy removes one that is being upgraded, and what was kept');
+
+# ---- a cluster that was adopted from a server on a later timeline
+
+sub run_tool { my (@command) = @_; return IPC::Run::run(\@command, '<', \undef, '>', '/dev/null', '2>&1') || die "@command" }
+my $bindir = said_by($ENV{PG_CONFIG} // 'pg_config', '--bindir');
+my ($promoted, $alone) = ("$top/promoted", [ '-w', '-s', '-o', "-c listen_addresses='' -c unix_socket_directories='$top'" ]);
+# pg_upgrade takes locale and encoding over from 16 on only, and this one may be older
+run_tool("$bindir/initdb", '-D', $promoted, qw(-A trust -U postgres -N -E UTF8 --locale=C));
+write_text("$promoted/recovery.signal", '');
+write_text("$promoted/postgresql.auto.conf", "restore_command = 'false'\nwal_level = logical\n");
+run_tool("$bindir/pg_ctl", 'start', '-D', $promoted, '-l', "$top/promoted.log", @$alone);
+run_tool("$bindir/pg_ctl", 'stop', '-D', $promoted, '-w', '-s');
+$dir = "$top/later";
+$c = bless { dir => $dir, allowed => [] }, 'NeonComm::Cluster';
+$c->dev('adopt', '-D', $dir, '--from', $promoted, '--shards', 1, '--quiet');
+$c->start;
+is($c->sql('SELECT timeline_id FROM pg_control_checkpoint()'), 2, 'a compute on timeline 2');
+$c->sql('CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 1000) g');
+($ok, $out) = try_upgrade();
+ok($ok, 'is upgraded, too') or diag($out);
+$c->start;
+is($c->sql('SELECT count(*), sum(id) FROM t'), '1000|500500', 'with its rows');
+$c->dev('destroy', '-D', $dir, '--quiet');
 done_testing();

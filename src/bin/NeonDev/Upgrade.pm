@@ -101,12 +101,15 @@ sub replay_to_the_end
 {
 	my ($checkpoint) = @_;
 	my $wal = part_data('compute') . '/pg_wal';
+	# not the first one if the cluster was adopted from a server that had been promoted
+	my $timeline = control_value(part_data('compute'), "Latest checkpoint's TimeLineID");
 	my $found;
 
 	local $opt{parts} = work_dir('ordinary');
 	progress 'replaying the WAL of the compute ...';
 	run_as_stock(sub { $found = content() }, '-c', 'restore_command=' . wal_of_compute($wal), '-c', 'recovery_target_timeline=current');
-	my ($end) = (slurp(part_data('compute') . '/pg_wal/00000002.history') // '') =~ m{^1\t([0-9A-F/]+)\t}m;
+	my $history = part_data('compute') . sprintf '/pg_wal/%08X.history', $timeline + 1;
+	my ($end) = (slurp($history) // '') =~ m{^$timeline\t([0-9A-F/]+)\t}m;
 	my $past = defined $end ? lsn_number($end) - lsn_number($checkpoint) : 0;
 	$past > 0 && $past < 8192
 	  or fail 'the copy has not replayed what the compute has: it came to ', $end // 'nowhere', ", the compute's last checkpoint is $checkpoint";
