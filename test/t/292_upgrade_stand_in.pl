@@ -269,11 +269,12 @@ ok(!-e $dir, 'destroy removes one that is being upgraded, and what was kept');
 
 sub run_tool { my (@command) = @_; return IPC::Run::run(\@command, '<', \undef, '>', '/dev/null', '2>&1') || die "@command" }
 my $bindir = said_by($ENV{PG_CONFIG} // 'pg_config', '--bindir');
-my ($promoted, $alone) = ("$top/promoted", [ '-w', '-s', '-o', "-c listen_addresses='' -c unix_socket_directories='$top'" ]);
+my ($promoted, $alone) = ("$top/promoted", [ '-w', '-s', '-o', "-c listen_addresses='' -c unix_socket_directories='$top' -c hot_standby=off" ]);
 # pg_upgrade takes locale and encoding over from 16 on only, and this one may be older
 run_tool("$bindir/initdb", '-D', $promoted, qw(-A trust -U postgres -N -E UTF8 --locale=C));
 write_text("$promoted/recovery.signal", '');
 write_text("$promoted/postgresql.auto.conf", "restore_command = 'false'\nwal_level = logical\n");
+# nobody is let in, and the start has not ended, before recovery has
 run_tool("$bindir/pg_ctl", 'start', '-D', $promoted, '-l', "$top/promoted.log", @$alone);
 run_tool("$bindir/pg_ctl", 'stop', '-D', $promoted, '-w', '-s');
 $dir = "$top/later";
