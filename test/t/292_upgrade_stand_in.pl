@@ -17,6 +17,7 @@ use File::Temp qw(tempdir);
 use IPC::Run ();
 use NeonComm::Cluster;
 use NeonComm::Majors qw(major_of said_by stand_in);
+use NeonComm::Node qw(until_true);
 use Test::More;
 use Time::HiRes qw(usleep);
 
@@ -269,13 +270,14 @@ ok(!-e $dir, 'destroy removes one that is being upgraded, and what was kept');
 
 sub run_tool { my (@command) = @_; return IPC::Run::run(\@command, '<', \undef, '>', '/dev/null', '2>&1') || die "@command" }
 my $bindir = said_by($ENV{PG_CONFIG} // 'pg_config', '--bindir');
-my ($promoted, $alone) = ("$top/promoted", [ '-w', '-s', '-o', "-c listen_addresses='' -c unix_socket_directories='$top' -c hot_standby=off" ]);
+my ($promoted, $alone) = ("$top/promoted", [ '-w', '-s', '-o', "-c listen_addresses='' -c unix_socket_directories='$top'" ]);
 # pg_upgrade takes locale and encoding over from 16 on only, and this one may be older
 run_tool("$bindir/initdb", '-D', $promoted, qw(-A trust -U postgres -N -E UTF8 --locale=C));
 write_text("$promoted/recovery.signal", '');
 write_text("$promoted/postgresql.auto.conf", "restore_command = 'false'\nwal_level = logical\n");
-# nobody is let in, and the start has not ended, before recovery has
 run_tool("$bindir/pg_ctl", 'start', '-D', $promoted, '-l', "$top/promoted.log", @$alone);
+# for pg_ctl it has started when recovery has
+ok(until_true(sub { text_of("$top/promoted.log") =~ /ready to accept connections/ }), 'an ordinary server on timeline 2');
 run_tool("$bindir/pg_ctl", 'stop', '-D', $promoted, '-w', '-s');
 $dir = "$top/later";
 $c = bless { dir => $dir, allowed => [] }, 'NeonComm::Cluster';
