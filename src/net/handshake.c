@@ -79,11 +79,33 @@ nc_text_one_line(char *out, size_t out_bytes, const char *text, size_t text_byte
 	out[n] = '\0';
 }
 
+/* Can this process make a socket? Else errno says why not. */
+static bool
+may_have_socket(void)
+{
+	int			fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
+}
+
 static NcHandshakeStep
 fail_handshake(NcHandshake *h, const char *text)
 {
+	char		why[ERROR_BYTES] = "no reason given";
+
+	/*
+	 * libpq of 17 and 18 says nothing when it gets no socket: it goes on to the next
+	 * address as if there were one (PQconnectPoll() in fe-connect.c).
+	 */
 	if (text == NULL || text[0] == '\0')
-		text = "no reason given";
+	{
+		if (!may_have_socket())
+			snprintf(why, sizeof(why), "could not create socket: %s", strerror(errno));
+		text = why;
+	}
 	nc_text_one_line(h->error, sizeof(h->error), text, strlen(text));
 	return NC_HANDSHAKE_FAILED;
 }
@@ -612,14 +634,16 @@ connect_nowhere(const PQconninfoOption *options)
 
 /*
  * libpq judges what options mean only when it begins to connect.  Whatever its
- * language is, a complaint that names our socket comes after that.
+ * language is, a complaint that names our socket comes after that; so does one
+ * about a socket that it cannot have.
  */
 static bool
 options_work(const PQconninfoOption *options)
 {
 	PGconn	   *pg = connect_nowhere(options);
 	bool		works = pg != NULL && (PQstatus(pg) != CONNECTION_BAD ||
-									   strstr(PQerrorMessage(pg), NOWHERE) != NULL);
+									   strstr(PQerrorMessage(pg), NOWHERE) != NULL ||
+									   !may_have_socket());
 
 	PQfinish(pg);
 	return works;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -148,6 +149,33 @@ what_libpq_refuses_is_refused(void **state)
 	}
 }
 
+/* A process that has all the descriptors it may have says so, and takes what is good all the same. */
+static void
+strings_are_judged_without_descriptors(void **state)
+{
+	NcHandshakeParams params = {.conninfo = "host=127.0.0.1 port=1", .token_file = "", .options = "",
+		.protocol_version = 3, .tenant_id = "", .timeline_id = ""};
+	NcConninfoParts parts;
+	NcHandshake *h;
+	char		err[256] = "";
+	struct rlimit before;
+	struct rlimit none;
+	int			next = dup(STDERR_FILENO);
+	bool		taken;
+
+	close(next);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = (struct rlimit) {(rlim_t) next, before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	taken = nc_conninfo_check(params.conninfo, &parts, err, sizeof(err));
+	h = nc_handshake_start(&params);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_true(taken);
+	assert_int_equal(nc_handshake_advance(h), NC_HANDSHAKE_FAILED);
+	assert_non_null(strstr(nc_handshake_error(h), "could not create socket: Too many open files"));
+	nc_handshake_free(h);
+}
+
 static void
 passwords_are_seen_however_written(void **state)
 {
@@ -210,6 +238,7 @@ main(void)
 		cmocka_unit_test(what_is_no_file_is_refused),
 		cmocka_unit_test(options_are_kept_or_refused),
 		cmocka_unit_test(what_libpq_refuses_is_refused),
+		cmocka_unit_test(strings_are_judged_without_descriptors),
 		cmocka_unit_test(passwords_are_seen_however_written),
 		cmocka_unit_test(services_are_seen),
 		cmocka_unit_test(file_of_passwords_at_home_is_seen),
