@@ -27,14 +27,19 @@ no_passphrase(char *buffer, int size, int rwflag, void *arg)
 }
 
 static const char *
-last_reason(void)
+reason_of(unsigned long code)
 {
-	unsigned long code = ERR_peek_last_error();
 	const char *reason = code == 0 ? NULL : ERR_reason_error_string(code);
 
 	if (reason == NULL && ERR_GET_LIB(code) == ERR_LIB_SYS)
 		reason = strerror(ERR_GET_REASON(code));
 	return reason == NULL ? "no reason given" : reason;
+}
+
+static const char *
+last_reason(void)
+{
+	return reason_of(ERR_peek_last_error());
 }
 
 /* As the server is with its own key. */
@@ -156,6 +161,7 @@ static int
 judge_ssl(SSL *ssl, int rc, NcTlsFault *fault)
 {
 	int			saved = errno;
+	unsigned long first;
 
 	fault->text[0] = '\0';
 	if (rc > 0)
@@ -176,9 +182,11 @@ judge_ssl(SSL *ssl, int rc, NcTlsFault *fault)
 			rc = -1;
 			break;
 		default:
-			snprintf(fault->text, sizeof(fault->text), "TLS: %s", last_reason());
+			/* the first one is the cause: OpenSSL 3.5 then fails to send an alert to who is gone */
+			first = ERR_peek_error();
+			snprintf(fault->text, sizeof(fault->text), "TLS: %s", reason_of(first));
 			/* so ends a peer that closes without a goodbye, which is common */
-			if (ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
+			if (ERR_GET_REASON(first) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
 				fault->text[0] = '\0';
 			rc = -1;
 			break;
