@@ -119,6 +119,7 @@ chaos: proxy
 model:
 	$(MAKE) --no-print-directory -C test/model run
 	$(MAKE) --no-print-directory -C test/identity run
+	$(MAKE) --no-print-directory -C test/takeover run
 
 # ---- the core against a simulated world, see docs/simulation.md
 .PHONY: sim sim-sanitize mutants unit-tsan unit-valgrind
