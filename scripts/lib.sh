@@ -117,6 +117,9 @@ check_packages() {				# MAJOR CODENAME
 		pkg-config libcmocka-dev libipc-run-perl perl clang "$fuzzer" dpkg-dev valgrind
 }
 
+# What scripts/pg_cassert needs besides.
+cassert_packages() { printf '%s\n' bison flex libicu-dev zlib1g-dev; }
+
 # ---- servers
 
 # Kills the servers whose data directories are below a directory.
