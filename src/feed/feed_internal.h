@@ -145,6 +145,9 @@ typedef struct NcFeedSegment
 
 extern void nc_feed_wal_init(void);
 extern NcFeedLimit nc_feed_wal_limit(void);
+
+/* Is this a position that nobody has who has the WAL of this compute? */
+extern bool nc_feed_wal_beyond(const NcFeedLimit *limit, XLogRecPtr lsn);
 extern bool nc_feed_wal_read(NcFeedSegment *seg, TimeLineID timeline, XLogRecPtr start,
 							 size_t bytes, uint8_t *to, char *why);
 extern void nc_feed_wal_close(NcFeedSegment *seg);

@@ -190,7 +190,7 @@ check_start(NcFeedConn *conn, const NcFeedTurn *turn, const NcFeedCommand *cmd)
 	char		message[NC_FEED_WHY_BYTES];
 	NcFeedLimit limit = turn->limit;
 
-	if (!limit.in_recovery && cmd->start > limit.lsn)
+	if (!limit.in_recovery && nc_feed_wal_beyond(&limit, cmd->start))
 	{
 		snprintf(message, sizeof(message),
 				 "requested starting point %X/%X is ahead of the WAL flush position of this "

@@ -85,7 +85,7 @@ recheck(NcFeedConn *conn, const NcFeedTurn *turn)
 		nc_feed_conn_fatal(conn, "55000", "this compute has changed its timeline",
 						   "It was promoted, which a compute never is.",
 						   NC_FEED_KEEP_BOTH);
-	else if (theirs > turn->limit.lsn)
+	else if (nc_feed_wal_beyond(&turn->limit, theirs))
 		refuse_diverged(conn, turn, theirs);
 	else if (!nc_feed_slot_ensure(conn->slot, turn->now, &why))
 		nc_feed_conn_fatal(conn, "55000", "no WAL can be kept for this page server",
@@ -261,7 +261,7 @@ take_status(NcFeedConn *conn, const NcFeedTurn *turn, NcReader *r)
 	conn->keepalive_owed |= reply;
 	if (turn->limit.in_recovery)
 		return;
-	if (nc_feed_stream_theirs(conn) > turn->limit.lsn)
+	if (nc_feed_wal_beyond(&turn->limit, nc_feed_stream_theirs(conn)))
 		refuse_diverged(conn, turn, nc_feed_stream_theirs(conn));
 	else if (flush != InvalidXLogRecPtr)
 		nc_feed_slot_confirm(conn->slot, flush, turn);

@@ -85,6 +85,19 @@ nc_feed_wal_limit(void)
 	return limit;
 }
 
+/*
+ * The record of a switch of segments is flushed, and sent, before the rest of its segment; who has
+ * replayed it is at the start of the next one, to which the insert position went first.
+ */
+bool
+nc_feed_wal_beyond(const NcFeedLimit *limit, XLogRecPtr lsn)
+{
+	if (lsn <= limit->lsn)
+		return false;
+	return limit->in_recovery || XLogSegmentOffset(lsn, wal_segment_size) != 0 ||
+		lsn - limit->lsn > (uint64) wal_segment_size || lsn > GetXLogInsertRecPtr();
+}
+
 void
 nc_feed_wal_close(NcFeedSegment *seg)
 {

@@ -43,6 +43,17 @@ followed_present(const NcComputeView *me, const NcEvidence *e)
 	return nc_id_equal(&lineage->at[lineage->n - 1].id, &e->incarnation);
 }
 
+/* What of my WAL its end needs: a switch of segments ends at the start of the next one. */
+static NcLsn
+needed(const NcComputeView *me, const NcEvidence *e)
+{
+	uint32_t	segment = me->wal.segment_bytes;
+
+	if (e->end != nc_wal_record_end(e->start, e->header, segment))
+		return e->end;
+	return nc_wal_record_needs(e->start, e->header, segment);
+}
+
 /* Rules 3 and 4. */
 static NcVerdict
 judge_life(const NcComputeView *me, const NcEvidence *e)
@@ -63,7 +74,7 @@ judge_life(const NcComputeView *me, const NcEvidence *e)
 			return verdict(NC_PARTED, NC_REASON_BEYOND_LIFE, bound);
 	}
 	/* In recovery replay may be far behind what is on disk, where rule 5 looks. */
-	if (!me->in_recovery && e->end > me->end)
+	if (!me->in_recovery && needed(me, e) > me->end)
 		return verdict(NC_PARTED, NC_REASON_BEYOND, me->end);
 	return joined;
 }

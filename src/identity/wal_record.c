@@ -107,14 +107,19 @@ end_of_bytes(NcLsn at, uint32_t length, uint32_t segment_bytes)
 }
 
 NcLsn
-nc_wal_record_end(NcLsn start, const uint8_t header[NC_WAL_HEADER_BYTES], uint32_t segment_bytes)
+nc_wal_record_needs(NcLsn start, const uint8_t header[NC_WAL_HEADER_BYTES], uint32_t segment_bytes)
 {
-	NcLsn		at;
-
 	if (record_length(header) < NC_WAL_HEADER_BYTES)
 		return 0;
-	at = end_of_bytes(start, record_length(header), segment_bytes);
-	if (is_switch(header))
+	return end_of_bytes(start, record_length(header), segment_bytes);
+}
+
+NcLsn
+nc_wal_record_end(NcLsn start, const uint8_t header[NC_WAL_HEADER_BYTES], uint32_t segment_bytes)
+{
+	NcLsn		at = nc_wal_record_needs(start, header, segment_bytes);
+
+	if (at != 0 && is_switch(header))
 		at += (segment_bytes - at % segment_bytes) % segment_bytes;
 	return at;
 }

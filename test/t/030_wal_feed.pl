@@ -31,6 +31,7 @@ max_wal_size = 32MB
 min_wal_size = 32MB
 wal_recycle = off
 restart_after_crash = on
+wal_buffers = 64MB
 };
 
 # ---- a client that says what a walreceiver says
@@ -390,6 +391,34 @@ while ($message = read_until($new, 'dE'))
 	$overwritten ||= $message->{body} =~ /^w/;
 }
 ok(!$overwritten && $message, 'when it comes back it is sent away before its WAL is overwritten');
+
+# The record of a switch of segments is flushed and sent before the rest of its segment. Who has replayed it is
+# at the start of the next segment then, and so is who inserts. Here WAL waits for the walwriter.
+my $walwriter = $primary->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'});
+my ($durable, $inserted, $next);
+kill 'STOP', $walwriter;
+foreach (1 .. 30)
+{
+	$primary->safe_psql('postgres',
+		q{SELECT count(pg_logical_emit_message(false, 'x', repeat('x', 1000000))) FROM generate_series(1, 17)});
+	($durable, $inserted) = map { lsn_number($_) } split /\|/,
+	  $primary->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn(), pg_current_wal_insert_lsn()');
+	$next = $durable - $durable % 2**24 + 2**24;
+	last if $inserted >= $next;
+}
+cmp_ok($inserted, '>=', $next, 'WAL is inserted behind the start of a segment, and not durable');
+$new = feed_session();
+start_streaming($new, 'page_server_0', $start, 0);
+send_status($new, 0, 0, $next);
+send_status($new, 0, 0, $next + 8);
+like(read_until($new, 'E')->{body}, qr{has WAL up to \Q@{[ lsn_text($next + 8) ]}\E, },
+	'a page server may be at the start of that segment, and no further');
+$new = feed_session();
+ok(start_streaming($new, 'page_server_0', lsn_text($next)), 'and ask for WAL from there on');
+$new = feed_session();
+ok(!start_streaming($new, 'page_server_0', lsn_text($next + 2**25)), 'and not from where nobody is');
+is($primary->safe_psql('postgres', "SELECT pg_current_wal_flush_lsn() < '" . lsn_text($next) . "'"), 't', 'all that while it was not durable');
+kill 'CONT', $walwriter;
 
 # stop streaming and go on with commands, as pg_receivewal and walreceivers do
 $new = feed_session();

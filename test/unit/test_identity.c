@@ -678,6 +678,37 @@ test_rule_4_end(void **state)
 	expect(NC_JOINED, NC_REASON_NONE);
 }
 
+/* A switch is on disk, and replayed, before the rest of its segment. */
+static void
+test_rule_4_switch(void **state)
+{
+	NcLsn		start = append(NC_WAL_HEADER_BYTES, 4, 0, 0x40);
+	NcLsn		end = wal_end;
+
+	e.incarnation = (NcId) {{1, 2}};
+	e.chain.number = 0;
+	e.start = start;
+	e.end = end;
+	assert_int_equal(nc_wal_read_header(&source, start, e.header), NC_WAL_OK);
+	assert_int_equal(end % SEGMENT, 0);
+	me.end = start + NC_WAL_HEADER_BYTES;
+	expect(NC_JOINED, NC_REASON_NONE);
+	/* also one that has not followed anybody yet, who would be parted for good */
+	memset(&e.birth, 0, sizeof(e.birth));
+	memset(&e.incarnation, 0, sizeof(e.incarnation));
+	expect(NC_JOINED, NC_REASON_NONE);
+
+	/* not the record itself, not more than it, and no other one there */
+	me.end--;
+	expect(NC_PARTED, NC_REASON_BEYOND);
+	me.end++;
+	e.end = end + 8;
+	expect(NC_PARTED, NC_REASON_BEYOND);
+	e.end = end;
+	e.header[8] ^= 1;
+	expect(NC_PARTED, NC_REASON_OTHER_RECORD);
+}
+
 static void
 test_rule_4_in_recovery(void **state)
 {
@@ -988,6 +1019,7 @@ main(void)
 		cmocka_unit_test_setup(test_rule_2_remembered, set_up),
 		cmocka_unit_test_setup(test_rule_3_lineage, set_up),
 		cmocka_unit_test_setup(test_rule_4_end, set_up),
+		cmocka_unit_test_setup(test_rule_4_switch, set_up),
 		cmocka_unit_test_setup(test_rule_4_in_recovery, set_up),
 		cmocka_unit_test_setup(test_rule_5_record, set_up),
 		cmocka_unit_test_setup(test_rule_5_lost_tail, set_up),

@@ -40,6 +40,13 @@ extern NcLsn nc_wal_record_end(NcLsn start, const uint8_t header[NC_WAL_HEADER_B
 							   uint32_t segment_bytes);
 
 /*
+ * Up to where there must be WAL for who has replayed it: the end of its bytes. The rest of the segment
+ * behind a switch is written, and made durable, after the record.
+ */
+extern NcLsn nc_wal_record_needs(NcLsn start, const uint8_t header[NC_WAL_HEADER_BYTES],
+								 uint32_t segment_bytes);
+
+/*
  * The record that ends at `end`: its start and header, found by walking from the start of the
  * page before it, or of up to `pages` pages further back, where one record fills several.
  * NC_WAL_GONE when there is none such.
