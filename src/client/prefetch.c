@@ -616,12 +616,10 @@ static void
 submit(int s, const NcRelKey *rel, BlockNumber block, int n, XLogRecPtr nms, uint32 page)
 {
 	NcSlot	   *slot = slot_at(s);
-	uint64		promoted = UINT64CONST(1) << (SLOT_FIRST + s);
+	uint32		my_ring = (uint32) (ring - nc_rings.rings);
 	bool		moved = nc_slot_move(slot, nc_slot_load(slot), NC_SLOT_FILLING);
 
-	/* it was said of the slot's last life */
-	if ((atomic_load_explicit(&ring->promoted, memory_order_relaxed) & promoted) != 0)
-		atomic_fetch_and(&ring->promoted, ~promoted);
+	nc_ring_unpromote(&nc_rings, my_ring, (uint32) (SLOT_FIRST + s));
 	slot->spc = rel->spc;
 	slot->db = rel->db;
 	slot->rel = rel->rel;
@@ -640,7 +638,7 @@ submit(int s, const NcRelKey *rel, BlockNumber block, int n, XLogRecPtr nms, uin
 	moved = moved && nc_slot_move(slot, nc_slot_load(slot), NC_SLOT_SUBMITTED);
 	Assert(moved);
 	(void) moved;
-	(void) nc_ring_notify(&nc_rings, (uint32) (ring - nc_rings.rings));
+	(void) nc_ring_notify(&nc_rings, my_ring);
 }
 
 bool
@@ -753,8 +751,7 @@ static void
 join(int s, const NcRelKey *rel, BlockNumber block)
 {
 	nc_stat(NC_COUNTER_PREFETCH_JOINED, 1);
-	atomic_fetch_or(&ring->promoted, UINT64CONST(1) << (SLOT_FIRST + s));
-	(void) nc_ring_notify(&nc_rings, (uint32) (ring - nc_rings.rings));
+	nc_ring_promote(&nc_rings, (uint32) (ring - nc_rings.rings), (uint32) (SLOT_FIRST + s));
 	nc_client_wait(slot_at(s), rel, block);
 }
 

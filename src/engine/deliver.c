@@ -104,6 +104,14 @@ write_slot_text(NcEngine *e, const NcJob *job, const char *text)
 		nc_text_one_line(to, NC_RING_ERROR_BYTES, text, strlen(text));
 }
 
+/* Unless it ends without an answer. */
+static void
+note_copy(NcEngine *e, const NcJob *job, uint64_t now_us)
+{
+	if (job->reached_us != 0)
+		nc_job_note(e, job, NC_STAGE_COPY, job->reached_us, now_us);
+}
+
 /*
  * COPYING -> DONE -> FREE, then the handle: its owner may use it again while
  * aio_complete() still runs, and must find its slot FREE.  Between the first of these
@@ -120,6 +128,7 @@ complete_handle(NcEngine *e, NcJob *job, NcSlotResult result, const char *text)
 
 	if (text != NULL)
 		nc_text_one_line(line, sizeof(line), text, strlen(text));
+	note_copy(e, job, e->host.now_us(e->host.ctx));
 	moved = nc_slot_move(slot, nc_slot_word(life, NC_SLOT_COPYING), NC_SLOT_DONE) &&
 		nc_slot_move(slot, nc_slot_word(life, NC_SLOT_DONE), NC_SLOT_FREE);
 	NC_ASSERT(moved);
@@ -150,7 +159,7 @@ end_copying(NcEngine *e, NcJob *job, NcSlotResult result, const char *text)
 	{
 		/* for the client, which notes when it runs again */
 		slot->value = e->host.now_us(e->host.ctx);
-		nc_job_note(e, job, NC_STAGE_COPY, job->reached_us, slot->value);
+		note_copy(e, job, slot->value);
 	}
 	moved = nc_slot_move(slot, word, NC_SLOT_DONE);
 	/* the table has no way out of COPYING but ours */
@@ -282,7 +291,7 @@ answer_job(NcEngine *e, NcJob *job, const NcPart *part, const NcConn *conn,
 static bool
 worth_asking_again(const NcEngine *e, const NcFlight *flight, const NcPsResponse *resp)
 {
-	if (resp->tag != NC_RESP_ERROR || flight->background)
+	if (resp->tag != NC_RESP_ERROR || (flight->background && !flight->lasting))
 		return false;
 	switch (nc_ps_error_kind(resp->message, resp->message_bytes))
 	{
@@ -304,7 +313,7 @@ note_answer(NcEngine *e, NcJob *job, const NcFlight *flight)
 	nc_job_note(e, job, NC_STAGE_SERVER, flight->sent_us, e->now_us);
 	job->reached_us = e->now_us;
 	/* a clock is read for what somebody waits for only: a scan has too many pages */
-	if (job->class == NC_SLOT_CLASS_PREFETCH)
+	if (nc_slot_class_ahead(job->class))
 		return;
 	job->reached_us = e->host.now_us(e->host.ctx);
 	nc_job_note(e, job, NC_STAGE_RECEIVE, e->now_us, job->reached_us);

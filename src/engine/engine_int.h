@@ -161,13 +161,16 @@ nc_job_note(const NcEngine *e, const NcJob *job, NcStage stage, uint64_t from_us
 			uint64_t until_us)
 {
 	if (e->host.latency != NULL)
-		nc_latency_note(e->host.latency, stage, job->class == NC_SLOT_CLASS_PREFETCH ?
+		nc_latency_note(e->host.latency, stage, nc_slot_class_ahead(job->class) ?
 						NC_LATENCY_AHEAD : NC_LATENCY_DEMAND, from_us, until_us);
 }
 
 /* ---- take.c ---- */
 extern void nc_take_all(NcEngine *e);
 extern void nc_take_ring(NcEngine *e, uint32_t ring);
+
+/* Somebody has come to wait for a read ahead. Of any other job: nothing. */
+extern void nc_take_promote(NcEngine *e, NcJob *job);
 
 /*
  * What a new communicator does first: a predecessor's TAKEN slots become SUBMITTED

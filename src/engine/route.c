@@ -78,7 +78,8 @@ nc_route_job(NcEngine *e, NcJob *job)
 		part->index = i;
 		part->flight.group = group;
 		part->flight.first_us = e->now_us;
-		part->flight.background = job->class == NC_SLOT_CLASS_PREFETCH;
+		part->flight.background = nc_slot_class_ahead(job->class);
+		part->flight.lasting = job->class == NC_SLOT_CLASS_AIO;
 		part->flight.msg = message_of(job, i);
 		nc_net_submit(e->net, nc_route(e, &part->flight.msg), &part->flight);
 	}

@@ -129,7 +129,7 @@ has_share(const NcEngine *e, const NcJob *job, uint32_t shard, uint32_t share)
 {
 	/* as if all of its blocks went there: too high at most by what crosses a stripe */
 	uint32_t	messages = nc_net_load(e->net, shard) + job->nblocks;
-	bool		waits = job->class != NC_SLOT_CLASS_PREFETCH ||
+	bool		waits = !nc_slot_class_ahead(job->class) ||
 		(atomic_load(&e->area.rings[job->ring].promoted) >> job->slot & 1) != 0;
 
 	return (waits ? messages : 2 * messages) <= share;
@@ -219,10 +219,10 @@ take_slot(NcEngine *e, uint32_t ring, uint32_t index)
 }
 
 /* A read ahead goes before those that nobody waits for. */
-static void
-promote_job(NcEngine *e, NcJob *job)
+void
+nc_take_promote(NcEngine *e, NcJob *job)
 {
-	if (job->promoted || job->class != NC_SLOT_CLASS_PREFETCH)
+	if (job->promoted || !nc_slot_class_ahead(job->class))
 		return;
 	job->promoted = true;
 	if (nc_net_promote(e->net, job->group) > 0)
@@ -250,7 +250,7 @@ promote(NcEngine *e, uint32_t ring)
 									(uint32_t) __builtin_ctzll(bits)];
 
 		if (job != NULL)
-			promote_job(e, job);
+			nc_take_promote(e, job);
 	}
 }
 

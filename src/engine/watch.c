@@ -1,8 +1,8 @@
 /*
  * watch.c
  *	  Once a second: requests that nobody waits for any more leave the queues,
- *	  slots that no doorbell announced are found, and those for which there was
- *	  no memory are tried again.
+ *	  slots that no doorbell announced are found, those for which there was no
+ *	  memory are tried again, and old reads of AIO handles are promoted.
  *
  * Runs in the communicator.  A slot counts as found late only when it was
  * submitted with the same word a second ago: a client may be between its store
@@ -44,6 +44,22 @@ scan_ring(NcEngine *e, uint32_t ring)
 	return late;
 }
 
+/*
+ * Who has come to wait for a handle before it was submitted sleeps where nobody asks him to
+ * say so.  So after a while somebody is taken to wait.
+ */
+static void
+promote_old(NcEngine *e, uint32_t ring)
+{
+	for (uint32_t i = 0; i < NC_RING_SLOTS; i++)
+	{
+		NcJob	   *job = e->job_of[(size_t) ring * NC_RING_SLOTS + i];
+
+		if (job != NULL && e->now_us - job->taken_us >= NC_WATCH_INTERVAL_US)
+			nc_take_promote(e, job);
+	}
+}
+
 void
 nc_watch(NcEngine *e)
 {
@@ -53,6 +69,8 @@ nc_watch(NcEngine *e)
 		e->freed = true;
 	for (uint32_t r = 0; r < e->area.nrings; r++)
 	{
+		if (r >= e->area.aio_first)
+			promote_old(e, r);
 		/* known, and waiting for memory */
 		if (is_deferred(e, r))
 			continue;

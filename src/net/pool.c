@@ -188,33 +188,45 @@ nc_pool_queue_of(NcPool *pool, const NcFlight *flight)
 	return host->promoted(host->ctx, flight) ? &pool->promoted : &pool->background;
 }
 
+/* Each to the front of its queue, in their order: they are older than what is queued. */
+static void
+queue_again(NcPool *pool, NcFlightList *from)
+{
+	NcFlightList foreground = {0};
+	NcFlightList promoted = {0};
+	NcFlightList background = {0};
+	NcFlight   *flight;
+
+	while ((flight = nc_flight_pop(from)) != NULL)
+	{
+		const NcFlightList *queue = nc_pool_queue_of(pool, flight);
+
+		nc_flight_append(queue == &pool->foreground ? &foreground :
+						 queue == &pool->promoted ? &promoted : &background, flight);
+	}
+	nc_flight_prepend_list(&pool->foreground, &foreground);
+	nc_flight_prepend_list(&pool->promoted, &promoted);
+	nc_flight_prepend_list(&pool->background, &background);
+}
+
 /* Flights of an ended connection: to the front of the queue in their order, or dropped. */
 static void
 take_back(NcPool *pool, NcFlightList *from, NcConnEnd why, const char *reason)
 {
 	NcNet	   *net = pool->net;
 	NcFlightList again = {0};
-	NcFlightList awaited = {0};
-	NcFlightList later = {0};
 	NcFlight   *flight;
 
 	while ((flight = nc_flight_pop(from)) != NULL)
 	{
 		pool->background_sent -= flight->background ? 1 : 0;
-		if (!flight->background)
-			nc_flight_append(&again, flight);
 		/* nobody waits: it is not asked again, unless we have only replaced the connection */
-		else if (why != NC_CONN_END_RETIRED)
+		if (flight->background && !flight->lasting && why != NC_CONN_END_RETIRED)
 			net->host.dropped(net->host.ctx, flight, reason);
-		else if (nc_pool_queue_of(pool, flight) == &pool->promoted)
-			nc_flight_append(&awaited, flight);
 		else
-			nc_flight_append(&later, flight);
+			nc_flight_append(&again, flight);
 	}
-	/* to the front: they are older than what is queued */
-	nc_flight_prepend_list(&pool->foreground, &again);
-	nc_flight_prepend_list(&pool->promoted, &awaited);
-	nc_flight_prepend_list(&pool->background, &later);
+	queue_again(pool, &again);
 }
 
 /* The last one takes its place: who walks the list and may end one walks it backwards. */
@@ -626,7 +638,7 @@ void
 nc_pool_turn(NcPool *pool)
 {
 	if (pool->again.head != NULL && pool->net->now_us >= pool->again_at_us)
-		nc_flight_prepend_list(&pool->foreground, &pool->again);
+		queue_again(pool, &pool->again);
 	if (pool_queued(pool) > 0)
 	{
 		if (pool->promoted.head != NULL && count_ready(pool, true) == 0)

@@ -34,6 +34,8 @@ nc_aio_fill(NcRingArea *area, uint32_t handle, uint64_t handle_generation, const
 		word = nc_slot_load(slot);
 	if (nc_slot_word_state(word) != NC_SLOT_FREE || !nc_slot_move(slot, word, NC_SLOT_FILLING))
 		return false;
+	/* now: who waits for this life can find it only after it was staged */
+	nc_ring_unpromote(area, nc_aio_ring(area, handle), handle % NC_RING_SLOTS);
 	slot->spc = read->rel.spc;
 	slot->db = read->rel.db;
 	slot->rel = read->rel.rel;
@@ -66,6 +68,13 @@ bool
 nc_aio_is_ours(const NcRingArea *area, uint32_t handle, uint64_t handle_generation)
 {
 	return look(&nc_aio_slot(area, handle)->handle_generation) == handle_generation;
+}
+
+void
+nc_aio_promote(NcRingArea *area, uint32_t handle, uint64_t handle_generation)
+{
+	if (nc_aio_is_ours(area, handle, handle_generation))
+		nc_ring_promote(area, nc_aio_ring(area, handle), handle % NC_RING_SLOTS);
 }
 
 bool

@@ -86,6 +86,25 @@ nc_ring_notify(NcRingArea *area, uint32_t ring)
 	return nc_ring_bell(area);
 }
 
+void
+nc_ring_promote(NcRingArea *area, uint32_t ring, uint32_t slot)
+{
+	/* state before event: who takes the ring's bit sees it */
+	atomic_fetch_or_explicit(&area->rings[ring].promoted, UINT64_C(1) << slot, memory_order_seq_cst);
+	(void) nc_ring_notify(area, ring);
+}
+
+void
+nc_ring_unpromote(NcRingArea *area, uint32_t ring, uint32_t slot)
+{
+	_Atomic uint64_t *word = &area->rings[ring].promoted;
+	uint64_t	bit = UINT64_C(1) << slot;
+
+	/* mostly nobody has said so */
+	if ((atomic_load_explicit(word, memory_order_relaxed) & bit) != 0)
+		atomic_fetch_and_explicit(word, ~bit, memory_order_seq_cst);
+}
+
 bool
 nc_doorbell_sleep(NcRingArea *area)
 {

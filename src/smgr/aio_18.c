@@ -352,6 +352,8 @@ wait_ours(PgAioHandle *ioh, uint64 generation)
 
 	if (own && proc_exit_inprogress && give_up(ioh))
 		return;
+	/* from here on it is not like those that nobody waits for */
+	nc_aio_promote(&nc_rings, (uint32) pgaio_io_get_id(ioh), generation);
 	ConditionVariablePrepareToSleep(&ioh->cv);
 	while (is_on_its_way(ioh, generation))
 	{
@@ -365,10 +367,12 @@ wait_ours(PgAioHandle *ioh, uint64 generation)
 				gave_up = ask;
 			break;
 		}
+		nc_stat(NC_COUNTER_CLIENT_SLEEPS, 1);
 		(void) ConditionVariableTimedSleep(&ioh->cv, nc_wait_slice_ms(),
 										   nc_wait_event(NC_WAIT_PAGE_READ));
 	}
 	ConditionVariableCancelSleep();
+	nc_stat(NC_COUNTER_WAIT_US, nc_clock_us() - ask.started_us);
 }
 
 void

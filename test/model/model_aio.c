@@ -60,6 +60,41 @@ wait_steps(const NcModelState *s, int w)
 	go_to(n, w, W_LOAD);
 }
 
+/*
+ * It says that it waits, whatever life the slot has by now: nobody is hurt by a read that
+ * goes before others and is waited for by nobody.
+ */
+static void
+promote_steps(const NcModelState *s, int w)
+{
+	int			slot = s->waiter[w].slot;
+	NcModelState *n;
+
+	switch (s->waiter[w].pc)
+	{
+		case W_PROMOTE:
+			n = nc_model_step(s, w == 0 ? "owner: says that it waits" : "other: says that it waits");
+			n->promoted |= (uint8_t) (1 << slot);
+			go_to(n, w, nc_model.mutant == AIO_PROMOTED_QUIETLY ? W_WAIT : W_BELL_SET);
+			break;
+		case W_BELL_SET:
+			n = nc_model_step(s, w == 0 ? "owner: sets the pending bit" : "other: sets the pending bit");
+			n->pending = 1;
+			go_to(n, w, W_BELL_LOOK);
+			break;
+		case W_BELL_LOOK:
+			n = nc_model_step(s, w == 0 ? "owner: looks whether the communicator sleeps" :
+							  "other: looks whether the communicator sleeps");
+			go_to(n, w, s->asleep ? W_BELL_KICK : W_WAIT);
+			break;
+		case W_BELL_KICK:
+			n = nc_model_step(s, w == 0 ? "owner: writes to the eventfd" : "other: writes to the eventfd");
+			n->eventfd = 1;
+			go_to(n, w, W_WAIT);
+			break;
+	}
+}
+
 /* The word, then whose life it is, then the move on that word: as nc_aio_claim(). */
 static void
 claim_steps(const NcModelState *s, int w)
@@ -114,6 +149,12 @@ waiter_steps(const NcModelState *s, int w)
 	{
 		case W_IDLE:
 			break;
+		case W_PROMOTE:
+		case W_BELL_SET:
+		case W_BELL_LOOK:
+		case W_BELL_KICK:
+			promote_steps(s, w);
+			break;
 		case W_WAIT:
 			wait_steps(s, w);
 			break;
@@ -142,7 +183,7 @@ begin_waiting(NcModelState *n, int w, int slot)
 {
 	n->waiter[w].slot = (uint8_t) slot;
 	n->waiter[w].generation = n->handle[slot].generation;
-	n->waiter[w].pc = W_WAIT;
+	n->waiter[w].pc = nc_model.ahead ? W_PROMOTE : W_WAIT;
 }
 
 /* The other process finds a handle in a buffer: once in each of its lives at most. */
@@ -209,9 +250,16 @@ fill_steps(const NcModelState *s)
 				continue;
 			n = nc_model_step(s, "owner: FREE -> FILLING");
 			n->c_buf[slot] = (uint8_t) b;
-			n->c_pc = A_FILL_BLOCK;
+			n->c_pc = nc_model.ahead && nc_model.mutant != AIO_PROMOTED_LATE ? A_UNPROMOTE : A_FILL_BLOCK;
 			nc_model_owner_move(n, slot, NC_SLOT_FREE, NC_SLOT_FILLING);
 		}
+		return;
+	}
+	if (s->c_pc == A_UNPROMOTE)
+	{
+		n = nc_model_step(s, "owner: nobody waits for this life");
+		n->promoted &= (uint8_t) ~(1 << slot);
+		n->c_pc = A_FILL_BLOCK;
 		return;
 	}
 	if (s->cancels < nc_model.max_cancels)
@@ -250,9 +298,14 @@ submit_steps(const NcModelState *s)
 		case A_PREPARE:
 			n = nc_model_step(s, "owner: the server knows the handle as submitted");
 			n->handle[slot].state = H_SUBMITTED;
-			n->c_pc = A_SUBMIT;
+			n->c_pc = nc_model.mutant == AIO_PROMOTED_LATE ? A_UNPROMOTE_LATE : A_SUBMIT;
 			if (late)
 				next_slot(n, A_SUBMIT, A_BELL_SET);
+			break;
+		case A_UNPROMOTE_LATE:
+			n = nc_model_step(s, "owner: nobody waits for this life, it thinks");
+			n->promoted &= (uint8_t) ~(1 << slot);
+			n->c_pc = A_SUBMIT;
 			break;
 		case A_SUBMIT:
 			n = nc_model_step(s, "owner: FILLING -> SUBMITTED");

@@ -144,12 +144,40 @@ find_successors(const NcModelState *s)
 	nc_model_comm_steps(s);
 }
 
+static bool
+waiter_rings(const NcModelState *s)
+{
+	for (int w = 0; w < MODEL_WAITERS; w++)
+		if (s->waiter[w].pc >= W_BELL_SET && s->waiter[w].pc <= W_BELL_KICK)
+			return true;
+	return false;
+}
+
+/* Does somebody wait for a handle, and its read is behind those that nobody waits for? */
+static bool
+is_unknown_to_comm(const NcModelState *s)
+{
+	for (int w = 0; w < MODEL_WAITERS && nc_model.ahead; w++)
+	{
+		int			slot = s->waiter[w].slot;
+
+		if (s->waiter[w].pc != W_WAIT || s->handle[slot].state != H_SUBMITTED ||
+			s->handle[slot].generation != s->waiter[w].generation)
+			continue;
+		for (int i = 0; i < s->ninflight; i++)
+			if (s->inflight[i].slot_dest >> 4 == slot && !s->inflight[i].promoted &&
+				s->inflight[i].generation == s->slot[slot].generation)
+				return true;
+	}
+	return false;
+}
+
 /* What must hold in every state; find_successors(s) has just been called. */
 static NcModelFault
 check_state(const NcModelState *s)
 {
 	bool		ringing = (s->c_pc >= C_BELL_SET && s->c_pc <= C_PROMOTE) ||
-		(s->c_pc >= A_BELL_SET && s->c_pc <= A_BELL_KICK);
+		(s->c_pc >= A_BELL_SET && s->c_pc <= A_BELL_KICK) || waiter_rings(s);
 	bool		waking = s->k_owes || s->k_pc == K_WAKE;
 	bool		starting = s->k_pc >= K_BOOT;
 
@@ -158,6 +186,8 @@ check_state(const NcModelState *s)
 		return LOST_WAKE;
 	if (s->k_pc == K_ASLEEP && !s->eventfd && s->pending && !ringing)
 		return LOST_WAKE;
+	if (s->k_pc == K_ASLEEP && !s->eventfd && !s->pending && is_unknown_to_comm(s))
+		return LOST_PROMOTION;
 	if (s->c_pc == C_END && s->k_pc == K_ASLEEP && s->ninflight == 0 && s->waiter[1].pc == W_IDLE)
 		return FAULT_NONE;
 	for (int i = 0; i < nsuccessors; i++)
@@ -361,6 +391,8 @@ fault_name(NcModelFault fault)
 			return "text of another request";
 		case WRONG_COMPLETION:
 			return "handle completed twice, or in another life";
+		case LOST_PROMOTION:
+			return "somebody waits, and the communicator does not know";
 	}
 	return "invalid";
 }

@@ -37,11 +37,12 @@ typedef enum NcModelFault
 	STUCK = 1 << 6,				/* nobody can move and not everything is done */
 	ENDLESS = 1 << 7,			/* a cycle: some execution never ends */
 	WRONG_TEXT = 1 << 8,		/* a request completed with the text of another */
-	WRONG_COMPLETION = 1 << 9	/* a handle completed twice, or in another life */
+	WRONG_COMPLETION = 1 << 9,	/* a handle completed twice, or in another life */
+	LOST_PROMOTION = 1 << 10	/* somebody has said that he waits, and the communicator sleeps without knowing */
 } NcModelFault;
 
 #define WRONG_WRITE (WRITE_UNOWNED | WRITE_FOREIGN)
-#define NO_PROGRESS (LOST_WAKE | STUCK)
+#define NO_PROGRESS (LOST_WAKE | STUCK | LOST_PROMOTION)
 
 /* Identifier, name on the command line, the faults that count as caught. */
 #define MODEL_MUTANTS(M) \
@@ -75,7 +76,9 @@ typedef enum NcModelFault
 	M(AIO_PREPARE_LATE, "aio-prepare-late", WRONG_COMPLETION) \
 	M(AIO_OWNER_LEAVES, "aio-owner-leaves", OWNERSHIP) \
 	M(AIO_EXIT_IN_COMPLETION, "aio-exit-in-completion", NO_PROGRESS) \
-	M(AIO_BELL_FIRST, "aio-bell-first", NO_PROGRESS)
+	M(AIO_BELL_FIRST, "aio-bell-first", NO_PROGRESS) \
+	M(AIO_PROMOTED_LATE, "aio-promoted-late", LOST_PROMOTION) \
+	M(AIO_PROMOTED_QUIETLY, "aio-promoted-quietly", NO_PROGRESS)
 
 typedef enum NcModelMutant
 {
@@ -98,14 +101,15 @@ enum
 /* With --aio: where the owner of the handles is; C_END is its end too. */
 enum
 {
-	A_BEGIN = C_END + 1, A_FILL_BLOCK, A_FILL_DEST, A_PREPARE, A_SUBMIT,
+	A_BEGIN = C_END + 1, A_UNPROMOTE, A_FILL_BLOCK, A_FILL_DEST, A_PREPARE, A_UNPROMOTE_LATE, A_SUBMIT,
 	A_BELL_SET, A_BELL_LOOK, A_BELL_KICK, A_WAIT, A_RECLAIM
 };
 
 /* Where a process is that waits for a handle. */
 enum
 {
-	W_IDLE, W_WAIT, W_LOAD, W_LOOK, W_CLAIM, W_COMPLETE, W_COMPLETED
+	W_IDLE, W_PROMOTE, W_BELL_SET, W_BELL_LOOK, W_BELL_KICK,
+	W_WAIT, W_LOAD, W_LOOK, W_CLAIM, W_COMPLETE, W_COMPLETED
 };
 
 /* What the server knows of a handle. */

@@ -269,6 +269,7 @@ typedef struct Sim
 	uint64_t	total_connects;
 	uint64_t	total_handles;	/* reads of AIO handles that were completed by the communicator */
 	uint64_t	total_claims;	/* and those that were taken away from it */
+	uint64_t	total_promoted; /* times that somebody came to wait for one */
 
 	/* the seed's choices */
 	uint64_t	seed;
@@ -440,6 +441,9 @@ extern uint8_t *sim_aio_page(uint32_t ring, uint32_t dest);
 extern void sim_aio_complete(void *ctx, uint32_t handle, uint64_t generation, NcSlotResult result,
 							 const char *text);
 extern void sim_aio_check(void);
+
+/* What the handle of a job asks. */
+extern const SimAsk *sim_aio_ask(const NcJob *job);
 
 /* ---- sim_check.c ---- */
 extern void sim_check_step(void);

@@ -143,6 +143,12 @@ submit(uint32_t index)
 		h->generation++;
 		return;
 	}
+	if (sim_below(20) == 0)
+	{
+		/* the server calls it submitted already, and somebody waits */
+		nc_aio_promote(&sim.area, handle_of(index), h->generation);
+		a->joined = true;
+	}
 	a->active = true;
 	a->submitted_us = sim.now_us;
 	a->deadline_us = sim_below(8) == 0 ? sim.now_us + 1000 + sim_below(2000000) : UINT64_MAX;
@@ -182,6 +188,19 @@ claim(uint32_t index, uint64_t generation, uint64_t until_us)
 	complete(index, generation);
 }
 
+/* Somebody comes to wait, for this life or one that is over. */
+static void
+promote(uint32_t index, uint64_t generation)
+{
+	SimHandle  *h = &sim.handles[index];
+
+	nc_aio_promote(&sim.area, handle_of(index), generation);
+	if (!h->submitted || h->generation != generation)
+		return;
+	ask_of(index)->joined = true;
+	sim.total_promoted++;
+}
+
 static void
 wait_for(uint32_t index)
 {
@@ -191,6 +210,8 @@ wait_for(uint32_t index)
 	/* found in a buffer, now or long ago */
 	if (sim_below(8) == 0)
 		h->waited = h->generation;
+	else if (sim_below(16) == 0)
+		promote(index, h->waited);
 	else if (sim_below(64) == 0)
 		claim(index, h->waited, sim.healed ? 0 : sim.now_us);
 	if (!h->submitted)
@@ -237,6 +258,12 @@ sim_aio_page(uint32_t ring, uint32_t dest)
 		sim_fail("handle %u is not on its way and its page %u is asked for", handle_of(index),
 				 NC_DEST_AIO_INDEX(dest));
 	return (uint8_t *) sim_dest(SIM_AIO_ASKS, a->dests[NC_DEST_AIO_INDEX(dest)]);
+}
+
+const SimAsk *
+sim_aio_ask(const NcJob *job)
+{
+	return ask_of(index_of(nc_aio_handle(&sim.area, job->ring, job->slot)));
 }
 
 void

@@ -229,7 +229,7 @@ check_queue(const NcFlightList *queue)
 
 		if (job == NULL || job->finished || nc_slot_load(nc_job_slot(sim.engine, job)) != job->word)
 			continue;
-		a = &sim.rings[job->ring].asks[job->slot];
+		a = job->ring >= sim.area.aio_first ? sim_aio_ask(job) : &sim.rings[job->ring].asks[job->slot];
 		if (a->joined && (atomic_load(&sim.area.doorbell->pending[0]) >> job->ring & 1) == 0)
 			sim_fail("request #%llu of ring %u slot %u is waited for and queued as if it were not",
 					 (unsigned long long) a->number, job->ring, job->slot);

@@ -323,7 +323,7 @@ print_sums(uint64_t seeds)
 {
 	printf("%llu seeds, %llu requests, %llu pages right, %llu given up, %llu refused by LSN, "
 		   "%llu errors, %llu restarts (%llu within a turn), %llu maps, %llu connections, %llu asked twice (%llu answered twice), "
-		   "%llu reads of AIO handles (%llu taken away)\n",
+		   "%llu reads of AIO handles (%llu taken away, %llu times waited for)\n",
 		   (unsigned long long) seeds, (unsigned long long) sim.total_requests,
 		   (unsigned long long) sim.total_pages, (unsigned long long) sim.total_cancels,
 		   (unsigned long long) sim.total_refused, (unsigned long long) sim.total_errors,
@@ -331,7 +331,8 @@ print_sums(uint64_t seeds)
 		   (unsigned long long) sim.total_maps,
 		   (unsigned long long) sim.total_connects,
 		   (unsigned long long) sim.total_hedged, (unsigned long long) sim.total_hedged_late,
-		   (unsigned long long) sim.total_handles, (unsigned long long) sim.total_claims);
+		   (unsigned long long) sim.total_handles, (unsigned long long) sim.total_claims,
+		   (unsigned long long) sim.total_promoted);
 }
 
 /* A simulation of faults that do not happen proves nothing. */

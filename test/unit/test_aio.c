@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "engine_world.h"
+#include "nc/net/conn.h"
 
 #define HANDLES 100
 
@@ -304,6 +305,182 @@ test_claim_half(void **state)
 	world_close(w);
 }
 
+/* ---- who has come to wait ---- */
+
+/* Four reads of the longest, of which half a connection's depth of one is on its way. */
+static World *
+open_queued(void)
+{
+	World	   *w = open_world(1);
+
+	w->config.connections_per_shard_max = 1;
+	w->config.depth_max = 8;
+	world_start(w);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	for (uint32_t h = 0; h < 4; h++)
+		submit(w, h, 7, 100, NC_SLOT_BLOCKS_MAX * h, NC_SLOT_BLOCKS_MAX);
+	wait_held(w, 4);
+	world_turns(w, 20);
+	assert_int_equal(mock_ps_held(w->servers[0]), 4);
+	return w;
+}
+
+/* Handle 3 goes before 1 and 2, which were submitted before it; or after them. */
+static void
+expect_third_first(World *w, bool first)
+{
+	mock_ps_release(w->servers[0]);
+	wait_completed(w, first ? 3 : 2, 1);
+	assert_int_equal(w->handles[first ? 2 : 3].completed, 0);
+	for (uint32_t h = 0; h < 4; h++)
+	{
+		wait_completed(w, h, 1);
+		expect_pages(w, h, 7, 100, NC_SLOT_BLOCKS_MAX * h, NC_SLOT_BLOCKS_MAX);
+	}
+}
+
+static void
+test_promoted(void **state)
+{
+	World	   *w = open_queued();
+
+	nc_aio_promote(&w->area, 3, 7);
+	/* again, by another process */
+	nc_aio_promote(&w->area, 3, 7);
+	world_wait_counter(w, NC_COUNTER_PREFETCH_PROMOTED, 1);
+	expect_third_first(w, true);
+	assert_int_equal(world_counter(w, NC_COUNTER_PREFETCH_PROMOTED), 1);
+	world_close(w);
+}
+
+/* Who waits for a life that is over, or sees the handle in a later one, changes nothing. */
+static void
+test_promoted_other_life(void **state)
+{
+	World	   *w = open_queued();
+
+	nc_aio_promote(&w->area, 3, 6);
+	nc_aio_promote(&w->area, 3, 8);
+	world_turns(w, 50);
+	expect_third_first(w, false);
+	assert_int_equal(world_counter(w, NC_COUNTER_PREFETCH_PROMOTED), 0);
+	world_close(w);
+}
+
+/* Said of the life before: forgotten when the next one begins. */
+static void
+test_promoted_last_life(void **state)
+{
+	World	   *w = open_world(1);
+
+	world_start(w);
+	submit(w, 0, 1, 100, 7, 1);
+	nc_aio_promote(&w->area, 0, 1);
+	wait_completed(w, 0, 1);
+	assert_int_equal(atomic_load(&w->area.rings[w->area.aio_first].promoted), 1);
+	fill(w, 0, 2, 100, 8, 1);
+	assert_int_equal(atomic_load(&w->area.rings[w->area.aio_first].promoted), 0);
+	world_close(w);
+}
+
+/* The server calls it submitted a moment before its slot is. */
+static void
+test_promoted_before_submit(void **state)
+{
+	World	   *w = open_queued();
+
+	fill(w, 4, 7, 100, 200, NC_SLOT_BLOCKS_MAX);
+	nc_aio_promote(&w->area, 4, 7);
+	world_turns(w, 20);
+	nc_aio_submit(&w->area, 4, w->now_us);
+	(void) nc_ring_bell(&w->area);
+	world_wait_counter(w, NC_COUNTER_PREFETCH_PROMOTED, 1);
+	mock_ps_release(w->servers[0]);
+	wait_completed(w, 4, 1);
+	assert_int_equal(w->handles[3].completed, 0);
+	wait_completed(w, 3, 1);
+	world_close(w);
+}
+
+/* Who waits still waits when the communicator is another one. */
+static void
+test_promoted_kept(void **state)
+{
+	World	   *w = open_queued();
+
+	nc_aio_promote(&w->area, 3, 7);
+	world_wait_counter(w, NC_COUNTER_PREFETCH_PROMOTED, 1);
+	world_stop(w);
+	mock_ps_drop_all(w->servers[0]);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	world_start(w);
+	wait_held(w, 4);
+	expect_third_first(w, true);
+	world_close(w);
+}
+
+/* One that nobody is known to wait for: at some time somebody is taken to. */
+static void
+test_promoted_old(void **state)
+{
+	World	   *w = open_queued();
+	uint64_t	submitted_us = w->now_us;
+
+	while (w->now_us - submitted_us < 900000)
+		world_turns(w, 100);
+	assert_int_equal(world_counter(w, NC_COUNTER_PREFETCH_PROMOTED), 0);
+	while (w->now_us - submitted_us < 2100000)
+		world_turns(w, 100);
+	assert_int_equal(world_counter(w, NC_COUNTER_PREFETCH_PROMOTED), 4);
+	expect_third_first(w, false);
+	world_close(w);
+}
+
+/* A process that waits for one page does not queue behind the reads of a scan. */
+static void
+test_apart(void **state)
+{
+	World	   *w = open_world(1);
+	WorldRead	r = {.slot = 0, .rel = 101, .block = 8, .dest = 4000};
+
+	w->config.connections_per_shard_max = 2;
+	world_start(w);
+	submit(w, 0, 1, 100, 0, 1);
+	wait_completed(w, 0, 1);
+	world_wait_counter(w, NC_COUNTER_CONNECTS, 2);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
+	for (uint32_t h = 0; h < 10; h++)
+		submit(w, h, 2, 100, NC_SLOT_BLOCKS_MAX * h, NC_SLOT_BLOCKS_MAX);
+	wait_held(w, NC_CONN_BULK_DEPTH);
+	nc_aio_promote(&w->area, 9, 2);
+	world_submit(w, &r);
+	world_wait(w, 0, 0);
+	assert_true(world_pages_right(w, &r));
+	assert_int_equal(world_collect(w, 0, 0), NC_SLOT_RESULT_OK);
+	mock_ps_release(w->servers[0]);
+	for (uint32_t h = 1; h < 10; h++)
+		wait_completed(w, h, 1);
+	/* a scan is no measure of what is usual */
+	assert_int_equal(world_counter(w, NC_COUNTER_YIELDS), 0);
+	world_close(w);
+}
+
+/* Its end is awaited, so a lost connection is no reason to fail it. */
+static void
+test_asked_again(void **state)
+{
+	World	   *w = open_queued();
+
+	mock_ps_drop_all(w->servers[0]);
+	for (uint32_t h = 0; h < 4; h++)
+	{
+		wait_completed(w, h, 1);
+		expect_pages(w, h, 7, 100, NC_SLOT_BLOCKS_MAX * h, NC_SLOT_BLOCKS_MAX);
+	}
+	assert_int_equal(world_counter(w, NC_COUNTER_RESENT), 4);
+	world_close(w);
+}
+
 /* ---- communicators come and go ---- */
 
 static void
@@ -412,6 +589,14 @@ main(void)
 		BOTH(test_claim_before_take),
 		BOTH(test_late_answer),
 		BOTH(test_claim_half),
+		BOTH(test_promoted),
+		BOTH(test_promoted_other_life),
+		BOTH(test_promoted_last_life),
+		BOTH(test_promoted_before_submit),
+		BOTH(test_promoted_kept),
+		BOTH(test_promoted_old),
+		BOTH(test_apart),
+		BOTH(test_asked_again),
 		BOTH(test_adoption),
 		BOTH(test_begin_again),
 		BOTH(test_bad_requests),

@@ -21,6 +21,7 @@ typedef struct NcFlight
 	uint64_t	sent_us;		/* when it was last sent */
 	uint32_t	refusals;		/* error answers after which it is asked again */
 	bool		background;		/* nobody waits: served last, dropped with its connection */
+	bool		lasting;		/* of the background, and asked again like any other */
 	bool		promoted;		/* was background until somebody came to wait: foreground now */
 	bool		was_sent;		/* a later sending is a repetition */
 	bool		hedged;			/* sent over two connections: what it takes says nothing */

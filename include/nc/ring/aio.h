@@ -80,6 +80,13 @@ extern void nc_aio_submit(NcRingArea *area, uint32_t handle, uint64_t now_us);
 extern bool nc_aio_is_ours(const NcRingArea *area, uint32_t handle, uint64_t handle_generation);
 
 /*
+ * Any process that waits for this life of the handle: until then nobody did.  Who comes when
+ * it is over has, at worst, said so of the next life, which then goes before reads that
+ * nobody waits for.  Never blocks or fails.
+ */
+extern void nc_aio_promote(NcRingArea *area, uint32_t handle, uint64_t handle_generation);
+
+/*
  * Any process that waits: takes the read away from the communicator if it is of this life of
  * the handle and was submitted no later than that.  True: nobody will write to its buffers any
  * more and the caller has to complete the handle.  False: it is not so old, or somebody else

@@ -55,6 +55,7 @@ typedef struct NcRing
 	 * Bit i: somebody waits for the read ahead in slot i.  State, not an event: it
 	 * holds for the rest of the slot's life, whoever is the communicator.  The client
 	 * sets it, rings, and clears it in FILLING of the next life; the communicator looks.
+	 * In a ring of handles anybody sets it, and perhaps a life too late (nc/ring/aio.h).
 	 */
 	_Atomic uint64_t promoted;
 
@@ -119,6 +120,15 @@ extern bool nc_ring_notify(NcRingArea *area, uint32_t ring);
  */
 extern void nc_ring_announce(NcRingArea *area, uint32_t ring);
 extern bool nc_ring_bell(NcRingArea *area);
+
+/*
+ * Somebody waits for what slot `slot` of the ring reads ahead, and the communicator is told.
+ * Never blocks or fails.
+ */
+extern void nc_ring_promote(NcRingArea *area, uint32_t ring, uint32_t slot);
+
+/* In FILLING: it was said of the slot's last life. */
+extern void nc_ring_unpromote(NcRingArea *area, uint32_t ring, uint32_t slot);
 
 /* Wakes the communicator's loop for another reason (config change, signal). Async-signal-safe. */
 extern void nc_ring_kick(NcRingArea *area);

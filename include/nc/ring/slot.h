@@ -71,8 +71,16 @@ typedef enum NcSlotClass
 	NC_SLOT_CLASS_DEMAND = 0,	/* a process sleeps on it; re-sent after a lost connection */
 	NC_SLOT_CLASS_PREFETCH,		/* nobody waits; ends with an error when its connection does */
 	NC_SLOT_CLASS_BULK,
-	NC_SLOT_CLASS_AIO			/* of an AIO handle: completed by the communicator itself */
+	NC_SLOT_CLASS_AIO			/* of an AIO handle: nobody waits yet; completed by the communicator
+								 * itself, re-sent after a lost connection */
 } NcSlotClass;
+
+/* Does nobody wait for it when it is submitted? He may say so later: NcRing.promoted. */
+static inline bool
+nc_slot_class_ahead(NcSlotClass class)
+{
+	return class == NC_SLOT_CLASS_PREFETCH || class == NC_SLOT_CLASS_AIO;
+}
 
 /* How it ended, valid in DONE. */
 typedef enum NcSlotResult
