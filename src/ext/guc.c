@@ -251,7 +251,7 @@ nc_guc_init(void)
 				"Sends the token also to other machines whose certificate is not verified.",
 				&nc_guc_allow_token_in_clear, PGC_POSTMASTER);
 	define_bool("neon_comm.async_reads",
-				"Leaves reads of streams to the communicator, from PostgreSQL 18 on. For developers.",
+				"Leaves reads of streams to the communicator, from PostgreSQL 18 on.",
 				&nc_guc_async_reads, PGC_SUSET);
 	define_bool("neon_comm.allow_unsafe",
 				"Allows settings that can lose data (fsync or full_page_writes off), for throw-away clusters.",

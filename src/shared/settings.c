@@ -43,7 +43,7 @@ bool		nc_guc_accept_missing_pages = false;
 bool		nc_guc_allow_unsafe = false;
 bool		nc_guc_allow_unsafe_backup = false;
 bool		nc_guc_allow_token_in_clear = false;
-bool		nc_guc_async_reads = false;
+bool		nc_guc_async_reads = true;
 bool		nc_guc_allow_unknown_server = false;
 
 bool		nc_enabled = false;

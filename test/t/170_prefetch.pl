@@ -9,7 +9,7 @@ use Test::More;
 use NeonComm::Cluster;
 
 my $c = NeonComm::Cluster->new(buffers => '2MB',
-	conf => [ 'neon_comm.connections_per_shard=1', 'neon_comm.connection_depth=2',
+	conf => [ 'neon_comm.async_reads=off', 'neon_comm.connections_per_shard=1', 'neon_comm.connection_depth=2',
 		'neon_comm.readahead_blocks=0' ]);
 
 $c->sql(q{CREATE EXTENSION pg_prewarm;

@@ -7,7 +7,7 @@ use Test::More;
 use NeonComm::Cluster;
 
 # nothing is asked for twice because a machine is slow: what is asked for is counted
-my $c = NeonComm::Cluster->new(buffers => '2MB', conf => ['neon_comm.hedged_reads=off']);
+my $c = NeonComm::Cluster->new(buffers => '2MB', conf => [ 'neon_comm.async_reads=off', 'neon_comm.hedged_reads=off' ]);
 
 $c->sql(q{CREATE EXTENSION pg_prewarm;
 	CREATE TABLE self (id int, f text) WITH (fillfactor = 10);
@@ -162,7 +162,7 @@ SKIP:
 {
 	my $version = $c->sql('SHOW server_version_num');
 	skip "PostgreSQL $version reads block by block; io_combine_limit came with 17", 1 if $version < 170000;
-	my $v = NeonComm::Cluster->new(buffers => '32MB', conf => [ 'neon_comm.hedged_reads=off', 'max_connections=20' ]);
+	my $v = NeonComm::Cluster->new(buffers => '32MB', conf => [ 'neon_comm.async_reads=off', 'neon_comm.hedged_reads=off', 'max_connections=20' ]);
 	$v->sql(q{CREATE EXTENSION pg_prewarm; CREATE TABLE runs (id int, f text) WITH (fillfactor = 10);
 		INSERT INTO runs SELECT g, lpad(g::text, 700, '0') FROM generate_series(0, 899) g});
 	$v->sql('VACUUM runs');

@@ -6,7 +6,7 @@ use warnings;
 use Test::More;
 use NeonComm::Cluster;
 
-my $c = NeonComm::Cluster->new(conf => ['neon_comm.readahead_blocks=0']);
+my $c = NeonComm::Cluster->new(conf => [ 'neon_comm.async_reads=off', 'neon_comm.readahead_blocks=0' ]);
 
 $c->sql(q{CREATE EXTENSION pg_prewarm;
 	CREATE TABLE t (id int PRIMARY KEY, v int, f text) WITH (fillfactor = 50);

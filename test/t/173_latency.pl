@@ -6,7 +6,7 @@ use warnings;
 use Test::More;
 use NeonComm::Cluster;
 
-my $c = NeonComm::Cluster->new(shards => 1, conf => [ 'neon_comm.hedged_reads=off', 'neon_comm.readahead_blocks=0', 'neon_comm.spin_time=0', 'neon_comm.client_spin_us=0' ]);
+my $c = NeonComm::Cluster->new(shards => 1, conf => [ 'neon_comm.async_reads=off', 'neon_comm.hedged_reads=off', 'neon_comm.readahead_blocks=0', 'neon_comm.spin_time=0', 'neon_comm.client_spin_us=0' ]);
 
 $c->sql(q{CREATE TABLE self (id int, f text) WITH (fillfactor = 10);
 	INSERT INTO self SELECT g, lpad(g::text, 700, '0') FROM generate_series(0, 999) g;});

@@ -8,7 +8,7 @@ use Test::More;
 use NeonComm::Cluster;
 
 my $c = NeonComm::Cluster->new(autovacuum => 'on',
-	conf => [ 'neon_comm.staging_size=256', 'neon_comm.staging_quota=64', 'neon_comm.connections_per_shard=3',
+	conf => [ 'neon_comm.async_reads=off', 'neon_comm.staging_size=256', 'neon_comm.staging_quota=64', 'neon_comm.connections_per_shard=3',
 		'autovacuum_naptime=1s', 'autovacuum_vacuum_threshold=200', 'autovacuum_vacuum_scale_factor=0',
 		'max_parallel_workers_per_gather=2', 'parallel_setup_cost=0', 'parallel_tuple_cost=0', 'min_parallel_table_scan_size=0' ]);
 

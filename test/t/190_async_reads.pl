@@ -15,7 +15,7 @@ plan skip_all => "PostgreSQL $major has no asynchronous reads, 18 is the first" 
 
 # Stripes so small that both shards have pages of whatever a scan has on its way.
 my $c = NeonComm::Cluster->new(shards => 2, stripe => 2, buffers => '64MB', checksums => 1, conf => [
-	'neon_comm.async_reads=on', 'neon_comm.silence_timeout=1h', 'neon_comm.request_timeout=1h',
+	'neon_comm.silence_timeout=1h', 'neon_comm.request_timeout=1h',
 	'neon_comm.wait_log_period=1h', 'neon_comm.hedged_reads=off', 'neon_comm.connections_per_shard=2',
 	'restart_after_crash=on', 'io_method=worker', 'max_connections=20', 'effective_io_concurrency=12',
 	'io_combine_limit=16kB', 'max_parallel_workers_per_gather=0' ]);
@@ -123,6 +123,8 @@ sub leaves_nothing
 sub is_asynchronous
 {
 	my ($s, $what, $sql) = @_;
+	my $one = $c->session;
+	$one->query(q{SET plan_cache_mode = force_generic_plan; PREPARE one(int) AS SELECT id FROM self WHERE ctid = ('(' || $1 || ',1)')::tid; EXECUTE one(0)});
 	cold();
 	$s->query('EXECUTE counted');
 	my ($b, @io) = (counters(), split /\|/, seen('io'));
@@ -137,10 +139,14 @@ sub is_asynchronous
 
 	in_flight($s, $what, $sql);
 	is(seen('odd(' . $s->pid . ')'), '', "$what: pg_aios says what they are");
+	# on the connection for others' pages nothing of it stands in the way
+	is($one->query('EXECUTE one(1900)'), 1900, "$what: a page that another session waits for comes");
+	$one->close;
 	cmp_ok(seen('slots(' . $s->pid . ')'), '>=', 8, "$what: neon_comm.slots has them");
-	is(seen('waits(' . $s->pid . ')'), 'AioIoCompletion', "$what: the wait has its name");
+	is(seen('waits(' . $s->pid . ')'), 'NeonPageRead', "$what: the wait has its name");
 	let_go();
 	is($s->wait, $right, "$what: rows after it was held up");
+	cmp_ok(moved($b)->{wait_us}, '>', 0, "$what: the wait is counted");
 	leaves_nothing($s->pid, $what);
 	return;
 }
@@ -210,7 +216,7 @@ foreach my $name (sort keys %scan)
 	my $what = "$name, cancelled";
 	in_flight($s, $what, $scan{$name});
 	$other->send('EXECUTE one(600)');
-	ok(wait_seen('waits(' . $other->pid . ')', sub { $_[0] =~ /AioIoCompletion|BufferIo/ }), "$what: another session waits for one of its pages");
+	ok(wait_seen('waits(' . $other->pid . ')', sub { $_[0] =~ /NeonPageRead|BufferIo/ }), "$what: another session waits for one of its pages");
 	my $cancels = counters()->{request_cancels};
 	seen('cancel(' . $s->pid . ')');
 	$s->wait;

@@ -9,7 +9,7 @@ use Test::More;
 use NeonComm::Cluster;
 use NeonComm::Proxy;
 
-my $c = NeonComm::Cluster->new(shards => 1, conf => [ 'neon_comm.staging_size=256', 'neon_comm.staging_quota=128',
+my $c = NeonComm::Cluster->new(shards => 1, conf => [ 'neon_comm.async_reads=off', 'neon_comm.staging_size=256', 'neon_comm.staging_quota=128',
 	'neon_comm.readahead_blocks=64', 'neon_comm.readahead_yields=off', 'max_parallel_workers_per_gather=0', 'synchronize_seqscans=off' ]);
 my $p = NeonComm::Proxy->new;
 

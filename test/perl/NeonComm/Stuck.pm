@@ -16,8 +16,8 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 # It waits for a page, or for another process that reads the same one: BufferIO, on 17 BufferIo, on 18
-# that or AioIoCompletion.
-my $busy = q{SELECT count(*) > 0 FROM pg_stat_get_activity(%1$d) WHERE lower(wait_event) IN ('bufferio', 'aioiocompletion')
+# that, AioIoCompletion or, for a handle of ours, NeonPageRead.
+my $busy = q{SELECT count(*) > 0 FROM pg_stat_get_activity(%1$d) WHERE lower(wait_event) IN ('bufferio', 'aioiocompletion', 'neonpageread')
 	OR EXISTS (SELECT FROM neon_comm.slots s WHERE s.pid = %1$d AND state IN ('submitted', 'taken'))};
 
 sub new
