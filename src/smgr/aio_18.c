@@ -39,6 +39,7 @@
 #include "nc/shared/test_point.h"
 #include "nc/shared/transport.h"
 #include "nc/shared/waits.h"
+#include "nc/smgr/readahead.h"
 #include "nc/smgr/shadow.h"
 #include "aio_18.h"
 
@@ -108,10 +109,22 @@ find_buffer(const void *at, uint32 *index)
 	return true;
 }
 
+/*
+ * Is what a stream can have on its way less than what own readahead asks for at once?  Each
+ * page of a stream's pins a buffer, readahead has memory of its own.
+ */
+static bool
+is_short(void)
+{
+	uint32		reach = Min(GetPinLimit(), (uint32) (effective_io_concurrency + 1) * (uint32) io_combine_limit);
+
+	return reach < (uint32) nc_guc_readahead / 2;
+}
+
 bool
 nc_aio_overlaps(const PgAioHandle *ioh)
 {
-	return may_leave(ioh);
+	return may_leave(ioh) && !is_short();
 }
 
 static bool
@@ -164,6 +177,9 @@ nc_aio_start(PgAioHandle *ioh, SMgrRelation reln, BlockNumber first, void **buff
 	read_at_once = false;
 	if (at_once || !may_leave(ioh) || !plan(&read, reln, first, buffers, nblocks))
 		return false;
+	/* what follows in a sequence is then found there, and the rest in flight */
+	if (is_short())
+		nc_readahead_read(&read.rel, first, (int) nblocks, mdnblocks(reln, MAIN_FORKNUM));
 	nc_client_make_available(read.not_modified_since);
 	NC_TEST_POINT_REL("aio-start", read.rel.rel);
 	ask = (NcAioRead) {

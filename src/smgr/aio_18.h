@@ -26,7 +26,7 @@ extern const NcSmgrAio nc_smgr_aio;
 extern bool nc_aio_start(PgAioHandle *ioh, SMgrRelation reln, BlockNumber first, void **buffers,
 						 BlockNumber nblocks);
 
-/* Is it one of the reads of which a stream keeps many in flight, with us? */
+/* Is it one of the reads of which a stream keeps enough in flight, with us? */
 extern bool nc_aio_overlaps(const PgAioHandle *ioh);
 
 /* Stages the handle of a read of ours. */

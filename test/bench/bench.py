@@ -296,10 +296,10 @@ class Bench:
 				out[name].append(f())
 		return out
 
-	def timed(self, query, setup=(), conninfo=None):
+	def timed(self, query, setup=(), conninfo=None, explain=True):
 		"""Milliseconds of a query, whose catalog pages have been read by an EXPLAIN before."""
 		r = run([*self.user, self.bin('psql'), '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', conninfo or self.conninfo,
-				 *[a for s in [*setup, f'EXPLAIN {query}'] for a in ('-c', s)], '-c', '\\timing on', '-c', query], cwd=self.work)
+				 *[a for s in [*setup, *[f'EXPLAIN {query}'] * explain] for a in ('-c', s)], '-c', '\\timing on', '-c', query], cwd=self.work)
 		return float(re.search(r'Time: ([0-9.]+) ms', r).group(1))
 
 	def scan(self, blocks=BLOCKS, setup=(), conninfo=None):
@@ -326,13 +326,13 @@ class Bench:
 					   prefetched=d.get('prefetch_hits', 0) + d.get('prefetch_joined', 0))
 		return out
 
-	def loadgen(self, conns, depth, sequential=False, seconds=None):
+	def loadgen(self, conns, depth, sequential=False, seconds=None, page_servers=None):
 		rel = self.sql("""SELECT coalesce(nullif(reltablespace, 0), (SELECT dattablespace FROM pg_database
 			WHERE datname = current_database())) || '/' || (SELECT oid FROM pg_database
 			WHERE datname = current_database()) || '/' || relfilenode FROM pg_class WHERE relname = 'b'""")
 		pids = self.page_service_pids()
 		cpu = [cpu_seconds(p) for p in pids]
-		args = [f'{self.work}/loadgen', '--page-servers', self.page_servers, '--tenant', self.sql('SHOW neon_comm.tenant_id'),
+		args = [f'{self.work}/loadgen', '--page-servers', page_servers or self.page_servers, '--tenant', self.sql('SHOW neon_comm.tenant_id'),
 				'--timeline', self.sql('SHOW neon_comm.timeline_id'), '--rel', rel, '--blocks', str(BLOCKS),
 				'--stripe', self.sql("SELECT setting FROM pg_settings WHERE name = 'neon_comm.stripe_size'"),
 				'--connections', str(conns), '--depth', str(depth), '--seconds', str(seconds or self.opt.seconds), '--warmup', '0.2']
@@ -661,6 +661,124 @@ def b_prewarm(b):
 				 ratio <= 0.2, {**r, 'steady': steady, 'history': history})
 
 
+# Rows of PostgreSQL 18, with the memory and the sessions of a server as it comes.
+ASYNC_CONF = {'shared_buffers': '128MB', 'max_connections': '100', 'effective_io_concurrency': '64'}
+
+
+def restart(b, conf):
+	"""The compute again, with other settings that only a start takes."""
+	for name, value in conf.items():
+		b.sql(f"ALTER SYSTEM SET {name} = '{value}'" if value is not None else f'ALTER SYSTEM RESET {name}')
+	b.dev('stop', '-D', b.dir, '--quiet', 'compute')
+	b.dev('start', '-D', b.dir, '--quiet', 'compute')
+
+
+def forget(b):
+	"""Nothing of the table is in shared buffers."""
+	b.sql("SELECT pg_buffercache_evict_relation('b')")
+
+
+def async_ways(b, run, more=()):
+	"""The same by each way, from cold buffers: name -> function."""
+	def go(setup):
+		forget(b)
+		return run([*setup, *more])
+	return {'async': lambda: go(['SET neon_comm.async_reads = on']), 'own': lambda: go(['SET neon_comm.async_reads = off'])}
+
+
+def b_async(b):
+	"""PostgreSQL 18: scans, bitmap scans and VACUUM that the communicator completes"""
+	if int(b.sql('SHOW server_version_num')) < 180000:
+		return b.record('async', 'A', 'reads of the server in flight', '18 only', 'not on this version', '-')
+	b.sql('CREATE EXTENSION IF NOT EXISTS pg_buffercache')
+	restart(b, ASYNC_CONF)
+	try:
+		async_scans(b)
+		async_bitmap(b)
+		async_vacuum(b)
+	finally:
+		b.delay(0)
+		restart(b, {name: None for name in ASYNC_CONF})
+
+
+def async_scans(b):
+	for us, least in ((1000, 0.85), (0, 0.8)):
+		b.delay(us)
+		ways = async_ways(b, lambda setup: b.scan(BLOCKS, setup))
+		# through the same proxy
+		ways['ceiling'] = lambda: b.loadgen(4, 64, True, 1, b.proxied if us else None)
+		r = {k: summary(v) for k, v in b.in_turn(ways).items()}
+		a, own, ceiling = r['async']['pages_per_second'], r['own']['pages_per_second'], r['ceiling']['per_second']
+		row, name = ('A', '1 ms delay') if us else ('B', 'no delay')
+		if us:
+			b.async_scan = a
+			b.record('async', 'A', f'cold sequential scan, {name}', '>= 1.5 x own readahead', f'{a / own:.2f} ({a:.0f} : {own:.0f}/s)',
+					 a / own >= 1.5, r)
+		else:
+			b.record('async', 'B', f'cold sequential scan, {name}', 'own readahead, for info', f'{a / own:.2f} ({a:.0f} : {own:.0f}/s)', '-', r)
+		b.record('async', row, f'cold sequential scan, {name}', f'>= {least:g} x load generator', f'{a / ceiling:.2f} ({a:.0f} : {ceiling:.0f}/s)',
+				 a / ceiling >= least, r)
+		if us:
+			cpu = r['ceiling']['client_cpu_us']
+			c, w = r['async']['communicator_cpu_us'], r['async']['wakes_per_page']
+			b.record('async', 'D', 'communicator CPU per page in A', '<= 0.45 x load generator', f'{c / cpu:.2f} ({c:.2f} : {cpu:.2f} us)',
+					 c / cpu <= 0.45, r)
+			b.record('async', 'D', 'wakes per page in A', '<= 1/32 (0.0313)', f'{w:.4f}', w <= 1 / 32, r)
+
+
+def async_bitmap(b):
+	b.delay(1000)
+	key = [0]
+	pages = BLOCKS // 10
+
+	def go(setup):
+		key[0] = (key[0] + 1) % 10
+		ms = b.timed(f'SELECT count(f) FROM b WHERE k = {key[0]}', [*setup, 'SET enable_seqscan = off', 'SET enable_indexscan = off',
+			'SET enable_indexonlyscan = off'])
+		return {'ms': ms, 'pages_per_second': pages / ms * 1000}
+
+	r = {k: summary(v) for k, v in b.in_turn(async_ways(b, go)).items()}
+	flying = min(64, int(b.sql('SHOW io_max_concurrency')))
+	limit = pages / flying
+	ratio = limit / r['async']['ms']
+	b.record('async', 'C', f'bitmap heap scan, 1 ms delay, {flying} in flight', '>= 0.9 x pages / in flight x delay',
+			 f'{ratio:.2f} ({r["async"]["ms"]:.0f} : {limit:.0f} ms, own readahead {r["own"]["ms"]:.0f})', ratio >= 0.9, r)
+
+
+def async_vacuum(b):
+	b.delay(1000)
+
+	def go(setup):
+		before = b.counters()['reads_remote']
+		ms = b.timed('VACUUM (DISABLE_PAGE_SKIPPING, INDEX_CLEANUP off, TRUNCATE off) b', setup, explain=False)
+		return {'ms': ms, 'pages_per_second': (b.counters()['reads_remote'] - before) / ms * 1000}
+
+	r = {k: summary(v) for k, v in b.in_turn(async_ways(b, go)).items()}
+	v = r['async']['pages_per_second']
+	b.record('async', 'F', 'VACUUM of a cold table, 1 ms delay', ">= 0.8 x A's pages/s",
+			 f'{v / b.async_scan:.2f} ({v:.0f} : {b.async_scan:.0f}/s, own readahead {r["own"]["pages_per_second"]:.0f})',
+			 v / b.async_scan >= 0.8, r)
+
+
+def b_small_buffers(b):
+	"""PostgreSQL 18: cold scans with few shared buffers, against own readahead"""
+	if int(b.sql('SHOW server_version_num')) < 180000:
+		return b.record('small_buffers', '-', 'scans with few shared buffers', '18 only', 'not on this version', '-')
+	b.sql('CREATE EXTENSION IF NOT EXISTS pg_buffercache')
+	for size in ('1MB', '16MB', '128MB'):
+		restart(b, {'shared_buffers': size, 'max_connections': '100'})
+		for us in (0, 1000):
+			b.delay(us)
+			for eic in (16, 64):
+				r = {k: summary(v) for k, v in b.in_turn(async_ways(
+					b, lambda setup: b.scan(BLOCKS if us == 0 else 5000, setup), [f'SET effective_io_concurrency = {eic}'])).items()}
+				a, own = r['async']['pages_per_second'], r['own']['pages_per_second']
+				b.record('small_buffers', '-', f'scan, {size}, concurrency {eic}, {us / 1000:g} ms delay', '>= 0.95 x own readahead',
+						 f'{a / own:.2f} ({a:.0f} : {own:.0f}/s)', a / own >= 0.95, r)
+	b.delay(0)
+	restart(b, {name: None for name in ('shared_buffers', 'max_connections')})
+
+
 def instructions(pid, seconds):
 	"""Instructions of a process while something else runs; None where the hardware does not count."""
 	if not shutil.which('perf'):
@@ -801,6 +919,7 @@ BENCHES = {
 	'memory': b_memory, 'ceiling': b_ceiling, 'point_latency': b_point_latency, 'point_throughput': b_point_throughput,
 	'spin': b_spin,
 	'scan': b_scan, 'communicator_cpu': b_communicator_cpu, 'bitmap': b_bitmap, 'beside_scans': b_beside_scans,
+	'async': b_async, 'small_buffers': b_small_buffers,
 	'lfc_hits': b_lfc_hits, 'scan_resistance': b_scan_resistance, 'prewarm': b_prewarm, 'bulk_load': b_bulk_load,
 	'crash_start': b_crash_start,
 }

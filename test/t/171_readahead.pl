@@ -48,6 +48,20 @@ foreach my $window (32, 128, 1024)
 }
 cmp_ok($served{0}{requests}, '>=', 0.9 * $blocks, 'one request a page without it');
 
+# ---- 18: a stream that can pin only a few of these buffers has readahead's memory, too ----
+if ($c->sql('SHOW server_version_num') >= 180000)
+{
+	my $s = $c->session;
+	$s->query('SET neon_comm.async_reads = on; SET max_parallel_workers_per_gather = 0; SET synchronize_seqscans = off');
+	$s->query($wrong);
+	$c->evict;
+	my $b = counters();
+	is($s->query($wrong), "$blocks|0", 'asynchronous reads, few buffers: a scan reads the right pages');
+	my $m = moved($b);
+	cmp_ok($m->{readahead_pages}, '>=', 0.9 * $blocks, 'asynchronous reads, few buffers: nearly all was read ahead');
+	cmp_ok($m->{pages_received}, '<=', 1.01 * $blocks + 20, 'asynchronous reads, few buffers: each is asked for once');
+}
+
 # ---- LIMIT 1 reads a page, not a window ----
 {
 	my $s = $c->session;
@@ -211,11 +225,13 @@ SKIP:
 	# streams whose reads the communicator completes look ahead themselves, and only they
 	if ($version >= 180000)
 	{
-		$m = $cold->('asynchronous reads', 'SET neon_comm.async_reads = on', $all);
+		# a window that their pins reach
+		my $on = 'SET neon_comm.async_reads = on; SET neon_comm.readahead_blocks = 32';
+		$m = $cold->('asynchronous reads', $on, $all);
 		cmp_ok($m->{readahead_pages}, '<=', 16, 'asynchronous reads of a stream: nothing is read ahead for them');
-		$m = $cold->('asynchronous reads among what was asked for', 'SET neon_comm.async_reads = on', "BEGIN; $sevenths; $all; COMMIT");
+		$m = $cold->('asynchronous reads among what was asked for', $on, "BEGIN; $sevenths; $all; COMMIT");
 		cmp_ok($m->{readahead_pages}, '<=', 120, 'nor where they meet what was asked for');
-		$m = $cold->('single buffers', 'SET neon_comm.async_reads = on', qq{DO \$\$ DECLARE got int; BEGIN FOR b IN 0 .. $n - 1 LOOP
+		$m = $cold->('single buffers', $on, qq{DO \$\$ DECLARE got int; BEGIN FOR b IN 0 .. $n - 1 LOOP
 			SELECT id INTO got FROM runs WHERE ctid = ('(' || b || ',1)')::tid;
 			IF got <> b THEN RAISE EXCEPTION 'block % holds row %', b, got; END IF; END LOOP; END \$\$; $all});
 		cmp_ok($m->{readahead_pages}, '>=', 0.8 * $n, 'single buffers: read ahead as without');
