@@ -131,6 +131,23 @@ kill_servers() {				# DIRECTORY
 	done < <(find /proc/[0-9]*/cwd -maxdepth 0 -printf '%h\t%l\n' 2>/dev/null)
 }
 
+# ---- the tree
+
+# The tree's files but what is built, from its top, each ended by a NUL.  In a chroot there is no git.
+tree_files() {
+	if [ -e .git ]; then
+		git ls-files -co --exclude-standard -z
+	else
+		built_nothing -print0
+	fi
+}
+
+# What find prints of the tree's files but what is built.
+built_nothing() {				# ACTION
+	find . \( -name .git -o -name build -o -name 'tmp_*' -o -name __pycache__ \) -prune -o -type f \
+		! -name '*.o' ! -name '*.so' ! -name '*.a' ! -name '*.bc' "$@"
+}
+
 # ---- packages
 
 missing_packages() {

@@ -16,6 +16,8 @@
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 tree=$PWD
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
 pg_config=${PG_CONFIG:-pg_config}
 bindir=$("$pg_config" --bindir)
 logs=$tree/build/rules
@@ -26,7 +28,7 @@ restore() { make -C "$tree" install PG_CONFIG="$pg_config" >"$logs/restore.log" 
 copy=$(mktemp -d "${TMPDIR:-/var/tmp}/nc_rules.XXXXXX") || exit 1
 trap restore EXIT
 trap 'exit 130' INT TERM
-git -C "$tree" ls-files -co --exclude-standard -z | (cd "$tree" && cpio -0pdm --quiet "$copy")
+tree_files | cpio -0pdm --quiet "$copy"
 # functions, too, come from the library that the server has loaded
 sed -i 's|\$libdir/||' "$copy/neon_comm.control"
 # what only a rule has called is not called without it

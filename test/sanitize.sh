@@ -12,6 +12,8 @@
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 tree=$PWD
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
 pg_config=${PG_CONFIG:-pg_config}
 bindir=$("$pg_config" --bindir)
 logs=$tree/build/sanitize
@@ -26,7 +28,7 @@ copy=$(mktemp -d "${TMPDIR:-/var/tmp}/nc_sanitize.XXXXXX") || exit 1
 trap restore EXIT
 trap 'exit 130' INT TERM
 flags='-fsanitize=address,undefined -fno-omit-frame-pointer -O1'
-git -C "$tree" ls-files -co --exclude-standard -z | (cd "$tree" && cpio -0pdm --quiet "$copy")
+tree_files | cpio -0pdm --quiet "$copy"
 if ! make -C "$copy" PG_CONFIG="$pg_config" EXTRA_CFLAGS="$flags" CORE_EXTRA_CFLAGS="$flags" install >"$logs/build.log" 2>&1; then
 	tail -n 5 "$logs/build.log"
 	echo "0 passed, 1 failed"
