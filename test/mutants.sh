@@ -56,7 +56,7 @@ whole() {
 all() {							# [NAME...]
 	local name what
 	[ $# -gt 0 ] || whole &
-	while IFS=$'\t' read -r name _ _ what; do
+	while IFS=$'\t' read -r name _ _ what _; do
 		[ $# = 0 ] || [[ " $* " == *" $name "* ]] || continue
 		while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
 		without "$name" "$what" &

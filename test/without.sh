@@ -20,6 +20,7 @@ tree=$PWD
 . scripts/lib.sh
 pg_config=${PG_CONFIG:-pg_config}
 bindir=$("$pg_config" --bindir)
+major=$("$pg_config" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
 pgxs_test=$(dirname "$("$pg_config" --pgxs)")/../test
 logs=$tree/build/without
 seconds=${NEON_WITHOUT_SECONDS:-300}
@@ -44,7 +45,7 @@ mkdir -p "$logs"
 
 # "ok|not ok", name, test, seconds, words; the first line is the tree it was seen with.
 progress=$logs/progress
-this_tree=$(git ls-files -co --exclude-standard -z | sort -z | xargs -0 sha1sum 2>/dev/null | sha1sum)
+this_tree=$(tree_files | sort -z | xargs -0 sha1sum 2>/dev/null | sha1sum)
 [ "$(head -n 1 "$progress" 2>/dev/null)" = "$this_tree" ] || printf '%s\n' "$this_tree" >"$progress"
 
 copy=$(mktemp -d "${TMPDIR:-/var/tmp}/nc_without.XXXXXX") || exit 1
@@ -58,7 +59,7 @@ leave() {
 trap leave EXIT
 trap 'exit 130' INT TERM
 
-git ls-files -co --exclude-standard -z | cpio -0pdm --quiet "$copy" 2>/dev/null
+tree_files | cpio -0pdm --quiet "$copy" 2>/dev/null
 catalogue=$copy/test/without/catalogue.pl
 mkdir "$copy/tmp"
 chmod -R a+rX "$copy"
@@ -131,10 +132,12 @@ judge_model() {					# NAME KIND LOG
 	fi
 }
 
-without() {						# NAME KIND TEST WHAT
+without() {						# NAME KIND TEST WHAT SINCE
 	local name=$1 kind=$2 began=$SECONDS log=$logs/$1.log result
 	[ "$kind" != rule ] || kind=tap
+	[ "$5" -le "$major" ] || kind=later
 	case $kind in
+		later) result="skip"$'\t'"$3: this is PostgreSQL $major, and $5 is the first that has it" ;;
 		simulation | identity) result=$(judge_model "$name" "$kind" "$log") ;;
 		*)
 			"$catalogue" apply "$name" "$copy" >"$log" 2>&1 || { cat "$log"; exit 1; }
@@ -149,16 +152,16 @@ without() {						# NAME KIND TEST WHAT
 }
 
 all() {
-	local before=0 name test what kind file
+	local before=0 name test what since kind file
 
-	while IFS=$'\t' read -r name test _ what; do
+	while IFS=$'\t' read -r name test _ what since; do
 		read -r kind file <<<"$test"
 		if [ -z "$again" ] && grep -q "^ok	$name	$kind $file	" "$progress"; then
 			before=$((before + 1))
 		else
 			[ $before = 0 ] || echo "$before were seen before"
 			before=0
-			without "$name" "$kind" "$file" "$what" </dev/null
+			without "$name" "$kind" "$file" "$what" "$since" </dev/null
 		fi
 	done <<<"$todo"
 	[ $before = 0 ] || echo "$before were seen before"

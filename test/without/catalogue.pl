@@ -2,7 +2,8 @@
 #
 # What can be taken away, and the test that must fail then.  Applies to a copy.
 #
-#   test/without/catalogue.pl list [WHAT...]     an entry and test a line: name, test, rows, what is missing then
+#   test/without/catalogue.pl list [WHAT...]     an entry and test a line: name, test, rows, what is missing then,
+#                                                the first major version that has it
 #   test/without/catalogue.pl apply NAME COPY    takes it away in the copy; what was there stays beside it as
 #                                                FILE.whole
 #   test/without/catalogue.pl apply NAME NEW FROM    what FROM has to be then, without the rest, in a new directory
@@ -17,6 +18,7 @@
 #   name: 27_jitter
 #   rows: 27
 #   without: ...                  what is missing then
+#   since: 17                     with servers before it nothing is missing
 #   test: unit test_engine_net    or: tap NAME, rule NAME, simulation, identity; each must fail
 #   file: src/net/pool.c
 #   function: back_off            without it the lines are looked for in the whole file
@@ -68,7 +70,7 @@ sub parse_line
 		die "a line before any file\n" unless @$parts;
 		push @{ $parts->[-1]{lines} }, [ $mark, $text ];
 	}
-	elsif (my ($word, $value) = $line =~ /^(name|rows|without|test|file|function): (.+)/)
+	elsif (my ($word, $value) = $line =~ /^(name|rows|without|since|test|file|function): (.+)/)
 	{
 		if    ($word eq 'test') { push @{ $e->{test} }, $value }
 		elsif ($word eq 'file') { push @$parts, { file => $value, lines => [] } }
@@ -322,6 +324,7 @@ sub wrong_with
 	}
 	push @wrong, 'names no test' unless @{ $e->{test} };
 	push @wrong, 'does not say what is missing then' unless defined $e->{without};
+	push @wrong, "\"since: $e->{since}\" is no major version" unless ($e->{since} // 0) =~ /^\d+$/;
 	push @wrong, 'replaces nothing' unless @{ $e->{parts} };
 	eval { replaced($top, $e); 1 } or push @wrong, $@ =~ s/\n//r;
 	foreach my $part (@{ $e->{parts} })
@@ -393,7 +396,7 @@ if ($command eq 'list')
 {
 	foreach my $e (wanted(@args))
 	{
-		print join("\t", $e->{name}, $_, $e->{rows} // '-', $e->{without} // ''), "\n" foreach @{ $e->{test} };
+		print join("\t", $e->{name}, $_, $e->{rows} // '-', $e->{without} // '', $e->{since} // 0), "\n" foreach @{ $e->{test} };
 	}
 }
 elsif ($command eq 'apply' && (@args == 2 || @args == 3)) { apply(@args) }
@@ -402,6 +405,6 @@ elsif ($command eq 'check' && !@args) { exit(check() ? 0 : 1) }
 elsif ($command eq 'mend' && !@args) { mend() }
 else
 {
-	print STDERR map { s/^# ?//r . "\n" } grep { /^#( |$)/ } (read_lines($0))[ 2 .. 35 ];
+	print STDERR map { s/^# ?//r . "\n" } grep { /^#( |$)/ } (read_lines($0))[ 2 .. 37 ];
 	exit 2;
 }
