@@ -925,12 +925,22 @@ BENCHES = {
 }
 
 
+def commit():
+	"""In a chroot there may be neither git nor a repository: then who calls may say it."""
+	if 'BENCH_COMMIT' in os.environ:
+		return os.environ['BENCH_COMMIT']
+	try:
+		return run(['git', '-C', TOP, 'describe', '--always', '--dirty'], check=False).strip()
+	except FileNotFoundError:
+		return '?'
+
+
 def machine():
 	with open('/proc/cpuinfo') as f:
 		model = re.search(r'model name\s*: (.*)', f.read())
 	return {'cpus': os.cpu_count(), 'cpu': model.group(1) if model else '?', 'kernel': os.uname().release,
 			'load_before': os.getloadavg()[0],
-			'commit': run(['git', '-C', TOP, 'describe', '--always', '--dirty'], check=False).strip(),
+			'commit': commit(),
 			'date': time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}
 
 
