@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 
 #include "nc/base/clock.h"
+#include "nc/client/client.h"
 #include "nc/client/prefetch.h"
 #include "nc/compat/page.h"
 #include "nc/feed/feed.h"
@@ -585,7 +586,7 @@ bool
 nc_prefetch_possible(void)
 {
 	/* a transaction's end is what returns memory, and recovery has its own order of things */
-	return nc_guc_mode == NC_MODE_COMMUNICATOR && nc_staging.nchunks > 0 && nc_guc_staging_quota >= CHUNK_PAGES && !leaving &&
+	return nc_client_mode() == NC_MODE_COMMUNICATOR && nc_staging.nchunks > 0 && nc_guc_staging_quota >= CHUNK_PAGES && !leaving &&
 		IsTransactionState() && !InRecovery && (ring != NULL || start_prefetch());
 }
 

@@ -12,6 +12,7 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "postmaster/startup.h"
+#include "replication/walsender.h"
 #include "storage/bufpage.h"
 #include "storage/latch.h"
 #include "storage/pmsignal.h"
@@ -254,15 +255,25 @@ raise_failure(const NcAsk *ask, NcSlotResult result)
 	}
 }
 
+/* A walsender that decodes may want pages when the communicator has gone. */
+NcMode
+nc_client_mode(void)
+{
+	return am_walsender && atomic_load(&nc_shared->communicator_leaves) != 0 ? NC_MODE_DIRECT :
+		(NcMode) nc_guc_mode;
+}
+
 static const NcTransport *
 choose_transport(void)
 {
+	NcMode		mode = nc_client_mode();
+
 	/* an interrupt handler reads within a call: that way is not free */
 	if (nc_direct_busy())
 		return &nc_ring_transport;
-	if (nc_guc_mode != NC_MODE_DIRECT)
+	if (mode != NC_MODE_DIRECT)
 		nc_direct_close();
-	return transports[nc_guc_mode];
+	return transports[mode];
 }
 
 /* False: an error answer, in recovery, which has nobody to report to. */

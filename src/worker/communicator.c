@@ -300,6 +300,25 @@ server_stops(void)
 	return strstr(text, stopping) != NULL;
 }
 
+/* Walsenders, which are not counted among those that may, wait like any other. */
+static bool
+somebody_waits(void)
+{
+	for (uint32 r = 0; r < nc_rings.aio_first; r++)
+	{
+		for (int i = 0; i < NC_RING_SLOTS; i++)
+		{
+			const NcSlot *slot = &nc_rings.rings[r].slots[i];
+			NcSlotState state = nc_slot_word_state(nc_slot_load(slot));
+
+			if ((state == NC_SLOT_SUBMITTED || state == NC_SLOT_TAKEN) &&
+				slot->class == NC_SLOT_CLASS_DEMAND)
+				return true;
+		}
+	}
+	return false;
+}
+
 static void
 run_communicator(NcEngine *engine)
 {
@@ -328,9 +347,10 @@ run_communicator(NcEngine *engine)
 				ereport(LOG, (errmsg("communicator: restarting, because it was terminated while the server runs")));
 				return;
 			}
+			atomic_store(&nc_shared->communicator_leaves, 1);
 		}
 		/* what is still in flight then was withdrawn: nobody waits for it */
-		if (draining && nc_worker_alone())
+		if (draining && nc_worker_alone() && !somebody_waits())
 			return;
 		MemoryContextReset(CurrentMemoryContext);
 	}

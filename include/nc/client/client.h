@@ -9,6 +9,7 @@
 
 #include "access/xlogdefs.h"
 
+#include "nc/shared/settings.h"
 #include "nc/shared/transport.h"
 
 /* A read of contiguous blocks; all with the same LSNs. */
@@ -32,6 +33,9 @@ typedef struct NcRead
  * Never leaves a request behind that could write to the pages.
  */
 extern void nc_client_read(const NcRead *read);
+
+/* The way that a read of this process goes now. */
+extern NcMode nc_client_mode(void);
 
 /* ---- for who waits for a read that he does not make himself ---- */
 

@@ -30,6 +30,12 @@ typedef struct NcShared
 	_Atomic uint32_t communicator_pid;
 	_Atomic uint32_t io_uring_in_use;
 
+	/*
+	 * 1 when the server stops: the communicator goes as soon as nobody waits.  Whoever
+	 * outlives it asks for himself then.
+	 */
+	_Atomic uint32_t communicator_leaves;
+
 	/* Set by neon_comm.restart_communicator(); taken by the communicator. */
 	_Atomic uint32_t restart_requested;
 
