@@ -7,6 +7,7 @@ package NeonDev::Root;
 use strict;
 use warnings;
 
+use Cwd ();
 use Exporter 'import';
 use File::Basename qw(dirname basename);
 use NeonDev::Base;
@@ -39,7 +40,9 @@ sub become
 	POSIX::setgid($gid) && POSIX::setuid($uid) && $< == $uid && $> == $uid && !POSIX::setuid(0)
 	  or fail "cannot drop root's rights for user $name: $!";
 	@ENV{qw(HOME USER LOGNAME)} = ($home || '/', $name, $name);
-	chdir '/' unless -r '.' && -x _;
+	# by its name: what is above may be root's own, and File::Path goes back by name
+	my $here = Cwd::getcwd() // '';
+	chdir '/' unless -r $here && -x _;
 	return;
 }
 
