@@ -311,8 +311,9 @@ somebody_waits(void)
 			const NcSlot *slot = &nc_rings.rings[r].slots[i];
 			NcSlotState state = nc_slot_word_state(nc_slot_load(slot));
 
-			if ((state == NC_SLOT_SUBMITTED || state == NC_SLOT_TAKEN) &&
-				slot->class == NC_SLOT_CLASS_DEMAND)
+			/* what is being filled may have the class of its last life */
+			if (state == NC_SLOT_FILLING ||
+				((state == NC_SLOT_SUBMITTED || state == NC_SLOT_TAKEN) && slot->class == NC_SLOT_CLASS_DEMAND))
 				return true;
 		}
 	}
