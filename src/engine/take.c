@@ -254,14 +254,58 @@ promote(NcEngine *e, uint32_t ring)
 	}
 }
 
+/*
+ * The submitted slots of a ring of handles, in the order of their submits: handles are used
+ * in any order, and what is asked for last would else be answered first.  Advice only.
+ */
+static uint32_t
+order_handles(const NcEngine *e, uint32_t ring, uint32_t *order)
+{
+	const NcSlot *slots = e->area.rings[ring].slots;
+	uint64_t	at_us[NC_RING_SLOTS];
+	uint32_t	n = 0;
+
+	for (uint32_t i = 0; i < NC_RING_SLOTS; i++)
+	{
+		uint64_t	us;
+		uint32_t	at = n;
+
+		if (nc_slot_word_state(nc_slot_load(&slots[i])) != NC_SLOT_SUBMITTED)
+			continue;
+		us = __atomic_load_n(&slots[i].submit_us, __ATOMIC_RELAXED);
+		for (; at > 0 && at_us[at - 1] > us; at--)
+		{
+			at_us[at] = at_us[at - 1];
+			order[at] = order[at - 1];
+		}
+		at_us[at] = us;
+		order[at] = i;
+		n++;
+	}
+	return n;
+}
+
+static bool
+take_slots(NcEngine *e, uint32_t ring)
+{
+	uint32_t	order[NC_RING_SLOTS];
+	uint32_t	n = NC_RING_SLOTS;
+	bool		of_handles = ring >= e->area.aio_first;
+	bool		complete = true;
+
+	if (of_handles)
+		n = order_handles(e, ring, order);
+	for (uint32_t i = 0; i < n; i++)
+		complete = take_slot(e, ring, of_handles ? order[i] : i) && complete;
+	return complete;
+}
+
 void
 nc_take_ring(NcEngine *e, uint32_t ring)
 {
 	uint64_t	bit = UINT64_C(1) << (ring % 64);
-	bool		complete = true;
+	bool		complete = take_slots(e, ring);
 
-	for (uint32_t i = 0; i < NC_RING_SLOTS; i++)
-		complete = take_slot(e, ring, i) && complete;
 	promote(e, ring);
 	if (complete)
 		e->deferred[ring / 64] &= ~bit;

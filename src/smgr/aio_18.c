@@ -201,9 +201,13 @@ nc_aio_start(PgAioHandle *ioh, SMgrRelation reln, BlockNumber first, void **buff
 void
 nc_aio_hand_over(PgAioHandle *ioh)
 {
+	/* each later than the one before it: they are taken in this order */
+	static uint64 last_us = 0;
+
+	last_us = Max(nc_clock_us(), last_us + 1);
 	/* SUBMITTED for the server first: from the next line on it may be completed */
 	pgaio_io_prepare_submit(ioh);
-	nc_aio_submit(&nc_rings, (uint32) pgaio_io_get_id(ioh), nc_clock_us());
+	nc_aio_submit(&nc_rings, (uint32) pgaio_io_get_id(ioh), last_us);
 }
 
 /* ---- completing ---- */

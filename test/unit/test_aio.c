@@ -185,6 +185,32 @@ test_batch(void **state)
 	world_close(w);
 }
 
+/* Handles come in any order; their reads are asked for in that of their submits. */
+static void
+test_order(void **state)
+{
+	static const uint32_t handles[] = {9, 63, 2, 40, 0};
+	World	   *w = open_world(1);
+
+	world_start(w);
+	submit(w, 1, 1, 100, 1, 1);
+	wait_completed(w, 1, 1);
+	mock_ps_fault(w->servers[0], MOCK_HOLD, 3, 1);
+	for (uint32_t i = 0; i < 5; i++)
+	{
+		fill(w, handles[i], 1, 100, 7 + i, 1);
+		nc_aio_submit(&w->area, handles[i], w->now_us + i);
+	}
+	(void) nc_ring_bell(&w->area);
+	wait_held(w, 2);
+	for (uint32_t i = 0; i < 5; i++)
+		assert_int_equal(w->handles[handles[i]].completed, i < 3 ? 1 : 0);
+	mock_ps_release(w->servers[0]);
+	wait_completed(w, 0, 1);
+	wait_completed(w, 40, 1);
+	world_close(w);
+}
+
 static void
 test_error(void **state)
 {
@@ -584,6 +610,7 @@ main(void)
 		BOTH(test_read),
 		BOTH(test_range),
 		BOTH(test_batch),
+		BOTH(test_order),
 		BOTH(test_error),
 		BOTH(test_claim),
 		BOTH(test_claim_before_take),
