@@ -228,7 +228,7 @@ nc_feed_join(NcFeedConn *conn, const NcFeedTurn *turn, const char *text)
 
 	if (!nc_join_parse(text, &e))
 	{
-		nc_feed_conn_error(conn, "42601", "malformed " NC_JOIN_COMMAND, NULL,
+		nc_feed_conn_error(conn, "42601", NC_JOIN_MALFORMED, NULL,
 						   "Page server and compute need the same version of neon_comm.");
 		return;
 	}

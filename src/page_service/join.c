@@ -161,18 +161,29 @@ leave_compute(PGconn *conn)
 			 errmsg("WAL receiver ends: %s", answer.message)));
 }
 
-/* What answers knows nothing of joining: a server's own port, or not a compute at all. */
+/* A feed that does not understand us, or that we do not understand. */
+static bool
+is_other_version(const PGresult *result, const char *said)
+{
+	return PQresultStatus(result) == PGRES_TUPLES_OK ||
+		(said != NULL && strncmp(said, NC_JOIN_MALFORMED, strlen(NC_JOIN_MALFORMED)) == 0);
+}
+
+/* What answers knows nothing of joining: a server's own port, not a compute at all, or another version. */
 static void
 refuse_no_feed(const NcMemberIdentity *me, PGconn *conn, const PGresult *result)
 {
 	const char *said = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+	bool		other = is_other_version(result, said);
 	static const NcId none;
 
-	strlcpy(answer.message, "primary_conninfo of this page server does not lead to the WAL feed of a compute",
+	strlcpy(answer.message, other ? "this page server and its compute are of different versions of neon_comm" :
+			"primary_conninfo of this page server does not lead to the WAL feed of a compute",
 			sizeof(answer.message));
 	snprintf(answer.detail, sizeof(answer.detail), "It was asked whether its history is the same, and answered: %s",
 			 said != NULL ? said : "nothing that could be understood");
-	strlcpy(answer.hint, "Set the port in primary_conninfo to neon_comm.wal_feed_port of the compute. A page server "
+	strlcpy(answer.hint, other ? "Install the same version on both sides." :
+			"Set the port in primary_conninfo to neon_comm.wal_feed_port of the compute. A page server "
 			"of an ordinary primary needs neon_page_service.allow_any_primary.", sizeof(answer.hint));
 	remember_refusal(me, &none, answer.message);
 	leave_compute(conn);

@@ -23,7 +23,7 @@
 #include "nc/shared/settings.h"
 #include "nc/smgr/skeleton.h"
 
-#define MARKER_FIRST_LINE "neon_comm skeleton 1"
+#define MARKER_FIRST_LINE "neon_comm skeleton 1\n"
 
 /* ---- the marker ---- */
 
@@ -57,14 +57,14 @@ check_marker(void)
 						   NC_SKELETON_MARKER),
 				 errhint("Make a cluster with \"neon_dev init\", or turn this one into one with \"neon_dev adopt\"; to run it as it is, set neon_comm.page_servers = ''.")));
 	if (fgets(line, sizeof(line), file) == NULL ||
-		strncmp(line, MARKER_FIRST_LINE, strlen(MARKER_FIRST_LINE)) != 0 ||
+		strcmp(line, MARKER_FIRST_LINE) != 0 ||
 		fscanf(file, "system_identifier=%llu", &id) != 1)
 	{
 		fclose(file);
 		ereport(FATAL,
 				(errmsg("file \"%s\" is not understood", NC_SKELETON_MARKER),
-				 errdetail("Expected \"%s\" and a line \"system_identifier=N\".",
-						   MARKER_FIRST_LINE)));
+				 errdetail("Expected \"%.*s\" and a line \"system_identifier=N\".",
+						   (int) strlen(MARKER_FIRST_LINE) - 1, MARKER_FIRST_LINE)));
 	}
 	fclose(file);
 	if (id != guard_control_file()->system_identifier)

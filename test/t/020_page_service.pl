@@ -375,7 +375,7 @@ $error = NeonComm::Pagestream::error_of($query->query("pagestream_v3 $tenant $te
 like($error->{M}, qr/timeline "$tenant" is not served: set neon_comm\.timeline_id/, 'wrong timeline, same connection');
 $error = NeonComm::Pagestream::error_of($query->query("pagestream_v3 $tenant-0102 $timeline"));
 like($error->{M}, qr/invalid tenant id.*shard suffix/, 'a shard suffix is refused');
-for my $text ("pagestream_v3 $tenant", "pagestream_v3 $tenant $timeline x", 'pagestream', 'select 1', '', 'set')
+for my $text ("pagestream_v4 $tenant $timeline", "pagestream_v3 $tenant", "pagestream_v3 $tenant $timeline x", 'pagestream', 'select 1', '', 'set')
 {
 	my @messages = $query->query($text);
 	ok(NeonComm::Pagestream::error_of(@messages) && $messages[-1][0] eq 'Z', "refused: '$text'");

@@ -10,6 +10,9 @@
 
 #define NC_JOIN_COMMAND "NEON_COMM_JOIN"
 
+/* How a feed begins to answer what it does not understand: it may be of another version. */
+#define NC_JOIN_MALFORMED "malformed " NC_JOIN_COMMAND
+
 /* Room for the command and for the answer. */
 #define NC_JOIN_BYTES_MAX 512
 #define NC_JOIN_ANSWER_BYTES_MAX (60 * 1024)
