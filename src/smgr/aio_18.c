@@ -10,9 +10,8 @@
  * Of an answer the communicator takes what is beyond doubt: pages from the first on that
  * are sound, not empty, and of the right LSN.  The rest fails, as the whole does when
  * the read fails, and the owner then reads it at once: so errors, their texts and what is
- * asked again are those of read.c, on every path.  For that the server's report of a failed
- * read, which runs in the owner when it comes to the read, returns instead of raising an
- * error: WaitReadBuffers() has got no block then and starts another read.
+ * asked again are those of read.c, on every path.  For that a failed read is to its owner
+ * a short one that brought nothing: WaitReadBuffers() starts another read of what is missing.
  */
 #include "postgres.h"
 
@@ -417,6 +416,42 @@ nc_aio_wait(PgAioHandle *ioh, uint64 generation,
 
 /* ---- failures ---- */
 
+/* The buffer manager's, that waits for this handle; NULL: somebody else reads, with a result of his own. */
+static ReadBuffersOperation *
+operation_of(PgAioHandle *ioh)
+{
+	ReadBuffersOperation *operation;
+	const PgAioWaitRef *wref;
+
+	if (ioh->report_return == NULL)
+		return NULL;
+	operation = (ReadBuffersOperation *)
+		((char *) ioh->report_return - offsetof(ReadBuffersOperation, io_return));
+	wref = &operation->io_wref;
+	return wref->aio_index == (uint32) pgaio_io_get_id(ioh) &&
+		wref->generation_upper == (uint32) (ioh->generation >> 32) &&
+		wref->generation_lower == (uint32) ioh->generation ? operation : NULL;
+}
+
+/*
+ * In the owner, before who waits gets the result.  The server reads the rest of a short read,
+ * and asserts that it brought something.  So a failure of ours has brought one block, which
+ * is taken off those that are done first.
+ */
+static PgAioResult
+make_short(PgAioHandle *ioh, PgAioResult result, uint8 cb_data)
+{
+	ReadBuffersOperation *operation;
+
+	if (result.status != PGAIO_RS_ERROR || result.id != PGAIO_HCB_MD_READV ||
+		(result.error_data & FAILURE_OF_OURS) == 0 || (operation = operation_of(ioh)) == NULL)
+		return result;
+	operation->nblocks_done--;
+	result.status = PGAIO_RS_PARTIAL;
+	result.result = 1;
+	return result;
+}
+
 static void
 report(PgAioResult result, const PgAioTargetData *td, int elevel)
 {
@@ -426,24 +461,25 @@ report(PgAioResult result, const PgAioTargetData *td, int elevel)
 	bool		given_up = is_given_up(&rel, td->smgr.blockNum);
 	NcAsk		ask = gave_up;
 
-	if (result.status != PGAIO_RS_ERROR || (result.error_data & FAILURE_OF_OURS) == 0)
+	/* what is missing of a part was in doubt, or failed */
+	read_at_once = read_at_once || (result.status == PGAIO_RS_PARTIAL && elevel < LOG);
+	if ((result.error_data & FAILURE_OF_OURS) == 0 || result.id != PGAIO_HCB_MD_READV)
 	{
-		/* what is missing of a part was in doubt */
-		read_at_once = read_at_once || (result.status == PGAIO_RS_PARTIAL && elevel < LOG);
 		stock_report(result, td, elevel);
 		return;
 	}
 	/* who completes it tells nobody */
-	if (elevel < ERROR)
+	if (result.status == PGAIO_RS_ERROR && elevel < ERROR)
 		return;
 	gave_up.started_us = 0;
 	if (given_up)
+	{
+		read_at_once = false;
 		nc_client_fail_timeout(&ask);
-#ifdef USE_ASSERT_CHECKING
-	elog(ERROR, "could not read block %u of relation %u/%u/%u", td->smgr.blockNum, rel.spc, rel.db,
-		 rel.rel);
-#endif
-	read_at_once = true;
+	}
+	if (result.status == PGAIO_RS_ERROR)
+		elog(ERROR, "could not read block %u of relation %u/%u/%u", td->smgr.blockNum, rel.spc,
+			 rel.db, rel.rel);
 }
 
 /* ---- start ---- */
@@ -467,11 +503,15 @@ shmem_startup(void)
 void
 nc_aio_install(void)
 {
-	void		(*ours) (PgAioResult result, const PgAioTargetData *td, int elevel) = report;
+	PgAioHandleCallbacks ours = aio_md_readv_cb;
 
+	if (ours.complete_local != NULL)
+		elog(FATAL, "neon_comm: the storage manager looks itself at results of its reads");
 	RegisterResourceReleaseCallback(on_release, NULL);
-	stock_report = aio_md_readv_cb.report;
-	nc_relro_write(unconstify(void *, (const void *) &aio_md_readv_cb.report), &ours, sizeof(ours));
+	stock_report = ours.report;
+	ours.complete_local = make_short;
+	ours.report = report;
+	nc_relro_write(unconstify(void *, (const void *) &aio_md_readv_cb), &ours, sizeof(ours));
 }
 
 const NcSmgrAio nc_smgr_aio = {
