@@ -12,7 +12,7 @@ use NeonComm::Proxy;
 use NeonComm::Stuck;
 
 my $c = NeonComm::Cluster->new(shards => 2, buffers => '8MB', conf => [
-	'neon_comm.wait_log_period=2s', 'max_parallel_workers_per_gather=0' ]);
+	'neon_comm.wait_log_period=2s', 'neon_comm.request_timeout=1h', 'max_parallel_workers_per_gather=0' ]);
 my $p = NeonComm::Proxy->new;
 
 $c->sql(q{CREATE TABLE self (id int, f text) WITH (fillfactor = 10);
