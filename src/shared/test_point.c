@@ -16,7 +16,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include "access/transam.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lwlock.h"
@@ -25,6 +24,8 @@
 #include "storage/spin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+
+#include "nc/compat/server.h"
 
 #define POINTS_MAX 64
 #define NAP_US 1000
@@ -445,8 +446,7 @@ nc_test_set_next_oid(PG_FUNCTION_ARGS)
 {
 	require_table();
 	LWLockAcquire(OidGenLock, LW_EXCLUSIVE);
-	ShmemVariableCache->nextOid = PG_GETARG_OID(0);
-	ShmemVariableCache->oidCount = 0;
+	nc_pg_set_next_oid(PG_GETARG_OID(0));
 	LWLockRelease(OidGenLock);
 	PG_RETURN_VOID();
 }

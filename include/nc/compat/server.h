@@ -8,6 +8,7 @@
 
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker_internals.h"
 #include "postmaster/startup.h"
@@ -47,6 +48,19 @@ nc_pg_workers_registered(void)
 		n++;
 #endif
 	return n;
+}
+
+/* The next OID; OidGenLock is held. For tests. */
+static inline void
+nc_pg_set_next_oid(Oid next)
+{
+#if PG_VERSION_NUM >= 170000
+	TransamVariables->nextOid = next;
+	TransamVariables->oidCount = 0;
+#else
+	ShmemVariableCache->nextOid = next;
+	ShmemVariableCache->oidCount = 0;
+#endif
 }
 
 /* Makes a persistent physical slot; it is then this process's own. */
