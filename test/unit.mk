@@ -9,7 +9,8 @@ FUZZ_SECONDS ?= 60
 CORE_DIRS = base wire shard lsn ring cache ahead io auth serve identity net engine
 CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))
 PQ_INCLUDE := $(shell pkg-config --cflags-only-I libpq 2>/dev/null || echo -I/usr/include/postgresql)
-CFLAGS = -std=gnu11 -O1 -g -Wall -Wextra -Werror -Wno-unused-parameter -D_GNU_SOURCE \
+# names that cmocka 2 has new ones for, which cmocka 1 has not
+CFLAGS = -DCMOCKA_DISABLE_DEPRECATION_WARNINGS -std=gnu11 -O1 -g -Wall -Wextra -Werror -Wno-unused-parameter -D_GNU_SOURCE \
 	-DNC_ASSERTIONS -Iinclude -Itest/unit $(PQ_INCLUDE) $(SANITIZE)
 OBJS = $(CORE_SRCS:%.c=$(BUILD)/%.o)
 TESTS = $(patsubst test/unit/%.c,$(BUILD)/%,$(sort $(wildcard test/unit/test_*.c)))
