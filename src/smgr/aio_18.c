@@ -109,7 +109,7 @@ find_buffer(const void *at, uint32 *index)
 }
 
 /*
- * Is what a stream can have on its way less than what own readahead asks for at once?  Each
+ * Is what a stream can have on its way less than what own readahead has on its way?  Each
  * page of a stream's pins a buffer, readahead has memory of its own.
  */
 static bool
@@ -117,7 +117,7 @@ is_short(void)
 {
 	uint32		reach = Min(GetPinLimit(), (uint32) (effective_io_concurrency + 1) * (uint32) io_combine_limit);
 
-	return reach < (uint32) nc_guc_readahead / 2;
+	return reach < (uint32) nc_guc_readahead;
 }
 
 bool

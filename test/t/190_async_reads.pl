@@ -15,7 +15,7 @@ plan skip_all => "PostgreSQL $major has no asynchronous reads, 18 is the first" 
 
 # Stripes so small that both shards have pages of whatever a scan has on its way.
 my $c = NeonComm::Cluster->new(shards => 2, stripe => 2, buffers => '64MB', checksums => 1, conf => [
-	'neon_comm.readahead_blocks=32', 'neon_comm.silence_timeout=1h', 'neon_comm.request_timeout=1h',
+	'neon_comm.readahead_blocks=16', 'neon_comm.silence_timeout=1h', 'neon_comm.request_timeout=1h',
 	'neon_comm.wait_log_period=1h', 'neon_comm.hedged_reads=off', 'neon_comm.connections_per_shard=2',
 	'restart_after_crash=on', 'io_method=worker', 'max_connections=20', 'effective_io_concurrency=12',
 	'io_combine_limit=16kB', 'max_parallel_workers_per_gather=0' ]);
