@@ -118,7 +118,8 @@ foreach my $rule ('drop', 'wrongid', 'error=LSN_timeout:_injected', 'error=Read_
 $s->query('SELECT pg_stat_force_next_flush()');
 is($watch->query($failures), 0, 'nor has one by failures of page servers');
 
-# Who is told to go goes, whatever he has on its way.
+# Who is told to go goes, whatever he has on its way; the one that watches knows its catalogs.
+$watch->query(q{SELECT pg_terminate_backend(NULL); SELECT count(*) FROM pg_aios; SELECT count(*) FROM pg_stat_activity});
 cold();
 $p->rule("tag=getpage rel=$rel block=$_ hold") foreach 600 .. 639;
 $s->send("SELECT $what FROM self");
