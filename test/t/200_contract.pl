@@ -254,8 +254,8 @@ subtest 'contract 09: a wait is interruptible, does not spin, and ends when it s
 subtest 'contract 10: trouble with connections is tried again, a refusal is not; a new address ends the wait' => sub {
 	my ($before, $twice) = map { $c->counter($_) } 'page_server_errors', 'hedged_reads';
 	my $s = $c->session;
-	# what is refused to readahead is asked for again by who needs it
-	$s->query('SET max_parallel_workers_per_gather = 0; SET neon_comm.readahead_blocks = 0');
+	# what is refused to readahead, or to a read that nobody waits for yet, is asked for again by who needs it
+	$s->query('SET max_parallel_workers_per_gather = 0; SET neon_comm.readahead_blocks = 0; SET neon_comm.async_reads = off');
 	my $rule = $p->rule("tag=getpage rel=$rel block=$block error=relation_is_corrupt_beyond_repair");
 	my (undef, $err) = $s->try('SELECT sum(id) FROM t');
 	like($err, qr/ERROR: .*relation.is.corrupt.beyond.repair/, 'a refusal ends the statement with what the page server said');
@@ -266,7 +266,7 @@ subtest 'contract 10: trouble with connections is tried again, a refusal is not;
 	cmp_ok($c->counter('page_server_errors'), '>', $before, 'and counted');
 	$p->clear;
 	# nobody answers: it is tried again, not in a tight loop, and a new address is used at once
-	$s->query("RESET neon_comm.readahead_blocks; $wrong");
+	$s->query("RESET neon_comm.readahead_blocks; RESET neon_comm.async_reads; $wrong");
 	$rule = $p->rule('on=connect link=0 refuse');
 	$p->rule('on=connect link=1 refuse');
 	$p->cmd('cut *');
