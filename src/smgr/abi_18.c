@@ -18,7 +18,9 @@
 #include "miscadmin.h"
 #include "storage/aio.h"
 #include "storage/aio_internal.h"
+#include "storage/ipc.h"
 #include "storage/md.h"
+#include "utils/resowner.h"
 
 #include "abi_vectored.h"
 #include "nc/shared/shmem.h"
@@ -36,6 +38,29 @@ is_ours(const PgAioHandle *ioh)
 }
 
 static void
+release_resources(int code, Datum arg)
+{
+	ReleaseAuxProcessResources(false);
+}
+
+/*
+ * Recovery may be told to end while it waits for a page.  It has no transaction whose abort
+ * gives the handle back, and the server releases an auxiliary process's resources behind
+ * pgaio_shutdown(), when handles cannot be given back any more; no read of md's is left so.
+ */
+static void
+be_ready_to_exit(void)
+{
+	static bool ready = false;
+
+	if (ready || CurrentResourceOwner != AuxProcessResourceOwner || AuxProcessResourceOwner == NULL)
+		return;
+	/* the callback that was registered last is called first */
+	before_shmem_exit(release_resources, 0);
+	ready = true;
+}
+
+static void
 abi_startreadv(PgAioHandle *ioh, SMgrRelation reln, ForkNumber fork, BlockNumber first,
 			   void **buffers, BlockNumber nblocks)
 {
@@ -44,6 +69,7 @@ abi_startreadv(PgAioHandle *ioh, SMgrRelation reln, ForkNumber fork, BlockNumber
 		mdstartreadv(ioh, reln, fork, first, buffers, nblocks);
 		return;
 	}
+	be_ready_to_exit();
 	if (nc_aio_start(ioh, reln, first, buffers, nblocks))
 		return;
 	if (nc_aio_overlaps(ioh))
