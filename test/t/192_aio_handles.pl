@@ -14,7 +14,7 @@ plan skip_all => "PostgreSQL $major has no AIO handles, 18 is the first" if $maj
 
 my $pages = 1600;
 my $c = NeonComm::Cluster->new(shards => 2, stripe => 2, buffers => '64MB', checksums => 1, conf => [
-	'neon_comm.async_reads=on', 'neon_comm.silence_timeout=1h', 'neon_comm.request_timeout=1h',
+	'neon_comm.async_reads=on', 'neon_comm.readahead_blocks=0', 'neon_comm.silence_timeout=1h', 'neon_comm.request_timeout=1h',
 	'neon_comm.hedged_reads=off', 'io_method=worker', 'max_connections=10', 'temp_buffers=800kB' ]);
 $c->sql(qq{CREATE EXTENSION pg_buffercache;
 	CREATE TABLE self (id int, f text) WITH (fillfactor = 10);
