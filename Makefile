@@ -116,9 +116,12 @@ proxy:
 MINUTES ?= 3
 chaos: proxy
 	test/chaos/run.sh --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
-model:
+model: model-takeover model-ring model-identity
+model-ring:
 	$(MAKE) --no-print-directory -C test/model run
+model-identity:
 	$(MAKE) --no-print-directory -C test/identity run
+model-takeover:
 	$(MAKE) --no-print-directory -C test/takeover run
 
 # ---- the core against a simulated world, see docs/simulation.md
@@ -148,7 +151,7 @@ without:
 lint:
 	PG_CONFIG=$(PG_CONFIG) scripts/lint
 
-.PHONY: page-service install-page-service uninstall-page-service clean-page-service install-neon-dev uninstall-neon-dev unit unit-sanitize chaos fuzz proxy model lint
+.PHONY: page-service install-page-service uninstall-page-service clean-page-service install-neon-dev uninstall-neon-dev unit unit-sanitize chaos fuzz proxy model model-ring model-identity model-takeover lint
 
 # ---- benchmarks of what is installed: make install bench [BENCH="scan bitmap"] [BENCH_OPTS="--rounds 5"]
 bench-programs: libnc_core.a

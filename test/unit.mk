@@ -22,8 +22,10 @@ HEADERS = $(wildcard include/nc/*/*.h include/nc/*/*.def src/*/*.h test/unit/*.h
 # RUNNER: a command that runs each test, e.g. valgrind
 RUNNER ?=
 
-run: $(TESTS)
-	@set -e; for t in $(TESTS); do echo "== $$t"; $(RUNNER) $$t; done
+# With -j several at a time; -O keeps what each of them says together.
+run: $(TESTS:%=%.run)
+$(TESTS:%=%.run): %.run: %
+	@echo "== $<"; $(RUNNER) $<
 
 $(BUILD)/libcore.a: $(OBJS)
 	rm -f $@; ar crs $@ $^
@@ -47,4 +49,4 @@ $(BUILD)/fuzz_%: test/fuzz/fuzz_%.c $(CORE_SRCS) $(HEADERS)
 	@mkdir -p $(dir $@)
 	$(FUZZ_CC) -std=gnu11 -O1 -g -D_GNU_SOURCE -DNC_ASSERTIONS -Iinclude $(PQ_INCLUDE) \
 		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< $(CORE_SRCS) -luring -lpq -lssl -lcrypto
-.PHONY: run fuzz
+.PHONY: run fuzz $(TESTS:%=%.run)
