@@ -278,7 +278,7 @@ nc_guc_init(void)
 	define_int("neon_comm.last_written_lsn_entries", "Pages whose last-written LSN is remembered.",
 			   &nc_guc_lwlsn_entries, 1024, 64 * 1024 * 1024, PGC_POSTMASTER, 0);
 	DefineCustomStringVariable("neon_comm.lfc_path", "File of the local file cache; its list is beside it.",
-							   NULL, &nc_guc_lfc_path, "neon_comm.lfc", PGC_POSTMASTER,
+							   NULL, &nc_guc_lfc_path, nc_guc_lfc_path, PGC_POSTMASTER,
 							   GUC_SUPERUSER_ONLY, check_lfc_path, NULL, NULL);
 	define_int("neon_comm.lfc_prewarm_workers", "Processes that fill the local file cache from its list after a start; 0 = none.",
 			   &nc_guc_lfc_prewarm_workers, 0, 8, PGC_SIGHUP, 0);

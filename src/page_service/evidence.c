@@ -177,36 +177,33 @@ nc_svc_evidence_note(XLogReaderState *record)
 
 /* ---- when nothing was replayed since the start ---- */
 
-static void
-open_evidence_segment(XLogReaderState *state, XLogSegNo segment, TimeLineID *timeline)
+/*
+ * Not by WALRead(), which from 18 on counts a read of WAL in pg_stat_io: there is no such
+ * counter of a walreceiver, and a server with assertions says so.
+ */
+static int
+read_page(XLogReaderState *state, XLogRecPtr page, int wanted, XLogRecPtr target, char *to)
 {
+	int			segment_bytes = state->segcxt.ws_segsize;
+	XLogSegNo	segment;
 	char		path[MAXPGPATH];
+	int			fd;
+	ssize_t		got;
 
-	XLogFilePath(path, *timeline, segment, state->segcxt.ws_segsize);
-	state->seg.ws_file = BasicOpenFile(path, O_RDONLY | PG_BINARY);
-	if (state->seg.ws_file < 0)
+	state->seg.ws_tli = *(TimeLineID *) state->private_data;
+	XLByteToSeg(page, segment, segment_bytes);
+	XLogFilePath(path, state->seg.ws_tli, segment, segment_bytes);
+	fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
+	if (fd < 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("page service: could not open \"%s\": %m", path),
 				 errdetail("It holds the last record that this page server is known to have replayed, "
 						   "by which the compute tells whether their histories are the same."),
 				 errhint("Bring the file back into pg_wal.")));
-}
-
-static void
-close_segment(XLogReaderState *state)
-{
-	close(state->seg.ws_file);
-	state->seg.ws_file = -1;
-}
-
-static int
-read_page(XLogReaderState *state, XLogRecPtr page, int wanted, XLogRecPtr target, char *to)
-{
-	TimeLineID	timeline = *(TimeLineID *) state->private_data;
-	WALReadError error;
-
-	return WALRead(state, to, page, XLOG_BLCKSZ, timeline, &error) ? XLOG_BLCKSZ : -1;
+	got = pread(fd, to, XLOG_BLCKSZ, XLogSegmentOffset(page, segment_bytes));
+	close(fd);
+	return got == XLOG_BLCKSZ ? XLOG_BLCKSZ : -1;
 }
 
 static void
@@ -214,10 +211,7 @@ read_checkpoint_record(XLogRecPtr at, TimeLineID timeline, NcSvcReplayed *out)
 {
 	char	   *why = NULL;
 	XLogReaderState *reader = XLogReaderAllocate(wal_segment_size, NULL,
-												 XL_ROUTINE(.page_read = read_page,
-															.segment_open = open_evidence_segment,
-															.segment_close = close_segment),
-												 &timeline);
+												 XL_ROUTINE(.page_read = read_page), &timeline);
 
 	if (reader == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));

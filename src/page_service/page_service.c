@@ -14,6 +14,7 @@
 #include <limits.h>
 
 #include "fmgr.h"
+#include "catalog/pg_authid.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
@@ -265,10 +266,10 @@ define_settings(void)
 	MarkGUCPrefixReserved(LIBRARY);
 	for (int i = 0; i < lengthof(setting_names); i++)
 	{
-		/* Only validates: the value is not changed. */
+		/* Only validates: the value is not changed.  The postmaster has no user whose right that were. */
 		if (configured[i] != NULL)
-			(void) set_config_option(setting_names[i], configured[i], PGC_POSTMASTER, PGC_S_TEST,
-									 GUC_ACTION_SET, false, FATAL, false);
+			(void) set_config_option_ext(setting_names[i], configured[i], PGC_POSTMASTER, PGC_S_TEST,
+										 BOOTSTRAP_SUPERUSERID, GUC_ACTION_SET, false, FATAL, false);
 	}
 }
 
