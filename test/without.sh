@@ -86,7 +86,7 @@ run_tap() {
 	as_server_user mkdir -p "$dir"
 	SERVER_CWD=$copy as_server_user env PATH="$bindir:$PATH" PG_CONFIG="$pg_config" NEON_TEST_FIRST_FAILURE=1 \
 		NC_PROXY="$copy/build/proxy/nc_proxy" PG_REGRESS="$(realpath "$pgxs_test/regress/pg_regress")" \
-		PERL5LIB="$(realpath "$pgxs_test/perl"):$copy/test/perl" TESTDIR="$dir" TMPDIR="$dir" LC_ALL=C \
+		PERL5LIB="$(realpath "$pgxs_test/perl"):$copy/test/perl" TESTDIR="$dir" TESTDATADIR="$dir/tmp_check" TESTLOGDIR="$dir/log" TMPDIR="$dir" LC_ALL=C \
 		timeout -k 10 "$seconds" perl "$copy/test/t/$1.pl"
 	rc=$?
 	kill_servers "$copy"

@@ -60,6 +60,8 @@ continues(const NcAheadStream *s, const NcAheadRead *read)
 {
 	int64_t		delta = (int64_t) read->block - s->last;
 
+	if (s->run < read->sure)
+		return (s->step == 0 || s->step == 1) && delta == 1;
 	if (read->nblocks > 1)
 		return (s->step == 0 || s->step == 1) && delta >= 1 && delta <= GAP_MAX;
 	if (s->step == 0)
@@ -101,7 +103,8 @@ find_parallel(NcAhead *a, const NcAheadRead *read)
 	{
 		NcAheadStream *s = &a->streams[i];
 
-		if (is_of(s, &read->rel) && s->limit > 0 && s->run >= RUN_SEQUENCE && read->block > s->last)
+		if (is_of(s, &read->rel) && s->limit > 0 && s->run >= larger(RUN_SEQUENCE, read->sure) &&
+			read->block > s->last)
 			return s;
 	}
 	return NULL;
@@ -187,7 +190,8 @@ begin_stream(NcAhead *a, const NcAheadRead *read)
 		return s;
 	s->step = 1;
 	s->run = read->nblocks - 1;
-	begin_window(s);
+	if (s->run >= read->sure)
+		begin_window(s);
 	if (read->parallel)
 		limit_to_chunk(s, read->block, read->length);
 	return s;
@@ -204,7 +208,7 @@ advance(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
 	if (s->step == 0)
 		s->step = read->nblocks > 1 ? 1 : (int32_t) delta;
 	s->run += read->nblocks;
-	if (s->window == 0 && s->run >= (s->step == 1 || s->step == -1 ? RUN_SEQUENCE : RUN_STRIDE))
+	if (s->window == 0 && s->run >= larger(s->step == 1 || s->step == -1 ? RUN_SEQUENCE : RUN_STRIDE, read->sure))
 		begin_window(s);
 	if (read->parallel && s->step == 1)
 		limit_to_chunk(s, (int64_t) read->block - 1, read->length);

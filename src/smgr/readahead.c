@@ -148,6 +148,9 @@ nc_readahead_asked(SMgrRelation reln, const NcRelKey *rel, BlockNumber first, in
 
 /* ---- streams ---- */
 
+/* A sequence of so many blocks is one also where reads of any order are in flight. */
+#define SURE_BLOCKS 16
+
 static bool
 ask_for_stream(const NcRelKey *rel, uint32 first, int n, int stream)
 {
@@ -177,6 +180,7 @@ nc_readahead_read(const NcRelKey *rel, BlockNumber first, int nblocks, BlockNumb
 		return;
 	nc_ahead_read(&ahead, &(NcAheadRead) {
 				  .rel = *rel, .block = first, .nblocks = nblocks, .length = length,
-				  .most = nc_guc_readahead, .parallel = IsInParallelMode()
+				  .most = nc_guc_readahead, .parallel = IsInParallelMode(),
+				  .sure = nc_smgr_abi()->aio != NULL && nc_guc_async_reads ? SURE_BLOCKS : 0
 	});
 }

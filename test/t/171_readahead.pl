@@ -60,6 +60,19 @@ if ($c->sql('SHOW server_version_num') >= 180000)
 	my $m = moved($b);
 	cmp_ok($m->{readahead_pages}, '>=', 0.9 * $blocks, 'asynchronous reads, few buffers: nearly all was read ahead');
 	cmp_ok($m->{pages_received}, '<=', 1.01 * $blocks + 20, 'asynchronous reads, few buffers: each is asked for once');
+
+	# every eighth block by chance, neighbours among them: the stream names them all
+	my $bitmap = q{SELECT count(f) FROM self WHERE id = ANY (ARRAY(SELECT g FROM generate_series(0, 2999) g WHERE hashint4(g) % 8 = 0))};
+	my $expected = $c->sql('SELECT count(*) FROM generate_series(0, 2999) g WHERE hashint4(g) % 8 = 0');
+	$s->query('SET enable_seqscan = off; SET enable_indexscan = off; SET enable_indexonlyscan = off');
+	like($s->query("EXPLAIN (COSTS off) $bitmap"), qr/Bitmap Heap Scan/, 'a bitmap heap scan');
+	$s->query($bitmap);
+	$c->evict;
+	$b = counters();
+	is($s->query($bitmap), $expected, 'asynchronous reads, few buffers: its rows');
+	$m = moved($b);
+	is($m->{readahead_pages}, 0, 'asynchronous reads, few buffers: and what it does not name is not asked for');
+	cmp_ok($m->{reads_async}, '>=', 0.9 * $expected, 'asynchronous reads, few buffers: it is in flight');
 }
 
 # ---- LIMIT 1 reads a page, not a window ----

@@ -30,6 +30,7 @@ static struct
 }			process;
 
 static NcAhead ahead;
+static uint32_t sure;			/* of what is read */
 static const NcRelKey table = {1663, 5, 20000, 0};
 
 static bool
@@ -69,6 +70,7 @@ begin(void)
 	memset(&process, 0, sizeof(process));
 	memset(&ahead, 0, sizeof(ahead));
 	ahead.host = &host;
+	sure = 0;
 }
 
 static void
@@ -78,7 +80,7 @@ read_as(uint32_t block, uint32_t n, uint32_t most, bool parallel)
 	process.reading_end = block + n;
 	nc_ahead_read(&ahead, &(NcAheadRead) {
 				  .rel = table, .block = block, .nblocks = n, .length = BLOCKS, .most = most,
-				  .parallel = parallel
+				  .parallel = parallel, .sure = sure
 	});
 	for (uint32_t i = block; i < block + n; i++)
 	{
@@ -255,6 +257,42 @@ test_parallel(void **state)
 	parallel_scan(4);
 }
 
+/*
+ * A reader with a view of his own, who goes through a bitmap: neighbours here and there, and
+ * gaps that a sequence might have.  Nothing is asked for but behind a sequence, and that as ever.
+ */
+static void
+test_sure(void **state)
+{
+	static const uint32_t gaps[] = {1, 3, 1, 12, 2, 2, 2, 2, 7, 1, 1, 1, 5};
+	uint32_t	block = 0;
+
+	for (int parallel = 0; parallel < 2; parallel++)
+	{
+		begin();
+		sure = 16;
+		block = 0;
+		for (int i = 0; i < 600; i++)
+		{
+			uint32_t	n = i % 5 == 4 ? 3 : 1;
+
+			read_as(block, n, 1024, parallel);
+			block += n - 1 + gaps[i % 13];
+		}
+		assert_int_equal(process.ahead + process.waiting, 0);
+	}
+
+	begin();
+	sure = 16;
+	for (block = 0; block < 4096; block += 16)
+		read_blocks(block, 16);
+	assert_true(process.ahead >= 4096 - 96);
+	/* some of it was in shared buffers */
+	for (block = 4100; block < BLOCKS; block += 16)
+		read_blocks(block, 12);
+	assert_true(process.demanded <= 200);
+}
+
 int
 main(void)
 {
@@ -269,6 +307,7 @@ main(void)
 		cmocka_unit_test(test_no_sequence),
 		cmocka_unit_test(test_unread_shrinks),
 		cmocka_unit_test(test_parallel),
+		cmocka_unit_test(test_sure),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

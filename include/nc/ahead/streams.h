@@ -55,6 +55,13 @@ typedef struct NcAheadRead
 	uint32_t	length;			/* blocks of the fork */
 	uint32_t	most;			/* blocks that may be asked for and not read, at least 1 */
 	bool		parallel;		/* the reader may be one of those who share a scan */
+
+	/*
+	 * So many blocks have to follow each other without a gap before anything is asked for, and
+	 * nothing but a sequence counts: where the reader looks ahead himself, and a guess that is
+	 * wrong takes the place of what he has named.  0: as soon as it looks like a stream.
+	 */
+	uint32_t	sure;
 } NcAheadRead;
 
 /*
