@@ -705,8 +705,8 @@ def async_scans(b):
 	for us, least in ((1000, 0.85), (0, 0.8)):
 		b.delay(us)
 		ways = async_ways(b, lambda setup: b.scan(BLOCKS, setup))
-		# through the same proxy
-		ways['ceiling'] = lambda: b.loadgen(4, 64, True, 1, b.proxied if us else None)
+		# through the same proxy and as deep as readahead is; without a delay as deep as it helps
+		ways['ceiling'] = lambda: b.loadgen(4, 32 if us else 64, True, 1, b.proxied if us else None)
 		r = {k: summary(v) for k, v in b.in_turn(ways).items()}
 		a, own, ceiling = r['async']['pages_per_second'], r['own']['pages_per_second'], r['ceiling']['per_second']
 		row, name = ('A', '1 ms delay') if us else ('B', 'no delay')
