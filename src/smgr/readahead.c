@@ -149,7 +149,7 @@ nc_readahead_asked(SMgrRelation reln, const NcRelKey *rel, BlockNumber first, in
 /* ---- streams ---- */
 
 /* A sequence of so many blocks is one also where reads of any order are in flight. */
-#define SURE_BLOCKS 16
+#define SURE_BLOCKS 6
 
 static bool
 ask_for_stream(const NcRelKey *rel, uint32 first, int n, int stream)
