@@ -130,6 +130,12 @@ nc_loop_ready(const NcLoop *loop)
 	return loop->collected_head != NULL || loop->vtable->ready(loop);
 }
 
+int
+nc_loop_fd(const NcLoop *loop)
+{
+	return loop->vtable->fd != NULL ? loop->vtable->fd(loop) : -1;
+}
+
 void
 nc_loop_wait(NcLoop *loop, uint64_t timeout_us)
 {

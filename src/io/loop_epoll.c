@@ -305,6 +305,12 @@ epoll_loop_ready(const NcLoop *loop)
 	return epoll_wait(e->epoll_fd, &event, 1, 0) > 0;
 }
 
+static int
+epoll_loop_fd(const NcLoop *loop)
+{
+	return ((const EpollLoop *) loop)->epoll_fd;
+}
+
 /* Kernels before 5.11 count in milliseconds, as does a system call filter that is older. */
 static int
 epoll_sleep(EpollLoop *e, struct epoll_event *events, uint64_t timeout_us)
@@ -351,6 +357,7 @@ static const NcLoopVtable epoll_vtable = {
 	.cancel = epoll_cancel,
 	.flush = epoll_flush,
 	.ready = epoll_loop_ready,
+	.fd = epoll_loop_fd,
 	.wait = epoll_loop_wait
 };
 

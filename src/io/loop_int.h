@@ -18,6 +18,7 @@ typedef struct NcLoopVtable
 	void		(*cancel) (NcLoop *loop, NcOp *op);
 	void		(*flush) (NcLoop *loop);
 	bool		(*ready) (const NcLoop *loop);
+	int			(*fd) (const NcLoop *loop);	/* NULL: none */
 	void		(*wait) (NcLoop *loop, uint64_t timeout_us);
 } NcLoopVtable;
 

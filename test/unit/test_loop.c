@@ -424,6 +424,28 @@ test_many(void **state)
 	assert_int_equal(b->runs, MANY);
 }
 
+/* Who waits for the loop's descriptor is woken by what the loop would find. */
+static void
+test_descriptor(void **state)
+{
+	Bench	   *b = *state;
+	char		buffer[8] = {0};
+	struct pollfd fd = {.fd = nc_loop_fd(b->loop),.events = POLLIN};
+
+	if (method == NC_LOOP_URING)
+	{
+		assert_int_equal(fd.fd, -1);
+		return;
+	}
+	nc_loop_recv(b->loop, &b->in, b->ours, buffer, sizeof(buffer));
+	nc_loop_flush(b->loop);
+	assert_int_equal(poll(&fd, 1, 0), 0);
+	assert_int_equal(write(b->theirs, "x", 1), 1);
+	assert_int_equal(poll(&fd, 1, 1000), 1);
+	finish(b, &b->in);
+	assert_int_equal(b->in.result, 1);
+}
+
 #define BOTH(test) \
 	cmocka_unit_test_setup_teardown(test, setup_uring, teardown), \
 	cmocka_unit_test_setup_teardown(test, setup_epoll, teardown)
@@ -448,6 +470,7 @@ main(void)
 		BOTH(test_bad_descriptor),
 		BOTH(test_timeout),
 		BOTH(test_idle_hangup),
+		BOTH(test_descriptor),
 		BOTH(test_many)
 	};
 

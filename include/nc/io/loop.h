@@ -114,6 +114,13 @@ extern void nc_loop_flush(NcLoop *loop);
 extern bool nc_loop_ready(const NcLoop *loop);
 
 /*
+ * With epoll a descriptor that is readable while nc_loop_wait() would find something in the
+ * kernel, for who waits for more than this loop; what was started is flushed before, and
+ * nc_loop_ready() asked.  -1 with io_uring.
+ */
+extern int	nc_loop_fd(const NcLoop *loop);
+
+/*
  * Hands what was started to the kernel, waits until something completes, at
  * most timeout_us (0 = do not wait), and collects.  A signal ends the wait.
  */
