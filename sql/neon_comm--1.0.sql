@@ -31,7 +31,8 @@ CREATE FUNCTION neon_comm.get_page_servers(OUT name text, OUT address text, OUT 
 	OUT sent_lsn pg_lsn, OUT write_lsn pg_lsn, OUT flush_lsn pg_lsn, OUT apply_lsn pg_lsn,
 	OUT retained_from pg_lsn, OUT write_lag_bytes bigint, OUT flush_lag_bytes bigint,
 	OUT lag_bytes bigint, OUT retained_bytes bigint, OUT throttles bool,
-	OUT reply_time timestamptz, OUT connected_since timestamptz, OUT reason text)
+	OUT reply_time timestamptz, OUT connected_since timestamptz, OUT reason text,
+	OUT sync_priority int, OUT sync_state text)
 RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_page_servers' LANGUAGE C STRICT VOLATILE;
 
 CREATE VIEW neon_comm.page_servers AS SELECT * FROM neon_comm.get_page_servers();

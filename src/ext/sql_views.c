@@ -40,7 +40,7 @@ PG_FUNCTION_INFO_V1(nc_local_blocks);
 PG_FUNCTION_INFO_V1(nc_sweep_now);
 PG_FUNCTION_INFO_V1(nc_restart_communicator);
 
-#define COLUMNS_MAX 16
+#define COLUMNS_MAX 18
 
 static void
 require_preloaded(void)
@@ -301,6 +301,9 @@ nc_get_page_servers(PG_FUNCTION_ARGS)
 		nulls[14] = p->connected_since == 0;
 		values[15] = CStringGetTextDatum(p->reason);
 		nulls[15] = p->reason[0] == '\0';
+		values[16] = Int32GetDatum(p->sync_priority);
+		values[17] = CStringGetTextDatum(p->sync_state);
+		nulls[17] = p->sync_state[0] == '\0';
 		put_row(rsinfo, values, nulls);
 	}
 	return (Datum) 0;

@@ -9,7 +9,8 @@
  *
  * One loop: the door's connections, the doorbell that backends ring when they wait
  * for WAL to arrive, and the postmaster's life line.  Ordinary commits do not ring,
- * so the loop also looks at the flush position now and then.
+ * so the loop also looks at the flush position now and then; while commits wait for
+ * page servers, whoever flushes WAL wakes it (sync.c).
  */
 #include "postgres.h"
 
@@ -19,10 +20,12 @@
 #include "pgstat.h"
 #include "postmaster/postmaster.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
 #include "feed_internal.h"
+#include "nc/compat/server.h"
 #include "nc/feed/throttle.h"
 #include "nc/shared/alone.h"
 #include "nc/shared/test_point.h"
@@ -34,6 +37,9 @@
 #define POLL_UNUSED_MS 500
 #define POLL_STOPPING_MS 20
 
+/* Until who waits can be released. */
+#define POLL_OWED_MS 1
+
 /* Until slots are held that the startup process restores. */
 #define POLL_START_MS 5
 
@@ -44,6 +50,9 @@ static NcLoop *loop = NULL;
 static NcDoor *door = NULL;
 static NcOp bell_op;
 static NcOp life_op;
+
+/* The loop's descriptor and the latch that who flushes WAL sets. */
+static WaitEventSet *wal_waits = NULL;
 static int	poll_ms = POLL_MIN_MS;
 static XLogRecPtr polled_lsn = InvalidXLogRecPtr;
 
@@ -61,9 +70,11 @@ publish_row(int slot, const NcFeedTurn *turn)
 	nc_feed_row_read(slot, &row);
 	row.retained_from = nc_feed_slot_retained_from(slot);
 	row.throttles = nc_feed_lag_exceeded(slot);
+	row.sync_priority = nc_feed_sync_priority(slot);
 	memset(row.state, 0, sizeof(row.state));
 	memset(row.address, 0, sizeof(row.address));
 	memset(row.reason, 0, sizeof(row.reason));
+	memset(row.sync_state, 0, sizeof(row.sync_state));
 	if (conn == NULL)
 	{
 		const char *state;
@@ -76,6 +87,7 @@ publish_row(int slot, const NcFeedTurn *turn)
 	{
 		strlcpy(row.state, nc_feed_stream_state(conn, &turn->limit), sizeof(row.state));
 		strlcpy(row.address, conn->v.address, sizeof(row.address));
+		strlcpy(row.sync_state, nc_feed_sync_state(slot), sizeof(row.sync_state));
 		row.sent = conn->sent;
 		row.write = conn->write;
 		row.flush = conn->flush;
@@ -129,6 +141,8 @@ choose_sleep(const NcFeedTurn *turn)
 		poll_ms = POLL_MIN_MS;
 	else
 		poll_ms = Min(poll_ms * 2, POLL_MAX_MS);
+	if (nc_feed_sync_owed())
+		return POLL_OWED_MS;
 	return stop_requested ? Min(poll_ms, POLL_STOPPING_MS) : poll_ms;
 }
 
@@ -139,10 +153,26 @@ read_clocks(NcFeedTurn *turn)
 	turn->wall = GetCurrentTimestamp();
 }
 
+/* As nc_loop_wait(), and until WAL is flushed. */
+static void
+wait_for_wal(const NcFeedTurn *turn, uint64 timeout_us)
+{
+	WaitEvent	event;
+
+	ResetLatch(MyLatch);
+	nc_pg_wal_flush_expect();
+	nc_loop_flush(loop);
+	if (nc_feed_wal_limit().lsn <= turn->limit.lsn && !nc_loop_ready(loop))
+		(void) WaitEventSetWait(wal_waits, (long) ((timeout_us + 999) / 1000), &event, 1,
+								nc_wait_event(NC_WAIT_FEED_MAIN));
+	nc_pg_wal_flush_expected();
+	nc_loop_wait(loop, 0);
+}
+
 /*
  * Waits for events, but not when somebody has rung since the turn began and
  * there is WAL for him.  Other WAL waits for the poll, which makes messages of
- * a decent size out of many small commits.
+ * a decent size out of many small commits, unless commits wait for page servers.
  */
 static void
 wait_for_feed_events(const NcFeedTurn *turn, int timeout_ms)
@@ -151,9 +181,14 @@ wait_for_feed_events(const NcFeedTurn *turn, int timeout_ms)
 
 	if (timeout_us > 0 && nc_feed_sleep_begin() && nc_feed_wal_limit().lsn > turn->limit.lsn)
 		timeout_us = 0;
-	pgstat_report_wait_start(nc_wait_event(NC_WAIT_FEED_MAIN));
-	nc_loop_wait(loop, timeout_us);
-	pgstat_report_wait_end();
+	if (timeout_us > 0 && nc_feed_sync_awaited())
+		wait_for_wal(turn, timeout_us);
+	else
+	{
+		pgstat_report_wait_start(nc_wait_event(NC_WAIT_FEED_MAIN));
+		nc_loop_wait(loop, timeout_us);
+		pgstat_report_wait_end();
+	}
 	nc_feed_sleep_end();
 	nc_door_events(door);
 }
@@ -186,6 +221,7 @@ one_turn(NcFeedTurn *turn)
 	nc_feed_retain_tick(turn);
 	nc_feed_door_turn(turn);
 	more = stream(turn);
+	nc_feed_sync_tick(turn);
 	publish_feed(turn);
 	return more;
 }
@@ -258,6 +294,9 @@ set_up(void)
 	nc_loop_poll(loop, &bell_op, nc_feed_doorbell(), POLLIN);
 	life_op.complete = on_postmaster_death;
 	nc_loop_poll(loop, &life_op, postmaster_alive_fds[POSTMASTER_FD_WATCH], POLLIN);
+	wal_waits = nc_pg_wait_event_set(2);
+	AddWaitEventToSet(wal_waits, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(wal_waits, WL_SOCKET_READABLE, nc_loop_fd(loop), NULL, NULL);
 	door = nc_feed_door_open(loop);
 }
 
@@ -267,6 +306,7 @@ nc_feed_begin(void)
 	nc_feed_wal_init();
 	nc_feed_join_init();
 	nc_feed_retain_init();
+	nc_feed_sync_init();
 	set_up();
 	ereport(LOG, (errmsg("WAL feed listens on %s port %d for %d page servers",
 						 nc_feed_listen_addresses, nc_feed_port, nc_feed_nslots)));
@@ -276,6 +316,7 @@ void
 nc_feed_reloaded(void)
 {
 	nc_feed_door_reload();
+	nc_feed_sync_reloaded();
 }
 
 bool
@@ -295,4 +336,5 @@ nc_feed_init(void)
 	nc_feed_door_check_files();
 	nc_feed_doorbell_create();
 	nc_throttle_init();
+	nc_feed_places_init();
 }

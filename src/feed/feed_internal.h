@@ -12,6 +12,8 @@
  *	  stream.c   a connection while it streams
  *	  wal.c      how far WAL may be sent, and reading it
  *	  retain.c   replication slots of page servers
+ *	  sync.c     page servers that commits wait for
+ *	  places.c   entries of walsenders are counted before they are taken
  *	  lag.c      how far page servers are behind, for backpressure
  *	  throttle.c writers of WAL pause while they are too far behind
  */
@@ -122,6 +124,9 @@ extern bool nc_feed_sleep_begin(void);
 extern void nc_feed_sleep_end(void);
 extern void nc_feed_publish_sent(XLogRecPtr lsn);
 extern void nc_feed_publish_lowest(NcLagKind kind, XLogRecPtr lsn, uint64 limit);
+/* One of max_wal_senders; false: none is left. Any process. */
+extern bool nc_feed_place_take(void);
+extern void nc_feed_place_give(void);
 extern void nc_feed_row_read(int index, NcFeedPeer *row);
 extern void nc_feed_row_write(int index, const NcFeedPeer *row);
 
@@ -176,6 +181,7 @@ typedef struct NcFeedConn
 	bool		from_recovery;	/* began in recovery: checked again when that ends */
 	TimeLineID	timeline;
 	bool		greeted;		/* has told its positions on this connection */
+	bool		caught_up;		/* has been sent all there was, once outside recovery */
 	bool		keepalive_owed;
 	bool		ping_sent;
 	XLogRecPtr	sent;
@@ -313,6 +319,31 @@ extern void nc_feed_retain_init(void);
 extern bool nc_feed_retain_holds_all(void);
 extern void nc_feed_retain_tick(const NcFeedTurn *turn);
 extern XLogRecPtr nc_feed_slot_retained_from(int slot);
+
+/* ---- commits that wait (sync.c) ---- */
+
+extern void nc_feed_sync_init(void);
+
+/* synchronous_standby_names may have changed. */
+extern void nc_feed_sync_reloaded(void);
+
+/* Who counts, with which positions; releases who waits for them. Behind stream and door of a turn. */
+extern void nc_feed_sync_tick(const NcFeedTurn *turn);
+
+/* May a commit wait for a page server that streams?  Then each flush wakes this process. */
+extern bool nc_feed_sync_awaited(void);
+
+/* Somebody has to be released who could not be in this turn. */
+extern bool nc_feed_sync_owed(void);
+
+/* Its place in synchronous_standby_names, 0 = none, and what it counts as now. */
+extern int	nc_feed_sync_priority(int slot);
+extern const char *nc_feed_sync_state(int slot);
+
+/* ---- places (places.c) ---- */
+
+/* From _PG_init: walsenders take places, too. */
+extern void nc_feed_places_init(void);
 
 /* ---- lag (lag.c) ---- */
 

@@ -16,6 +16,7 @@
 
 #include "port/atomics.h"
 #include "replication/slot.h"
+#include "replication/walsender.h"
 #include "storage/shmem.h"
 
 #include "feed_internal.h"
@@ -46,6 +47,9 @@ typedef struct FeedShared
 	/* Positions of the slowest page servers, by kind of lag; all ones when none counts. */
 	pg_atomic_uint64 lowest[NC_LAG_KINDS];
 	pg_atomic_uint64 limit[NC_LAG_KINDS];	/* bytes, 0 = none */
+
+	/* Taken of max_wal_senders. */
+	pg_atomic_uint32 places;
 	int			nrows;
 	FeedRow		rows[FLEXIBLE_ARRAY_MEMBER];
 } FeedShared;
@@ -144,6 +148,7 @@ nc_feed_shmem_startup(void)
 		pg_atomic_init_u64(&shared->lowest[i], PG_UINT64_MAX);
 		pg_atomic_init_u64(&shared->limit[i], 0);
 	}
+	pg_atomic_init_u32(&shared->places, 0);
 	shared->nrows = nc_feed_nslots;
 	for (int i = 0; i < nc_feed_nslots; i++)
 	{
@@ -216,6 +221,21 @@ nc_feed_lowest(NcLagKind kind, uint64 *limit)
 {
 	*limit = shared == NULL ? 0 : pg_atomic_read_u64(&shared->limit[kind]);
 	return shared == NULL ? PG_UINT64_MAX : pg_atomic_read_u64(&shared->lowest[kind]);
+}
+
+bool
+nc_feed_place_take(void)
+{
+	if (pg_atomic_fetch_add_u32(&shared->places, 1) < (uint32) max_wal_senders)
+		return true;
+	nc_feed_place_give();
+	return false;
+}
+
+void
+nc_feed_place_give(void)
+{
+	pg_atomic_fetch_sub_u32(&shared->places, 1);
 }
 
 void

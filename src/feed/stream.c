@@ -39,6 +39,7 @@ nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRec
 	conn->from_recovery = turn->limit.in_recovery;
 	conn->timeline = turn->limit.timeline;
 	conn->greeted = false;
+	conn->caught_up = false;
 	conn->ping_sent = false;
 	conn->sent = start;
 	conn->write = conn->flush = conn->apply = InvalidXLogRecPtr;
@@ -197,6 +198,12 @@ push_wal(NcFeedConn *conn, const NcFeedTurn *turn)
 	return nc_visitor_flush(&conn->v);
 }
 
+static bool
+has_all(const NcFeedConn *conn, const NcFeedLimit *limit)
+{
+	return conn->sent >= limit->lsn && nc_channel_unsent(&conn->v.channel) == 0;
+}
+
 bool
 nc_feed_stream_turn(NcFeedConn *conn, const NcFeedTurn *turn)
 {
@@ -208,6 +215,7 @@ nc_feed_stream_turn(NcFeedConn *conn, const NcFeedTurn *turn)
 	if (nc_feed_streams(conn))
 		keepalive(conn, turn);
 	(void) nc_visitor_flush(&conn->v);
+	conn->caught_up |= conn->greeted && !turn->limit.in_recovery && has_all(conn, &turn->limit);
 	nc_visitor_arm(&conn->v);
 	return more && nc_feed_streams(conn);
 }
@@ -232,7 +240,7 @@ nc_feed_stream_state(const NcFeedConn *conn, const NcFeedLimit *limit)
 		return "absent";
 	if (limit->in_recovery && Max(conn->sent, nc_feed_stream_theirs(conn)) > limit->lsn)
 		return "waiting";
-	return conn->sent < limit->lsn || nc_channel_unsent(&conn->v.channel) > 0 ? "catchup" : "streaming";
+	return has_all(conn, limit) ? "streaming" : "catchup";
 }
 
 /* ---- what the page server says ---- */
@@ -243,6 +251,7 @@ take_status(NcFeedConn *conn, const NcFeedTurn *turn, NcReader *r)
 	XLogRecPtr	write = nc_read_u64(r);
 	XLogRecPtr	flush = nc_read_u64(r);
 	XLogRecPtr	apply = nc_read_u64(r);
+	XLogRecPtr	furthest;
 	bool		reply;
 
 	(void) nc_read_u64(r);		/* their clock */
@@ -261,8 +270,9 @@ take_status(NcFeedConn *conn, const NcFeedTurn *turn, NcReader *r)
 	conn->keepalive_owed |= reply;
 	if (turn->limit.in_recovery)
 		return;
-	if (nc_feed_wal_beyond(&turn->limit, nc_feed_stream_theirs(conn)))
-		refuse_diverged(conn, turn, nc_feed_stream_theirs(conn));
+	furthest = Max(write, nc_feed_stream_theirs(conn));
+	if (nc_feed_wal_beyond(&turn->limit, furthest))
+		refuse_diverged(conn, turn, furthest);
 	else if (flush != InvalidXLogRecPtr)
 		nc_feed_slot_confirm(conn->slot, flush, turn);
 }

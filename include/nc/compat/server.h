@@ -14,7 +14,9 @@
 #include "postmaster/startup.h"
 #include "replication/slot.h"
 #include "replication/walsender_private.h"
+#include "storage/condition_variable.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "utils/backend_status.h"
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
@@ -104,6 +106,35 @@ nc_pg_slot_moved(const char *name)
 #if PG_VERSION_NUM >= 170000
 	if (SlotExistsInSyncStandbySlots(name))
 		ConditionVariableBroadcast(&WalSndCtl->wal_confirm_rcv_cv);
+#endif
+}
+
+/* Whose latch who flushes WAL sets; NULL is nobody's. The entry's mutex is held. */
+static inline void
+nc_pg_walsnd_set_latch(WalSnd *entry, Latch *latch)
+{
+#if PG_VERSION_NUM >= 160000
+	entry->kind = REPLICATION_KIND_PHYSICAL;
+#endif
+#if PG_VERSION_NUM < 180000
+	entry->latch = latch;
+#endif
+}
+
+/* From here on who flushes WAL sets this process's latch. Before 16 he always does, see above. */
+static inline void
+nc_pg_wal_flush_expect(void)
+{
+#if PG_VERSION_NUM >= 160000
+	ConditionVariablePrepareToSleep(&WalSndCtl->wal_flush_cv);
+#endif
+}
+
+static inline void
+nc_pg_wal_flush_expected(void)
+{
+#if PG_VERSION_NUM >= 160000
+	ConditionVariableCancelSleep();
 #endif
 }
 

@@ -41,6 +41,10 @@ typedef struct NcFeedPeer
 	XLogRecPtr	apply;
 	XLogRecPtr	retained_from;	/* WAL from here on is kept for it */
 	bool		throttles;		/* writers of WAL wait for it */
+
+	/* Its place in synchronous_standby_names, 0 = none, and as what it counts, as pg_stat_replication says it. */
+	int			sync_priority;
+	char		sync_state[NC_FEED_STATE_BYTES];	/* "" when absent */
 	TimestampTz reply_time;		/* of the last status update, by our clock; 0 = none */
 	TimestampTz connected_since;	/* 0 when absent */
 } NcFeedPeer;
