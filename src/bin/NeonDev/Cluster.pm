@@ -14,7 +14,7 @@ use NeonDev::Base;
 
 our @EXPORT = qw(%cluster SHARDS_MAX PREPARED_MAX load_cluster save_cluster conf_file lock_cluster lock_if_free
 	hold_cluster check_unchanged check_place set_state part_name part_id part_data part_log part_port chosen_page_servers chosen_compute page_servers
-	program_of security_dir);
+	shards program_of security_dir);
 
 use constant {
 	FORMAT => 1,
@@ -25,8 +25,8 @@ use constant {
 our %cluster;
 my $held;						# the lock, if this process keeps it
 
-my @keys = qw(format state dir pg_version bindir shards stripe_blocks checksums superuser socket_dir
-	compute_port wal_feed_port tenant_id timeline_id system_identifier auth tls wal_dir upgrade_tmp);
+my @keys = qw(format state dir pg_version bindir shards page_servers stripe_blocks checksums superuser socket_dir
+	compute_port wal_feed_port tenant_id timeline_id system_identifier auth tls write_quorum wal_dir upgrade_tmp);
 
 sub conf_file { return "$opt{dir}/neon_dev.conf" }
 
@@ -76,8 +76,8 @@ sub load_cluster
 		check_state();
 		check_place();
 	}
-	$opt{part} =~ /^\d+$/ && $opt{part} >= $cluster{shards}
-	  and fail "there is no page server $opt{part}: the cluster has $cluster{shards} shards";
+	$opt{part} =~ /^\d+$/ && $opt{part} >= page_servers()
+	  and fail "there is no page server $opt{part}: the cluster has ", scalar(page_servers()), ' of them';
 	return;
 }
 
@@ -136,7 +136,9 @@ sub part_data { return parts_dir() . '/' . part_id($_[0]) }
 sub part_log  { return parts_dir() . '/log/' . part_id($_[0]) . '.log' }
 sub part_port { return $cluster{ part_id($_[0]) . '_port' } }
 
-sub page_servers { return 0 .. ($cluster{shards} // 0) - 1 }
+sub page_servers { my @all = 0 .. ($cluster{page_servers} || $cluster{shards} || 0) - 1; return @all }
+# Those that are read from: number N has the blocks of shard N, as its copies have.
+sub shards { return 0 .. ($cluster{shards} // 0) - 1 }
 sub chosen_page_servers { return $opt{part} eq 'all' ? page_servers() : $opt{part} eq 'compute' ? () : $opt{part} }
 sub chosen_compute { return $opt{part} eq 'all' || $opt{part} eq 'compute' }
 

@@ -81,6 +81,9 @@ my %options = (
 	'--from' => { key => 'from', value => $any },
 	'--to' => { key => 'to', value => matching(qr/^[1-9]\d\z/, '--to needs a major version, for example 17, not "%s"') },
 	'--shards' => { key => 'shards', value => number(1, SHARDS_MAX) },
+	'--page-servers' => { key => 'page_servers', value => number(1, SHARDS_MAX) },
+	'--durable' => { key => 'durable', set => 1 },
+	'--write-quorum' => { key => 'write_quorum', value => number(1, SHARDS_MAX) },
 	'--stripe-blocks' => { key => 'stripe_blocks', value => number(1, 131072) },
 	'--port' => { key => 'port', value => number(1024, 65535) },
 	'--pg-config' => { key => 'pg_config', value => $any },
@@ -106,14 +109,19 @@ my @everywhere = qw(-D --quiet -q);
 
 # ---- commands
 
-my @for_new = qw(--shards --stripe-blocks --port --auth --tls --conf --ps-conf --pg-config);
+my @for_new = qw(--shards --page-servers --durable --write-quorum --stripe-blocks --port --auth --tls --conf --ps-conf --pg-config);
 my %commands = (
 	init => { run => \&init, makes => 1, options => [ @for_new, '--checksums', '--initdb' ], help => <<'END' },
 neon_dev init -D DIR [options]
 
 Makes a cluster in DIR, which must not exist or be empty. Nothing runs afterwards.
 
-  --shards N            page servers, one per shard (default 2, at most 128)
+  --shards N            shards that reads are spread over (default 2, at most 128)
+  --page-servers N      page servers, at least one per shard (default: as many as shards); more are copies
+                        that follow and are not read from
+  --durable             a commit is acknowledged when page servers have it on disk (synchronous_standby_names),
+                        so that it outlives the compute's disk; each page server has all data
+  --write-quorum W      how many of them (default: more than half)
   --stripe-blocks N     blocks of 8 kB that stay together on a shard (default 2048)
   --port P              SQL port of the compute; the other ports are free ones after it
                         (default: all ports are free ones, between 20000 and 31999 or within
@@ -142,7 +150,8 @@ known to keep to themselves are not loaded (--conf shared_preload_libraries=... 
 becomes "trust on this machine". What was there is kept as *.adopted.
 
   --from PGDATA         the data directory to copy
-  --shards, --stripe-blocks, --port, --auth, --tls, --conf, --ps-conf, --pg-config, --quiet
+  --shards, --page-servers, --durable, --write-quorum, --stripe-blocks, --port, --auth, --tls, --conf, --ps-conf,
+  --pg-config, --quiet
                         as for init
 END
 	upgrade => { run => \&upgrade, options => [qw(--to --pg-config -t)], help => <<'END' },

@@ -191,9 +191,10 @@ sub random_id
 
 sub choose_names
 {
-	my ($sql, $feed, @ports) = choose_ports($opt{shards} + 2);
+	my ($sql, $feed, @ports) = choose_ports($opt{page_servers} + 2);
 
-	%cluster = (%cluster, shards => $opt{shards}, stripe_blocks => $opt{stripe_blocks}, superuser => 'postgres',
+	%cluster = (%cluster, shards => $opt{shards}, page_servers => $opt{page_servers}, write_quorum => write_quorum(),
+		stripe_blocks => $opt{stripe_blocks}, superuser => 'postgres',
 		tenant_id => random_id(), timeline_id => random_id(), compute_port => $sql, wal_feed_port => $feed,
 		map { ("page_server_${_}_port" => $ports[$_]) } 0 .. $#ports);
 	$cluster{socket_dir} = "$opt{dir}/sockets";
@@ -422,7 +423,7 @@ sub finish_cluster
 	write_marker();
 	run({}, 'sync', '-f', $opt{dir});
 	set_state('made');
-	progress "done: $cluster{shards} shards, SQL port $cluster{compute_port}. Next: neon_dev start -D $opt{dir}";
+	progress "done: $cluster{shards} shards, $cluster{page_servers} page servers, SQL port $cluster{compute_port}. Next: neon_dev start -D $opt{dir}";
 	return;
 }
 

@@ -9,7 +9,7 @@ use NeonDev::Base;
 use NeonDev::Cluster;
 
 our @EXPORT = qw(conninfo_value setting_line client_security compute_settings page_server_settings
-	stock_settings check_given page_server_conninfo);
+	stock_settings check_given page_server_conninfo write_quorum);
 
 # ---- quoting
 
@@ -185,19 +185,52 @@ sub check_addresses
 sub check_slots
 {
 	my $slots = given($opt{conf}, 'max_replication_slots') // return;
-	usage "a compute does not start with max_replication_slots = $slots: each of $opt{shards} page servers has one"
-	  if $slots =~ /^\d+$/ && $slots < $opt{shards};
+	usage "a compute does not start with max_replication_slots = $slots: each of $opt{page_servers} page servers has one"
+	  if $slots =~ /^\d+$/ && $slots < $opt{page_servers};
+	return;
+}
+
+# How many page servers confirm a commit; '' is none.
+sub write_quorum
+{
+	return !$opt{durable} ? '' : $opt{write_quorum} // int($opt{page_servers} / 2) + 1;
+}
+
+# What --durable says must hold.
+sub check_durable
+{
+	!defined $opt{write_quorum} || $opt{durable} or usage '--write-quorum is of use with --durable only';
+	return unless $opt{durable};
+	write_quorum() <= $opt{page_servers}
+	  or usage "--write-quorum $opt{write_quorum} is more than there are page servers ($opt{page_servers})";
+	!defined given($opt{conf}, 'synchronous_standby_names') or usage '--durable writes synchronous_standby_names itself';
+	my $level = given($opt{conf}, 'synchronous_commit') // 'on';
+	!is_off($level) && lc $level ne 'local' or usage "with synchronous_commit = $level no commit is durable elsewhere";
+	my $senders = given($opt{conf}, 'max_wal_senders') // $opt{page_servers};
+	$senders !~ /^\d+$/ || $senders >= $opt{page_servers}
+	  or usage "max_wal_senders = $senders is too small: each of $opt{page_servers} page servers counts as one";
+	(given($opt{ps_conf}, 'wal_receiver_status_interval') // 1) !~ /^0+\s*[a-z]*$/
+	  or usage 'with wal_receiver_status_interval = 0 page servers confirm nothing';
+	return;
+}
+
+sub check_page_servers
+{
+	$opt{page_servers} //= $opt{shards};
+	$opt{page_servers} >= $opt{shards} or usage "--page-servers $opt{page_servers} is fewer than one for each of $opt{shards} shards";
 	return;
 }
 
 # Settings that a part would not start with are refused before anything is made.
 sub check_given
 {
+	check_page_servers();
 	check_relied_on($_) foreach 'conf', 'ps_conf';
 	check_given_to($_) foreach 'conf', 'ps_conf';
 	check_addresses('conf', 'neon_comm.wal_feed_');
 	check_addresses('ps_conf', 'neon_page_service.');
 	check_slots();
+	check_durable();
 	foreach my $conf (@{ $opt{conf} }, @{ $opt{ps_conf} })
 	{
 		$conf !~ /^(?:data_directory|config_file|hba_file|ident_file|external_pid_file)\s*=/i
@@ -247,14 +280,14 @@ sub common_settings
 
 sub compute_settings
 {
-	my @page_servers = map { conninfo(host => '127.0.0.1', port => part_port($_), client_security()) } page_servers();
+	my @page_servers = map { conninfo(host => '127.0.0.1', port => part_port($_), client_security()) } shards();
 
 	return "\n# ---- written by neon_dev\n" . lines(
 		common_settings(),
 		listen_addresses => '127.0.0.1',
 		port => $cluster{compute_port},
 		wal_level => 'replica',
-		max_replication_slots => $cluster{shards} + 10,
+		max_replication_slots => $cluster{page_servers} + 10,
 		# room for parallel queries beside the workers of neon_comm
 		max_worker_processes => 16,
 		shared_preload_libraries => merged_libraries('neon_comm', $opt{conf}),
@@ -266,6 +299,10 @@ sub compute_settings
 		'neon_comm.wal_feed_listen_addresses' => '127.0.0.1',
 		'neon_comm.wal_feed_slots' => join(',', map { "page_server_$_" } page_servers()),
 		server_security('neon_comm.wal_feed_'),
+		($cluster{write_quorum} // '') ne ''
+		? (synchronous_standby_names => "ANY $cluster{write_quorum} (" . join(', ', map { "page_server_$_" } page_servers()) . ')',
+			max_wal_senders => $cluster{page_servers} + 10)
+		: (),
 		$cluster{auth} ? ('neon_comm.token_file' => security_dir() . '/token') : ())
 	  . given_lines($opt{conf});
 }
@@ -304,7 +341,7 @@ sub page_server_settings
 		'neon_page_service.tenant_id' => $cluster{tenant_id},
 		'neon_page_service.timeline_id' => $cluster{timeline_id},
 		'neon_page_service.shard_count' => $cluster{shards},
-		'neon_page_service.shard_number' => $n,
+		'neon_page_service.shard_number' => $n % $cluster{shards},
 		'neon_page_service.stripe_size' => $cluster{stripe_blocks})
 	  . given_lines($opt{ps_conf});
 }

@@ -190,6 +190,8 @@ sub gather_page_server
 sub values_of_cluster
 {
 	return ([ 'cluster.dir', $opt{dir} ], (map { [ "cluster.$_", $cluster{$_} ] } qw(pg_version shards stripe_blocks checksums)),
+		[ 'cluster.page_servers', scalar(page_servers()) ],
+		[ 'cluster.write_quorum', $cluster{write_quorum} // '' ],
 		map { [ $_, $status{$_} ] } @keys);
 }
 
@@ -233,7 +235,8 @@ sub print_row { printf "%-15s %-11s %8s %6s  %-14s %10s %6s %13s\n", map { ($_ /
 
 sub print_text
 {
-	print "cluster $opt{dir}: PostgreSQL $cluster{pg_version}, $cluster{shards} shard(s), stripe $cluster{stripe_blocks}",
+	print "cluster $opt{dir}: PostgreSQL $cluster{pg_version}, $cluster{shards} shard(s), ", scalar(page_servers()),
+	  " page server(s), stripe $cluster{stripe_blocks}",
 	  " blocks, checksums $cluster{checksums}\n\n";
 	print_row('part', 'state', 'pid', 'port', 'flush/replay', 'lag bytes', 'conns', 'pages served');
 	print_row('compute', @status{ map { "compute.$_" } qw(state pid port flush_lsn lag_bytes connections pages_served) })

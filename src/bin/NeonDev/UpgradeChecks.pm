@@ -125,7 +125,7 @@ sub free_space
 # The new compute and its page servers are as many copies of a page server; a new major's catalogs, and its WAL, come on top.
 sub check_space
 {
-	my $copies = 1 + $cluster{shards};
+	my $copies = 1 + page_servers();
 	my $needed = $copies * (size_of(part_data(0)) + 100 * 1024);
 	my $free = free_space();
 	$free >= $needed or fail sprintf '%d MB are free where %s is, and %d copies of a page server need %d MB',
