@@ -26,7 +26,7 @@ SCRIPTS = src/bin/neon_dev
 REGRESS = basic guc views
 
 # ---- the core: no server header on its include path
-CORE_DIRS = base wire shard lsn ring cache ahead io auth serve identity net engine
+CORE_DIRS = base wire shard lsn ring cache ahead io auth serve identity boot net engine
 CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))
 CORE_OBJS = $(CORE_SRCS:.c=.core.o)
 CORE_CC ?= cc
