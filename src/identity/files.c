@@ -153,6 +153,8 @@ nc_compute_identity_write(const NcComputeIdentity *identity, char *to, size_t ro
 	nc_out_printf(&out, "neon_comm identity 1\nbirth %s\nplace %s\n",
 				  nc_id_text(&identity->birth, id), identity->place);
 	write_lineage(&out, &identity->lineage);
+	if (!nc_id_is_none(&identity->booted))
+		nc_out_printf(&out, "booted %s\n", nc_id_text(&identity->booted, id));
 	write_parted(&out, "parted", &identity->parted);
 	for (uint32_t i = 0; i < identity->nsessions; i++)
 		write_session(&out, &identity->sessions[i]);
@@ -170,6 +172,11 @@ nc_compute_identity_parse(const char *text, size_t bytes, NcComputeIdentity *out
 	nc_text_expect(&t, "\n");
 	read_home_place(&t, out->place);
 	read_lineage(&t, &out->lineage);
+	if (nc_text_accept(&t, "booted "))
+	{
+		nc_text_id(&t, false, &out->booted);
+		nc_text_expect(&t, "\n");
+	}
 	read_parted(&t, "parted ", &out->parted);
 	read_sessions(&t, out);
 	return nc_text_done(&t) ? NULL : not_understood;

@@ -101,6 +101,14 @@ judge_content(const NcComputeView *me, const NcEvidence *e)
 	return joined;
 }
 
+/* Was it given by a directory that is lost, from whose page server this one was laid? */
+static bool
+given_before_boot(const NcComputeIdentity *identity, int their_life)
+{
+	return !nc_id_is_none(&identity->booted) &&
+		their_life <= nc_lineage_find(&identity->lineage, &identity->booted);
+}
+
 /* Was this session given to the member, or a later one? */
 static bool
 session_given(const NcComputeView *me, const NcEvidence *e)
@@ -111,7 +119,7 @@ session_given(const NcComputeView *me, const NcEvidence *e)
 	int			my_life;
 
 	if (mine == NULL)
-		return identity->nsessions == NC_SESSIONS_MAX;
+		return identity->nsessions == NC_SESSIONS_MAX || given_before_boot(identity, their_life);
 	my_life = nc_lineage_find(&identity->lineage, &mine->incarnation);
 	if (my_life != their_life)
 		return my_life > their_life;

@@ -402,6 +402,7 @@ assert_spare_is_used(const char *directory)
 	static NcComputeIdentity out;
 	const char *why;
 
+	mine.booted = id_of(3);
 	assert_true(nc_compute_identity_save(directory, &mine));
 	assert_true(nc_compute_identity_save(directory, &mine));
 	for (uint8_t life = 0; life < 10; life++)
@@ -782,6 +783,18 @@ test_rule_6_chain(void **state)
 	mine.sessions[0].member = id_of(77);
 	expect(NC_JOINED, NC_REASON_NONE);
 	mine.nsessions = 0;
+
+	/* given by a directory that is lost: up to the life that the new one was laid in */
+	mine.booted = mine.lineage.at[1].id;
+	expect(NC_JOINED, NC_REASON_NONE);
+	mine.booted = mine.lineage.at[0].id;
+	expect(NC_JOINED, NC_REASON_NONE);
+	e.incarnation = mine.lineage.at[1].id;
+	expect(NC_REFUSED, NC_REASON_RESUMED);
+	e.incarnation = mine.lineage.at[0].id;
+	mine.booted = id_of(78);
+	expect(NC_PARTED, NC_REASON_OTHER_SESSION);
+	memset(&mine.booted, 0, sizeof(mine.booted));
 
 	/* of the present one */
 	follow_present();

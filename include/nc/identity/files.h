@@ -42,6 +42,11 @@ typedef struct NcComputeIdentity
 	NcId		birth;
 	char		place[NC_PLACE_BYTES];
 	NcLineage	lineage;		/* the last one is the present one */
+	/*
+	 * The directory was laid from a page server: sessions of this incarnation, the last one that page server
+	 * knew, and of earlier ones were given by a directory that is lost.  None: it was not.
+	 */
+	NcId		booted;
 	NcPartedList parted;		/* members */
 	uint32_t	nsessions;		/* as many as there is room for: others may be forgotten */
 	NcSession	sessions[NC_SESSIONS_MAX];
