@@ -113,12 +113,12 @@ choose_version() {
 check_packages() {				# MAJOR CODENAME
 	local fuzzer=libclang-rt-14-dev
 	case $2 in trixie | forky) fuzzer=libclang-rt-dev ;; esac
-	printf '%s\n' "postgresql-$1" openssl cpio procps "postgresql-server-dev-$1" libpq-dev liburing-dev libssl-dev build-essential \
+	printf '%s\n' "postgresql-$1" openssl cpio procps "postgresql-server-dev-$1" libpq-dev liburing-dev libssl-dev zlib1g-dev build-essential \
 		pkg-config libcmocka-dev libipc-run-perl perl clang "$fuzzer" dpkg-dev valgrind
 }
 
 # What scripts/pg_cassert needs besides.
-cassert_packages() { printf '%s\n' bison flex libicu-dev zlib1g-dev; }
+cassert_packages() { printf '%s\n' bison flex libicu-dev; }
 
 # ---- servers
 

@@ -11,8 +11,11 @@
 #include "postgres.h"
 
 #include "access/clog.h"
+#include "access/commit_ts.h"
 #include "access/multixact.h"
 #include "access/slru.h"
+#include "access/transam.h"
+#include "catalog/pg_control.h"
 #include "libpq-fe.h"
 #include "miscadmin.h"
 #include "postmaster/startup.h"
@@ -152,7 +155,7 @@ nc_svc_walreceiver_conn(WalReceiverConn *conn)
  * Attaches to an SLRU of the running server, as a re-executed backend does:
  * under the postmaster SimpleLruInit only looks the memory up.  Names, sizes
  * and locks are those of clog.c and multixact.c; a wrong size is an ERROR there.
- * Kinds are those of nc/wire/pagestream.h.
+ * Kinds are those of nc/wire/pagestream.h, and NC_SVC_SLRU_COMMIT_TS.
  */
 #define NC_SVC_CLOG_LSNS_PER_PAGE (BLCKSZ * 4 / 32)
 
@@ -172,6 +175,12 @@ nc_svc_slru_attach(SlruCtl ctl, int kind)
 						  Min(Max(16, transaction_buffers), NC_SVC_CLOG_BUFFERS_MAX),
 						  NC_SVC_CLOG_LSNS_PER_PAGE, "pg_xact", LWTRANCHE_XACT_BUFFER,
 						  LWTRANCHE_XACT_SLRU, SYNC_HANDLER_CLOG, false);
+			break;
+		case 3:
+			SimpleLruInit(ctl, "commit_timestamp",
+						  Min(Max(16, commit_timestamp_buffers), SLRU_MAX_ALLOWED_BUFFERS), 0,
+						  "pg_commit_ts", LWTRANCHE_COMMITTS_BUFFER, LWTRANCHE_COMMITTS_SLRU,
+						  SYNC_HANDLER_COMMIT_TS, false);
 			break;
 		case 1:
 			SimpleLruInit(ctl, "multixact_member", multixact_member_buffers, 0,
@@ -201,6 +210,10 @@ nc_svc_slru_attach(SlruCtl ctl, int kind)
 			SimpleLruInit(ctl, "Xact", CLOGShmemBuffers(), NC_SVC_CLOG_LSNS_PER_PAGE,
 						  XactSLRULock, "pg_xact", LWTRANCHE_XACT_BUFFER, SYNC_HANDLER_CLOG);
 			break;
+		case 3:
+			SimpleLruInit(ctl, "CommitTs", CommitTsShmemBuffers(), 0, CommitTsSLRULock,
+						  "pg_commit_ts", LWTRANCHE_COMMITTS_BUFFER, SYNC_HANDLER_COMMIT_TS);
+			break;
 		case 1:
 			SimpleLruInit(ctl, "MultiXactMember", NUM_MULTIXACTMEMBER_BUFFERS, 0,
 						  MultiXactMemberSLRULock, "pg_multixact/members",
@@ -220,6 +233,43 @@ nc_svc_slru_lock(SlruCtl ctl, int64 pageno)
 	return ctl->shared->ControlLock;
 }
 #endif
+
+/* Counters of transactions and objects in shared memory. */
+#if PG_VERSION_NUM >= 170000
+#define NC_SVC_COUNTERS TransamVariables
+#else
+#define NC_SVC_COUNTERS ShmemVariableCache
+#endif
+
+/* From 17 on a checkpoint record says with which wal_level it was written. */
+static inline void
+nc_svc_checkpoint_wal_level(CheckPoint *checkpoint, int wal_level)
+{
+#if PG_VERSION_NUM >= 170000
+	checkpoint->wal_level = wal_level;
+#endif
+}
+
+/* The file of a prepared transaction; from 17 on with its epoch. */
+#define NC_SVC_TWO_PHASE_BYTES 64
+
+static inline void
+nc_svc_two_phase_file(TransactionId xid, char to[NC_SVC_TWO_PHASE_BYTES])
+{
+#if PG_VERSION_NUM >= 170000
+	FullTransactionId next = NC_SVC_COUNTERS->nextXid;
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	if (xid > XidFromFullTransactionId(next))
+		epoch--;
+	snprintf(to, NC_SVC_TWO_PHASE_BYTES, "pg_twophase/%08X%08X", epoch, xid);
+#else
+	snprintf(to, NC_SVC_TWO_PHASE_BYTES, "pg_twophase/%08X", xid);
+#endif
+}
+
+/* How many prepared transactions replay can have. */
+#define NC_SVC_PREPARED_MAX max_prepared_xacts
 
 /* Opening of a walreceiver's connection. */
 #if PG_VERSION_NUM >= 170000

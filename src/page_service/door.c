@@ -232,7 +232,7 @@ service_message(NcVisitor *v)
 static bool
 service_silent(NcVisitor *v)
 {
-	if (session_of(v)->wait_since != 0 ||
+	if (session_of(v)->wait_since != 0 || v->place == NC_PLACE_PARKED ||
 		v->door->now_us < v->sent_us + v->door->settings.silence_us)
 		return false;
 	if (nc_channel_unsent(&v->channel) > 0)
@@ -247,6 +247,7 @@ service_gone(NcVisitor *v)
 {
 	NcSvcSession *s = session_of(v);
 
+	nc_svc_boot_forget(s);
 	nc_svc_client_leaves(s);
 	nc_svc_client_remove(s);
 	ReleaseExternalFD();

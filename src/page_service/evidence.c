@@ -252,6 +252,26 @@ nc_svc_evidence_get(NcSvcReplayed *out)
 	pfree(control);
 }
 
+/* For the status: when nothing was replayed since the start, the checkpoint that replay began with. */
+XLogRecPtr
+nc_svc_evidence_last(void)
+{
+	XLogRecPtr	start;
+	ControlFileData *control;
+	bool		crc_ok;
+
+	SpinLockAcquire(&nc_svc_shared->replayed_lock);
+	start = nc_svc_shared->replayed.start;
+	SpinLockRelease(&nc_svc_shared->replayed_lock);
+	if (start != InvalidXLogRecPtr)
+		return start;
+	control = get_controlfile(DataDir, &crc_ok);
+	if (crc_ok)
+		start = control->checkPoint;
+	pfree(control);
+	return start;
+}
+
 /* ---- the judged LSN ---- */
 
 /* By the walreceiver only: what it has from the feed up to here may be served. */

@@ -1,6 +1,6 @@
 /*
  * gate.c
- *	  Redo functions of the standby, wrapped: the gate and lazy replay.
+ *	  Redo functions of the standby, wrapped: the gate, the cut and lazy replay.
  *
  * Two processes meet here.  The startup process runs every record through
  * redo_gated; page service workers enter and leave the gate around each read.
@@ -18,8 +18,12 @@
  * relations are reset before consistency and after promotion, when nothing is
  * served.
  *
+ * A boot image is of one moment between two records: whoever gathers it holds the
+ * cut's lock, which startup takes around the redo of each record.
+ *
  * No deadlock: startup takes the gate between records, when it holds no buffer,
- * and nobody inside the gate waits for startup.  An ERROR in redo is FATAL, and
+ * and nobody inside the gate waits for startup.  The lock of the cut comes before
+ * those of the gate, for everybody.  An ERROR in redo is FATAL, and
  * the exit of an auxiliary process releases its LWLocks; an ERROR in a worker
  * releases them in page_source.c.  Nothing here ever changes what redo does.
  */
@@ -194,6 +198,45 @@ nc_svc_gate_leave(void)
 	LWLockRelease(&nc_svc_shared->locks[NC_SVC_LOCK_GATE + nc_svc_worker_index].lock);
 }
 
+/* ---- the cut ---- */
+
+/*
+ * Startup process, around the redo of a record.  Who wants replay to hold is let in
+ * before: without the turnstile, replay that is busy would overtake him for ever.
+ */
+static void
+record_begins(void)
+{
+	if (pg_atomic_read_u32(&nc_svc_shared->cut_wanted) != 0)
+	{
+		lock_exclusive(NC_SVC_LOCK_CUT_TURNSTILE);
+		unlock_exclusive(NC_SVC_LOCK_CUT_TURNSTILE);
+	}
+	lock_exclusive(NC_SVC_LOCK_CUT);
+}
+
+static void
+record_ends(void)
+{
+	unlock_exclusive(NC_SVC_LOCK_CUT);
+}
+
+void
+nc_svc_cut_begin(void)
+{
+	LWLockAcquire(&nc_svc_shared->locks[NC_SVC_LOCK_CUT_TURNSTILE].lock, LW_EXCLUSIVE);
+	pg_atomic_write_u32(&nc_svc_shared->cut_wanted, 1);
+	LWLockAcquire(&nc_svc_shared->locks[NC_SVC_LOCK_CUT].lock, LW_EXCLUSIVE);
+}
+
+void
+nc_svc_cut_end(void)
+{
+	LWLockRelease(&nc_svc_shared->locks[NC_SVC_LOCK_CUT].lock);
+	pg_atomic_write_u32(&nc_svc_shared->cut_wanted, 0);
+	LWLockRelease(&nc_svc_shared->locks[NC_SVC_LOCK_CUT_TURNSTILE].lock);
+}
+
 /* ---- lazy replay ---- */
 
 static void
@@ -288,6 +331,7 @@ redo_gated(XLogReaderState *record)
 		pg_atomic_write_u32(&nc_svc_shared->consistent, 1);
 	if (lazy_holds_back(record))
 		lazy_wait(record);
+	record_begins();
 	nc_svc_evidence_before(record);
 	if (removes_files(record))
 	{
@@ -298,6 +342,8 @@ redo_gated(XLogReaderState *record)
 	else
 		redo(record);
 	nc_svc_evidence_note(record);
+	nc_svc_prepared_note(record);
+	record_ends();
 	nc_svc_file_copy_note(record);
 }
 

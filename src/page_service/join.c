@@ -383,7 +383,11 @@ static WalReceiverConn *
 connect_compute(NC_SVC_CONNECT_PARAMETERS)
 {
 	if (AmWalReceiverProcess())
+	{
+		/* it was asked for when all that was there had been replayed */
+		pg_atomic_write_u32(&nc_svc_shared->came_to_end, 1);
 		nc_svc_evidence_keep();
+	}
 	nc_svc_check_primary_conninfo(conninfo, ERROR);
 	return (stock->walrcv_connect) (NC_SVC_CONNECT_ARGUMENTS);
 }

@@ -311,6 +311,7 @@ request_shmem(void)
 	if (previous_shmem_request != NULL)
 		previous_shmem_request();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(NcSvcShared)));
+	RequestAddinShmemSpace(MAXALIGN(nc_svc_prepared_shmem_bytes()));
 	RequestNamedLWLockTranche(LIBRARY, NC_SVC_LOCKS);
 }
 
@@ -320,7 +321,11 @@ init_service_shared(NcSvcShared *shared)
 	memset(shared, 0, sizeof(*shared));
 	pg_atomic_init_u64(&shared->generation, 0);
 	pg_atomic_init_u32(&shared->gate_closing, 0);
+	pg_atomic_init_u32(&shared->cut_wanted, 0);
 	pg_atomic_init_u32(&shared->consistent, 0);
+	pg_atomic_init_u32(&shared->came_to_end, 0);
+	pg_atomic_init_u64(&shared->boot_images, 0);
+	pg_atomic_init_u64(&shared->boot_held_us, 0);
 	pg_atomic_init_u64(&shared->demanded_lsn, 0);
 	pg_atomic_init_u32(&shared->join_wanted, 0);
 	pg_atomic_init_u32(&shared->startup_waits, 0);
@@ -365,6 +370,7 @@ startup_shmem(void)
 	nc_svc_shared = ShmemInitStruct(LIBRARY, sizeof(NcSvcShared), &found);
 	if (!found)
 		init_service_shared(nc_svc_shared);
+	nc_svc_prepared_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 	/* children inherit them: while they wait they look nothing up */
 	nc_svc_wait_main = nc_svc_wait_event("NeonPageServiceMain");

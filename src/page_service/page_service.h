@@ -128,8 +128,12 @@ typedef struct NcSvcShared
 	pg_atomic_uint64 generation;
 	/* Redo wants the gate: readers queue behind it instead of overtaking. */
 	pg_atomic_uint32 gate_closing;
+	/* Somebody wants replay to hold between two records: it queues behind him. */
+	pg_atomic_uint32 cut_wanted;
 	/* Set once, when replay has passed the minimum recovery point. */
 	pg_atomic_uint32 consistent;
+	/* Set once, when all WAL that was in pg_wal at the start has been replayed. */
+	pg_atomic_uint32 came_to_end;
 	/* The newest LSN any request asked for; what lazy replay goes up to. */
 	pg_atomic_uint64 demanded_lsn;
 	/*
@@ -153,6 +157,9 @@ typedef struct NcSvcShared
 	NcSvcJoins	joins;
 	/* Moves when joins or page_service_identity have changed. */
 	pg_atomic_uint32 joins_changes;
+	/* Boot images that were gathered, and for how long replay was held for the last one. */
+	pg_atomic_uint64 boot_images;
+	pg_atomic_uint64 boot_held_us;
 
 	LWLockPadded *locks;		/* see the NC_SVC_LOCK_ names */
 	NcSvcWorkerState workers[NC_SVC_WORKERS_MAX];
@@ -160,7 +167,9 @@ typedef struct NcSvcShared
 
 #define NC_SVC_LOCK_TURNSTILE 0
 #define NC_SVC_LOCK_LISTEN 1
-#define NC_SVC_LOCK_GATE 2		/* one per worker from here */
+#define NC_SVC_LOCK_CUT_TURNSTILE 2
+#define NC_SVC_LOCK_CUT 3		/* held around the redo of each record */
+#define NC_SVC_LOCK_GATE 4		/* one per worker from here */
 #define NC_SVC_LOCKS (NC_SVC_LOCK_GATE + NC_SVC_WORKERS_MAX)
 
 extern NcSvcShared *nc_svc_shared;
@@ -197,6 +206,14 @@ extern void nc_svc_gate_install(void);
 extern uint64 nc_svc_gate_enter(void);
 extern void nc_svc_gate_leave(void);
 
+/*
+ * Between begin and end nothing is replayed: replay is between two records.  Workers
+ * only, outside the gate; begin waits for the record that is being replayed.  After an
+ * ERROR in between LWLockReleaseAll ends it.
+ */
+extern void nc_svc_cut_begin(void);
+extern void nc_svc_cut_end(void);
+
 /* Some request needs replay up to here. */
 extern void nc_svc_demand(XLogRecPtr lsn);
 
@@ -213,6 +230,24 @@ struct XLogReaderState;
  */
 extern void nc_svc_file_copy_note(struct XLogReaderState *record);
 
+/* ---- prepared.c ---- */
+
+/* A prepared transaction of which a record was replayed since the start. */
+typedef struct NcSvcPrepared
+{
+	TransactionId xid;
+	XLogRecPtr	at;				/* start of its PREPARE record */
+} NcSvcPrepared;
+
+extern Size nc_svc_prepared_shmem_bytes(void);
+extern void nc_svc_prepared_shmem_init(void);
+
+/* Startup process, after the redo of each record. */
+extern void nc_svc_prepared_note(struct XLogReaderState *record);
+
+/* Within the cut: those whose state may not be in pg_twophase yet, palloc'd.  ERROR if some are not known. */
+extern NcSvcPrepared *nc_svc_prepared_get(int *n);
+
 /* ---- evidence.c ---- */
 
 extern void nc_svc_evidence_before(struct XLogReaderState *record);
@@ -220,6 +255,8 @@ extern void nc_svc_evidence_note(struct XLogReaderState *record);
 extern void nc_svc_evidence_keep(void);
 extern void nc_svc_evidence_agreed(void);
 extern void nc_svc_evidence_get(NcSvcReplayed *out);
+/* Where the last record starts that was replayed; 0 = not known now. */
+extern XLogRecPtr nc_svc_evidence_last(void);
 extern void nc_svc_judged_raise(XLogRecPtr lsn);
 extern bool nc_svc_judged_covers(XLogRecPtr lsn);
 
@@ -261,6 +298,12 @@ extern void nc_svc_source_answer_timeout(const NcPsRequest *req, int version, Nc
 extern void nc_svc_source_answer_parted(const NcPsRequest *req, int version, const char *reason,
 										NcWriter *w);
 
+/*
+ * The cleanup after an ERROR caught in a worker: takes its message, logs it, releases all that was held and closes
+ * all descriptors.  The current memory context becomes `context`.
+ */
+extern void nc_svc_source_recover(MemoryContext context, char *text, size_t bytes);
+
 /* One line about how far replay is and what holds it up, for messages. */
 extern void nc_svc_source_describe_replay(char *text, size_t bytes);
 
@@ -271,6 +314,19 @@ extern void nc_svc_source_describe_replay(char *text, size_t bytes);
  * NC_SLRU_SEGMENT_BLOCKS); returns how many there are, 0 for an unknown segment.
  */
 extern uint32 nc_svc_slru_read_segment(int kind, uint32 segno, uint8_t *pages);
+
+/* One more kind than those of the pagestream. */
+#define NC_SVC_SLRU_COMMIT_TS (NC_SLRU_MULTIXACT_OFFSETS + 1)
+#define NC_SVC_SLRU_KINDS (NC_SVC_SLRU_COMMIT_TS + 1)
+
+/* Where its segments are, relative to the data directory. */
+extern const char *nc_svc_slru_directory(int kind);
+
+/*
+ * The numbers of all segments, in files or only in buffers, sorted and palloc'd.  Within the cut: nobody adds
+ * or removes any.
+ */
+extern uint32 *nc_svc_slru_segments(int kind, int *n);
 
 /* ---- session.c ---- */
 
@@ -309,6 +365,7 @@ typedef struct NcSvcSession
 	TimestampTz wait_since;		/* 0 = it does not */
 	bool		wait_logged;
 	NcPsRequest waiting_for;	/* valid while wait_since is set */
+	struct NcSvcBoot *boot;		/* the image that is being made for it or sent to it, or NULL */
 } NcSvcSession;
 
 /* Can the request that the session waits with be handled now? */
@@ -320,6 +377,79 @@ extern NcStep nc_svc_session_message(NcSvcSession *s, TimestampTz now);
 /* Queues an error and lets the session end once it is sent. */
 extern void nc_svc_session_end(NcSvcSession *s, const char *severity, const char *sqlstate,
 							   const char *message);
+
+/* Queues an error after which the session waits for the next query; hint may be NULL. */
+extern void nc_svc_session_refuse(NcSvcSession *s, const char *sqlstate, const char *message,
+								  const char *hint);
+
+/* One word of a query, not terminated. */
+typedef struct NcSvcWord
+{
+	const char *text;
+	int			length;
+} NcSvcWord;
+
+extern bool nc_svc_word_is(const NcSvcWord *word, const char *text);
+
+/* May this client have pages of this tenant and timeline?  Otherwise it has been told why not. */
+extern bool nc_svc_session_accepts(NcSvcSession *s, const NcSvcWord *tenant, const NcSvcWord *timeline);
+
+/* ---- boot.c ---- */
+
+/* Query basebackup, with the words behind that: begins, or refuses. */
+extern void nc_svc_boot_begin(NcSvcSession *s, const NcSvcWord *words, int n, TimestampTz now);
+
+/* Goes on with it; the session has none any more when it is over. */
+extern NcStep nc_svc_boot_step(NcSvcSession *s, TimestampTz now);
+
+/* Has everything been replayed that was received? In any worker. */
+extern bool nc_svc_boot_replayed_all(void);
+
+/* The session leaves. */
+extern void nc_svc_boot_forget(NcSvcSession *s);
+
+/* ---- boot_gather.c ---- */
+
+/* What an image is asked to have. */
+typedef struct NcSvcBootWish
+{
+	XLogRecPtr	wal_from;		/* WAL from the segment of this on, if that is more; 0 = not */
+} NcSvcBootWish;
+
+/*
+ * Gathers an image into the file: its bytes.  Both files are empty; the second one is of no use afterwards. Replay
+ * is held meanwhile.  ERROR if it cannot be.
+ */
+extern off_t nc_svc_boot_gather(int fd, int forks_fd, const NcSvcBootWish *wish);
+
+/* ---- boot_wal.c ---- */
+
+struct ControlFileData;
+
+/* Where the image's WAL ends, and what its last pages are. */
+#define NC_SVC_BOOT_TAIL_PAGES 3
+
+typedef struct NcSvcBootEnd
+{
+	TimeLineID	timeline;
+	XLogRecPtr	last;			/* start of the last record that was replayed */
+	XLogRecPtr	cut;			/* its end */
+	XLogRecPtr	checkpoint;		/* start of the checkpoint record behind it */
+	struct ControlFileData *control; /* of a server that was shut down with that record; palloc'd */
+} NcSvcBootEnd;
+
+/* Where replay is.  Within the cut; ERROR when there is nothing to begin with yet. */
+extern void nc_svc_boot_end(NcSvcBootEnd *end);
+
+/*
+ * The pages of WAL from that of the cut on, the checkpoint record in them: as many as it needs, the rest is zero.
+ * The first one begins at the page boundary at or before the cut.
+ */
+extern int	nc_svc_boot_tail(const NcSvcBootEnd *end, char to[NC_SVC_BOOT_TAIL_PAGES * XLOG_BLCKSZ]);
+
+/* Bytes of a segment of pg_wal, from its beginning on, to the callback; ERROR when the file is not there. */
+extern void nc_svc_boot_wal_copy(TimeLineID timeline, XLogSegNo segment, uint32 bytes,
+								 void (*put) (void *arg, const void *data, size_t bytes), void *arg);
 
 /* ---- identity.c ---- */
 

@@ -521,15 +521,15 @@ answer_request(Answer *a)
  * The cleanup of a process without transactions, as the server's own auxiliary
  * processes do it; also leaves the gate and closes all descriptors.
  */
-static void
-recover_read_error(char *text, size_t bytes)
+void
+nc_svc_source_recover(MemoryContext context, char *text, size_t bytes)
 {
 	ErrorData  *error;
 
 	HOLD_INTERRUPTS();
-	MemoryContextSwitchTo(read_context);
+	MemoryContextSwitchTo(context);
 	error = CopyErrorData();
-	snprintf(text, bytes, "Read error: %s", error->message);
+	strlcpy(text, error->message, bytes);
 	EmitErrorReport();
 
 	LWLockReleaseAll();
@@ -573,9 +573,10 @@ nc_svc_source_answer(const NcPsRequest *req, int version, NcWriter *w)
 	}
 	PG_CATCH();
 	{
-		char		text[ERROR_TEXT_BYTES];
+		char		text[ERROR_TEXT_BYTES] = "Read error: ";
+		size_t		used = strlen(text);
 
-		recover_read_error(text, sizeof(text));
+		nc_svc_source_recover(read_context, text + used, sizeof(text) - used);
 		w->at = mark;
 		w->failed = false;
 		answer_send_error(&a, text);

@@ -1,7 +1,7 @@
 /*
  * session.c
  *	  One client of the page service: queries and the pagestream (the door has the
- *	  start-up).
+ *	  start-up, boot.c the boot image).
  *
  * Runs in page service workers; the door owns the socket and the clock, this file
  * only turns the bytes of the receive buffer into bytes of the send buffer.
@@ -20,15 +20,8 @@
 #include "utils/elog.h"
 #include "utils/timestamp.h"
 
-#define WORDS_MAX 6
+#define WORDS_MAX 10
 #define ID_DIGITS 32
-
-/* One word of a query, not terminated. */
-typedef struct Word
-{
-	const char *text;
-	int			length;
-} Word;
 
 typedef enum Outcome
 {
@@ -50,8 +43,8 @@ nc_svc_session_end(NcSvcSession *s, const char *severity, const char *sqlstate,
 }
 
 /* An error after which the session waits for the next query. */
-static void
-refuse_session(NcSvcSession *s, const char *sqlstate, const char *message, const char *hint)
+void
+nc_svc_session_refuse(NcSvcSession *s, const char *sqlstate, const char *message, const char *hint)
 {
 	NcWriter	w = nc_visitor_writer(&s->v);
 
@@ -63,15 +56,15 @@ refuse_session(NcSvcSession *s, const char *sqlstate, const char *message, const
 
 /* ---- queries ---- */
 
-static bool
-request_word_is(const Word *word, const char *text)
+bool
+nc_svc_word_is(const NcSvcWord *word, const char *text)
 {
 	return word->length == strlen(text) && pg_strncasecmp(word->text, text, word->length) == 0;
 }
 
 /* Splits at blanks; more words than wanted count as one more. */
 static int
-split_words(const char *query, Word *words)
+split_words(const char *query, NcSvcWord *words)
 {
 	int			n = 0;
 
@@ -90,7 +83,7 @@ split_words(const char *query, Word *words)
 }
 
 static bool
-word_is_id(const Word *word)
+word_is_id(const NcSvcWord *word)
 {
 	if (word->length != ID_DIGITS)
 		return false;
@@ -107,7 +100,7 @@ word_is_id(const Word *word)
  * with the error and returns false if it does not fit.
  */
 static bool
-accept_id(NcSvcSession *s, const char *what, const Word *word, const char *setting)
+accept_id(NcSvcSession *s, const char *what, const NcSvcWord *word, const char *setting)
 {
 	char		text[512];
 
@@ -115,41 +108,47 @@ accept_id(NcSvcSession *s, const char *what, const Word *word, const char *setti
 	{
 		snprintf(text, sizeof(text), "invalid %s id \"%.*s\": 32 hexadecimal digits are expected, "
 				 "without a shard suffix", what, Min(word->length, 64), word->text);
-		refuse_session(s, "XX000", text, NULL);
+		nc_svc_session_refuse(s, "XX000", text, NULL);
 		return false;
 	}
-	if (setting[0] == '\0' || request_word_is(word, setting))
+	if (setting[0] == '\0' || nc_svc_word_is(word, setting))
 		return true;
 	/* the remedy first: a compute's log has room for 127 bytes */
 	snprintf(text, sizeof(text), "%s \"%.*s\" is not served: set neon_comm.%s_id or "
 			 "neon_page_service.%s_id right, this page service serves \"%s\"", what,
 			 word->length, word->text, what, what, setting);
-	refuse_session(s, "XX000", text, NULL);
+	nc_svc_session_refuse(s, "XX000", text, NULL);
+	return false;
+}
+
+bool
+nc_svc_session_accepts(NcSvcSession *s, const NcSvcWord *tenant, const NcSvcWord *timeline)
+{
+	if (!accept_id(s, "tenant", tenant, nc_svc_tenant_id) ||
+		!accept_id(s, "timeline", timeline, nc_svc_timeline_id))
+		return false;
+	if (s->token_tenant[0] == '\0' || nc_svc_word_is(tenant, s->token_tenant))
+		return true;
+	nc_svc_session_refuse(s, "42501", "the token is refused: it is for another tenant", NULL);
 	return false;
 }
 
 static void
-start_pagestream(NcSvcSession *s, int version, const Word *args, int nargs)
+start_pagestream(NcSvcSession *s, int version, const NcSvcWord *args, int nargs)
 {
 	NcWriter	w;
 
 	if (nargs != 2)
 	{
-		refuse_session(s, "XX000", "invalid number of arguments: pagestream takes a tenant id and a "
+		nc_svc_session_refuse(s, "XX000", "invalid number of arguments: pagestream takes a tenant id and a "
 			   "timeline id", NULL);
 		return;
 	}
-	if (!accept_id(s, "tenant", &args[0], nc_svc_tenant_id) ||
-		!accept_id(s, "timeline", &args[1], nc_svc_timeline_id))
+	if (!nc_svc_session_accepts(s, &args[0], &args[1]))
 		return;
-	if (s->token_tenant[0] != '\0' && !request_word_is(&args[0], s->token_tenant))
-	{
-		refuse_session(s, "42501", "the token is refused: it is for another tenant", NULL);
-		return;
-	}
 	if (!RecoveryInProgress())
 	{
-		refuse_session(s, "XX000", "this server is not a standby, it cannot serve pages",
+		nc_svc_session_refuse(s, "XX000", "this server is not a standby, it cannot serve pages",
 			   nc_svc_identity_follows() ? NULL : "Start it with standby.signal and primary_conninfo.");
 		return;
 	}
@@ -227,6 +226,12 @@ status_replay(NcWriter *w)
 	status_row(w, "replay_paused", "%s",
 			   GetRecoveryPauseState() == RECOVERY_NOT_PAUSED ? "off" : "on");
 	status_row(w, "lazy", "%s", nc_svc_lazy_replay ? "on" : "off");
+	status_row(w, "replayed_all", "%s", in_recovery && nc_svc_boot_replayed_all() ? "on" : "off");
+	status_row(w, "last_record_lsn", NC_LSN_FMT, NC_LSN_ARGS(nc_svc_evidence_last()));
+	status_row(w, "boot_images", "%llu",
+			   (unsigned long long) pg_atomic_read_u64(&nc_svc_shared->boot_images));
+	status_row(w, "boot_held_us", "%llu",
+			   (unsigned long long) pg_atomic_read_u64(&nc_svc_shared->boot_held_us));
 }
 
 static const char *
@@ -291,39 +296,41 @@ accept_set(NcSvcSession *s)
 }
 
 static void
-run_query(NcSvcSession *s, const char *query)
+run_query(NcSvcSession *s, const char *query, TimestampTz now)
 {
-	Word		words[WORDS_MAX];
+	NcSvcWord	words[WORDS_MAX];
 	int			n = split_words(query, words);
 	char		text[256];
 
-	if (n > 0 && request_word_is(&words[0], "pagestream_v3"))
+	if (n > 0 && nc_svc_word_is(&words[0], "pagestream_v3"))
 		start_pagestream(s, 3, words + 1, n - 1);
-	else if (n > 0 && request_word_is(&words[0], "pagestream_v2"))
+	else if (n > 0 && nc_svc_word_is(&words[0], "pagestream_v2"))
 		start_pagestream(s, 2, words + 1, n - 1);
-	else if (n > 1 && request_word_is(&words[0], "set"))
+	else if (n > 1 && nc_svc_word_is(&words[0], "set"))
 		accept_set(s);
-	else if (n == 2 && request_word_is(&words[0], "show") && request_word_is(&words[1], "status"))
+	else if (n == 2 && nc_svc_word_is(&words[0], "show") && nc_svc_word_is(&words[1], "status"))
 		show_status(s);
+	else if (n > 0 && nc_svc_word_is(&words[0], "basebackup"))
+		nc_svc_boot_begin(s, words + 1, n - 1, now);
 	else
 	{
 		snprintf(text, sizeof(text), "unknown command \"%.*s\"", n > 0 ? Min(words[0].length, 64) : 0,
 				 n > 0 ? words[0].text : "");
-		refuse_session(s, "XX000", text, "The page service knows pagestream_v2, pagestream_v3, set and "
-			   "show status.");
+		nc_svc_session_refuse(s, "XX000", text, "The page service knows pagestream_v2, pagestream_v3, basebackup, "
+			   "set and show status.");
 	}
 }
 
 static void
-handle_query(NcSvcSession *s, const NcFrame *frame)
+handle_query(NcSvcSession *s, const NcFrame *frame, TimestampTz now)
 {
 	NcReader	r = nc_reader(frame->body, frame->body_bytes);
 	const char *query = nc_read_cstring(&r);
 
 	if (query == NULL || nc_reader_left(&r) != 0)
-		refuse_session(s, "08P01", "malformed query message", NULL);
+		nc_svc_session_refuse(s, "08P01", "malformed query message", NULL);
 	else
-		run_query(s, query);
+		run_query(s, query, now);
 }
 
 /* The extended protocol is refused as a whole, up to its Sync. */
@@ -340,7 +347,7 @@ refuse_extended(NcSvcSession *s)
 
 /* A message outside the stream. */
 static void
-handle_message(NcSvcSession *s, const NcFrame *frame)
+handle_message(NcSvcSession *s, const NcFrame *frame, TimestampTz now)
 {
 	NcWriter	w;
 
@@ -357,7 +364,7 @@ handle_message(NcSvcSession *s, const NcFrame *frame)
 			break;
 		case 'Q':
 			if (s->mode != NC_SVC_SKIP)
-				handle_query(s, frame);
+				handle_query(s, frame, now);
 			break;
 		case 'P':
 		case 'B':
@@ -479,14 +486,14 @@ handle_stream_message(NcSvcSession *s, const NcFrame *frame, TimestampTz now)
 	{
 		snprintf(text, sizeof(text), "unexpected message type %d inside a pagestream",
 				 (int) frame->type);
-		refuse_session(s, "XX000", text, NULL);
+		nc_svc_session_refuse(s, "XX000", text, NULL);
 		return OUTCOME_HANDLED;
 	}
 	if (!nc_ps_request_decode(frame->body, frame->body_bytes, s->version, &req))
 	{
 		snprintf(text, sizeof(text), "malformed pagestream request of %zu bytes (version %d)",
 				 frame->body_bytes, s->version);
-		refuse_session(s, "XX000", text, NULL);
+		nc_svc_session_refuse(s, "XX000", text, NULL);
 		return OUTCOME_HANDLED;
 	}
 	if (s->wait_since == 0 && over_rate(s, now))
@@ -504,6 +511,8 @@ nc_svc_session_message(NcSvcSession *s, TimestampTz now)
 	NcFrame		frame;
 	Outcome		outcome = OUTCOME_HANDLED;
 
+	if (s->boot != NULL)
+		return nc_svc_boot_step(s, now);
 	switch (nc_frame_parse(input, bytes, NC_CLIENT_MESSAGE_BYTES_MAX, &frame))
 	{
 		case NC_FRAME_INCOMPLETE:
@@ -517,7 +526,7 @@ nc_svc_session_message(NcSvcSession *s, TimestampTz now)
 	if (s->mode == NC_SVC_STREAM)
 		outcome = handle_stream_message(s, &frame, now);
 	else
-		handle_message(s, &frame);
+		handle_message(s, &frame, now);
 	if (outcome != OUTCOME_HANDLED)
 		return NC_STEP_PARK;
 	nc_channel_take(&s->v.channel, frame.consumed);

@@ -1,6 +1,6 @@
 /*
  * slru_source.c
- *	  Reads a whole segment of pg_xact or pg_multixact in its newest state.
+ *	  Reads a whole segment of pg_xact, pg_multixact or pg_commit_ts in its newest state.
  *
  * Runs in page service workers.  The newest state of an SLRU page is in the SLRU's
  * own buffers in shared memory if it is there at all, otherwise in the file; the
@@ -21,7 +21,7 @@
 
 #include "compat.h"
 
-static SlruCtlData slru[NC_SLRU_MULTIXACT_OFFSETS + 1];
+static SlruCtlData slru[NC_SVC_SLRU_KINDS];
 
 static SlruCtl
 slru_of_kind(int kind)
@@ -109,4 +109,80 @@ nc_svc_slru_read_segment(int kind, uint32 segno, uint8_t *pages)
 	if (fd >= 0)
 		CloseTransientFile(fd);
 	return nblocks;
+}
+
+/* ---- which segments there are ---- */
+
+const char *
+nc_svc_slru_directory(int kind)
+{
+	return slru_of_kind(kind)->Dir;
+}
+
+typedef struct Segments
+{
+	uint32	   *at;
+	int			n;
+	int			room;
+} Segments;
+
+static void
+add_segment(Segments *s, uint32 segno)
+{
+	if (s->n == s->room)
+	{
+		s->room = s->room == 0 ? 64 : s->room * 2;
+		s->at = s->at == NULL ? palloc(s->room * sizeof(uint32)) :
+			repalloc_huge(s->at, (Size) s->room * sizeof(uint32));
+	}
+	s->at[s->n++] = segno;
+}
+
+static void
+add_segments_of_files(Segments *s, const char *path)
+{
+	DIR		   *dir = AllocateDir(path);
+	struct dirent *entry;
+
+	while ((entry = ReadDir(dir, path)) != NULL)
+	{
+		size_t		digits = strspn(entry->d_name, "0123456789ABCDEF");
+
+		if (digits >= 4 && digits <= 7 && entry->d_name[digits] == '\0')
+			add_segment(s, strtoul(entry->d_name, NULL, 16));
+	}
+	FreeDir(dir);
+}
+
+static int
+compare_segments(const void *a, const void *b)
+{
+	uint32		x = *(const uint32 *) a;
+	uint32		y = *(const uint32 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+uint32 *
+nc_svc_slru_segments(int kind, int *n)
+{
+	SlruCtl		ctl = slru_of_kind(kind);
+	Segments	s = {0};
+	int			kept = 0;
+
+	add_segments_of_files(&s, ctl->Dir);
+	for (int slot = 0; slot < ctl->shared->num_slots; slot++)
+	{
+		if (slot_holds_page(ctl->shared, slot))
+			add_segment(&s, ctl->shared->page_number[slot] / SLRU_PAGES_PER_SEGMENT);
+	}
+	if (s.n > 0)
+		qsort(s.at, s.n, sizeof(uint32), compare_segments);
+	for (int i = 0; i < s.n; i++)
+	{
+		if (kept == 0 || s.at[kept - 1] != s.at[i])
+			s.at[kept++] = s.at[i];
+	}
+	*n = kept;
+	return s.at;
 }

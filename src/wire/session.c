@@ -193,14 +193,26 @@ nc_session_command_complete(NcWriter *w, const char *tag)
 }
 
 /* Text format and no columns, as walsenders and page servers say it. */
-void
-nc_session_copy_both(NcWriter *w)
+static void
+copy_begins(NcWriter *w, char type)
 {
-	uint8_t    *length_at = nc_frame_begin(w, 'W');
+	uint8_t    *length_at = nc_frame_begin(w, type);
 
 	nc_write_u8(w, 0);
 	nc_write_u16(w, 0);
 	nc_frame_end(w, length_at);
+}
+
+void
+nc_session_copy_both(NcWriter *w)
+{
+	copy_begins(w, 'W');
+}
+
+void
+nc_session_copy_out(NcWriter *w)
+{
+	copy_begins(w, 'H');
 }
 
 void

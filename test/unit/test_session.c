@@ -333,6 +333,7 @@ session_messages_have_their_bytes(void **state)
 	EXPECT_BYTES(nc_session_ready(&w), "Z\0\0\0\x05I");
 	EXPECT_BYTES(nc_session_command_complete(&w, "SELECT 1"), "C\0\0\0\x0dSELECT 1\0");
 	EXPECT_BYTES(nc_session_copy_both(&w), "W\0\0\0\x07\0\0\0");
+	EXPECT_BYTES(nc_session_copy_out(&w), "H\0\0\0\x07\0\0\0");
 	EXPECT_BYTES(nc_session_copy_done(&w), "c\0\0\0\x04");
 }
 

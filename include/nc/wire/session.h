@@ -80,6 +80,7 @@ extern void nc_session_parameter_status(NcWriter *w, const char *name, const cha
 extern void nc_session_ready(NcWriter *w);
 extern void nc_session_command_complete(NcWriter *w, const char *tag);
 extern void nc_session_copy_both(NcWriter *w);
+extern void nc_session_copy_out(NcWriter *w);
 extern void nc_session_copy_done(NcWriter *w);
 
 /* ErrorResponse with S=severity, V=severity, C=sqlstate, M=message and, if not NULL, D and H. */
