@@ -91,6 +91,19 @@ uninstall-neon-dev:
 	rm -f '$(DESTDIR)$(bindir)/neon_dev'
 	rm -rf '$(NEON_DEV_LIB)'
 
+# ---- neon_boot: a program over the core, the same for every server
+NEON_BOOT_SRCS = $(sort $(wildcard src/bin/neon_boot/*.c))
+all: build/neon_boot
+build/neon_boot: $(NEON_BOOT_SRCS) $(wildcard src/bin/neon_boot/*.h) libnc_core.a $(NC_HEADERS) $(MADE_FOR_FILE)
+	$(CORE_CC) $(CORE_CFLAGS) -o $@ $(NEON_BOOT_SRCS) libnc_core.a -lpq -lz
+install: install-neon-boot
+install-neon-boot: build/neon_boot
+	$(MKDIR_P) '$(DESTDIR)$(bindir)'
+	$(INSTALL_PROGRAM) build/neon_boot '$(DESTDIR)$(bindir)/neon_boot'
+uninstall: uninstall-neon-boot
+uninstall-neon-boot:
+	rm -f '$(DESTDIR)$(bindir)/neon_boot'
+
 # ---- tests that need no server
 UNIT_SRCS = $(sort $(wildcard test/unit/test_*.c))
 FUZZ_SRCS = $(sort $(wildcard test/fuzz/fuzz_*.c))
@@ -151,7 +164,7 @@ without:
 lint:
 	PG_CONFIG=$(PG_CONFIG) scripts/lint
 
-.PHONY: page-service install-page-service uninstall-page-service clean-page-service install-neon-dev uninstall-neon-dev unit unit-sanitize chaos fuzz proxy model model-ring model-identity model-takeover lint
+.PHONY: page-service install-page-service uninstall-page-service clean-page-service install-neon-dev uninstall-neon-dev install-neon-boot uninstall-neon-boot unit unit-sanitize chaos fuzz proxy model model-ring model-identity model-takeover lint
 
 # ---- benchmarks of what is installed: make install bench [BENCH="scan bitmap"] [BENCH_OPTS="--rounds 5"]
 bench-programs: libnc_core.a
