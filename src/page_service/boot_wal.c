@@ -98,21 +98,40 @@ page_header_bytes(XLogRecPtr page)
 	return XLogSegmentOffset(page, wal_segment_size) == 0 ? SizeOfXLogLongPHD : SizeOfXLogShortPHD;
 }
 
+/*
+ * The last record.  Once recovery has been consistent what was replayed is all that pages know of; the minimum
+ * recovery point may have the end of the record already that waits for its redo.
+ */
+static void
+last_record(NcSvcReplayed *last)
+{
+	SpinLockAcquire(&nc_svc_shared->replayed_lock);
+	*last = nc_svc_shared->replayed;
+	SpinLockRelease(&nc_svc_shared->replayed_lock);
+	(void) GetXLogReplayRecPtr(&last->timeline);
+	if (last->start != InvalidXLogRecPtr)
+		return;
+	/* none since the start: the checkpoint that replay begins with, if it begins behind that */
+	nc_svc_evidence_get(last);
+	if (last->tail_lost || last->end != GetXLogReplayRecPtr(NULL))
+		not_yet();
+}
+
 void
 nc_svc_boot_end(NcSvcBootEnd *end)
 {
 	NcSvcReplayed last;
 	bool		crc_ok;
 
-	/* nobody writes the file meanwhile */
+	if (!nc_svc_source_consistent())
+		not_yet();
+	/* nobody writes the control file meanwhile */
 	LWLockAcquire(ControlFileLock, LW_SHARED);
-	nc_svc_evidence_get(&last);
+	last_record(&last);
 	end->control = get_controlfile(DataDir, &crc_ok);
 	LWLockRelease(ControlFileLock);
-	/* pages are newer than WAL, or the checkpoint of the start has not been replayed yet */
-	if (!crc_ok || last.tail_lost ||
-		(XLogRecPtrIsInvalid(nc_svc_shared->replayed.start) && last.end != GetXLogReplayRecPtr(NULL)))
-		not_yet();
+	if (!crc_ok)
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("pg_control is damaged")));
 	end->timeline = last.timeline;
 	end->last = last.start;
 	end->cut = last.end;
