@@ -14,7 +14,7 @@ use NeonDev::Base;
 
 our @EXPORT = qw(%cluster SHARDS_MAX PREPARED_MAX load_cluster save_cluster conf_file lock_cluster lock_if_free
 	hold_cluster check_unchanged check_place set_state part_name part_id part_data part_log part_port chosen_page_servers chosen_compute page_servers
-	shards program_of security_dir);
+	shards program_of security_dir compute_conf);
 
 use constant {
 	FORMAT => 1,
@@ -144,5 +144,7 @@ sub chosen_compute { return $opt{part} eq 'all' || $opt{part} eq 'compute' }
 
 sub program_of { return "$cluster{bindir}/$_[0]" }
 sub security_dir { return "$opt{dir}/security" }
+# What neon_dev has put into the compute's configuration: for a compute that is made anew.
+sub compute_conf { return "$opt{dir}/compute.conf" }
 
 1;

@@ -10,6 +10,7 @@ use warnings;
 use Exporter 'import';
 use NeonDev::Adopt;
 use NeonDev::Base;
+use NeonDev::Boot;
 use NeonDev::Change;
 use NeonDev::Cluster;
 use NeonDev::Make;
@@ -32,6 +33,7 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev stop    -D DIR [PART]           stop the compute, then the page servers
   neon_dev restart -D DIR [PART]
   neon_dev kill    -D DIR [PART]           SIGKILL, as a crash would
+  neon_dev create-compute -D DIR           makes the compute anew from a page server, its directory being lost
   neon_dev takeover -D DIR [PART]          lets a copied directory go on in place of its original
   neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
   neon_dev psql    -D DIR [ARGS]           psql on the compute
@@ -200,6 +202,20 @@ has been refused because of that. Given up for good: the original, which must ne
 what it wrote after the copy was made. Page servers that have more of the original than the copy refuse the copy:
 then put the newest copy back. Without a part: the compute.
 END
+	'create-compute' => { run => \&create_compute, from_part => 1, options => [qw(--conf -t)], help => <<'END' },
+neon_dev create-compute -D DIR [--from page-server N] [--conf KEY=VALUE]... [-t SECONDS]
+
+For a cluster whose compute directory is lost: makes the compute anew from a page server, and starts it.
+All page servers are started and asked; the one that has replayed most is taken. What no page server had
+received is lost. Refused while DIR/compute is there or the compute runs. It cannot know of a copy of the lost
+directory somewhere else, which must never be started again.
+
+The configuration is what init or adopt gave the compute; what was changed in it since is lost with it.
+
+  --from page-server N  from this one, which must have as much as the others
+  --conf KEY=VALUE      a setting besides, may be repeated
+  -t SECONDS            how long to wait for each part (default 300)
+END
 	status => { run => \&status, part => 1, options => [qw(--json --values --no-measure)], help => <<'END' },
 neon_dev status -D DIR [compute | page-server N] [--json | --values] [--no-measure]
 
@@ -309,6 +325,15 @@ sub set_option
 	return;
 }
 
+sub set_from
+{
+	my ($rest) = @_;
+	@$rest > 1 && $rest->[0] eq 'page-server' or usage '--from needs "page-server N"';
+	shift @$rest;
+	$opt{from_page_server} = number(0, SHARDS_MAX - 1)->('page-server', shift @$rest);
+	return;
+}
+
 sub help { my ($command) = @_; print $command->{help}; exit 0 }
 
 sub parse_word
@@ -327,6 +352,7 @@ sub parse_word
 		@$rest or usage 'page-server needs a number';
 		return set_part($name, $command, number(0, SHARDS_MAX - 1)->('page-server', shift @$rest));
 	}
+	return set_from($rest) if $word eq '--from' && $command->{from_part};
 	my $known = $options{$word} or usage "unknown argument \"$word\"";
 	grep { $_ eq $word } @everywhere, @{ $command->{options} } or usage "$word does not belong to $name";
 	!$known->{value} || @$rest or usage "$word needs a value";

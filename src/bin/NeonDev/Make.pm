@@ -420,6 +420,7 @@ sub finish_cluster
 	read_control();
 	make_page_server($_) foreach page_servers();
 	append("$data/postgresql.conf", compute_settings());
+	write_file(compute_conf(), compute_settings());
 	write_marker();
 	run({}, 'sync', '-f', $opt{dir});
 	set_state('made');
