@@ -157,6 +157,13 @@ is_written_so(const NcBootDescription *d, const char *text, size_t bytes)
 	return same;
 }
 
+/* It becomes a part of paths. */
+static bool
+is_directory_name(const char *name)
+{
+	return strncmp(name, "PG_", 3) == 0 && name[3 + strspn(name + 3, "0123456789_")] == '\0';
+}
+
 const char *
 nc_boot_description_parse(const char *text, size_t bytes, NcBootDescription *out)
 {
@@ -165,7 +172,7 @@ nc_boot_description_parse(const char *text, size_t bytes, NcBootDescription *out
 		return "its description is not of this version, or it has been damaged";
 	if (out->segment_bytes < 1024 * 1024 || out->segment_bytes > 1024 * 1024 * 1024 ||
 		(out->segment_bytes & (out->segment_bytes - 1)) != 0 || out->cut == 0 ||
-		out->checkpoint < out->cut || out->timeline == 0)
+		out->checkpoint < out->cut || out->timeline == 0 || !is_directory_name(out->tablespace_directory))
 		return "its description says what cannot be";
 	return NULL;
 }

@@ -325,6 +325,9 @@ like($said, qr/is there: a compute is made anew only if its directory is lost/, 
 # ---- a clean stop, and the directory is lost
 
 lose();
+($ok, $said) = $c->try_dev('start', '-D', $dir);
+ok(!$ok, 'without a directory nothing starts');
+like($said, qr/is not there; if it is lost: neon_dev create-compute/, '... and what to do is said');
 ($ok, $said) = create();
 ok($ok, 'a compute from nothing') or diag($said, $c->log_tail);
 is(content(), $before, 'all that was there is there');

@@ -323,6 +323,15 @@ test_description_impossible(void **state)
 	describe(1);
 	memset(&d.birth, 0, sizeof(d.birth));
 	refuses_description();
+
+	/* a part of paths that leads elsewhere */
+	describe(1);
+	strcpy(d.tablespace_directory, "PG_15/../../..");
+	refuses_description();
+	strcpy(d.tablespace_directory, "..");
+	refuses_description();
+	strcpy(d.tablespace_directory, "PG_18_202506291");
+	assert_null(nc_boot_description_parse(text, nc_boot_description_write(&d, text, sizeof(text)), &back));
 }
 
 /* ---- lengths ---- */

@@ -192,6 +192,8 @@ sub launch_once
 
 	check_unchanged();
 	return if part_pid($part);
+	-e part_data($part) or fail part_data($part), ' is not there',
+	  $part eq 'compute' ? "; if it is lost: neon_dev create-compute -D $opt{dir}" : '';
 	clear_zombie_locks($part);
 	ensure_socket_dir();
 	check_ports($part);

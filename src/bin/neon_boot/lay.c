@@ -367,7 +367,10 @@ lay_sink(Lay *lay)
 
 /* ---- the end ---- */
 
-/* The same compute, in a life that began at the cut. */
+/*
+ * The same compute, in a life that began at the cut.  Whatever earlier ones wrote behind it is of another
+ * history now, also where one of them is known to have begun there.
+ */
 static bool
 lay_identity(Lay *lay)
 {
@@ -376,6 +379,11 @@ lay_identity(Lay *lay)
 
 	identity.birth = lay->description.birth;
 	identity.lineage = lay->description.lineage;
+	for (uint32_t i = 0; i < identity.lineage.n; i++)
+	{
+		if (identity.lineage.at[i].began > lay->description.cut)
+			identity.lineage.at[i].began = lay->description.cut;
+	}
 	identity.booted = identity.lineage.at[identity.lineage.n - 1].id;
 	if (!nc_id_make(&life))
 		return complain(lay, "the system has no random bytes");
