@@ -64,6 +64,15 @@ typedef struct NcSvcBoot
 /* What a chunk is read into before it is compressed has its own room; see above. */
 StaticAssertDecl(CHUNK_BYTES + 1024 < NC_SVC_ANSWER_BYTES, "a message of an image fits");
 
+/* Used while an image is gathered. */
+static MemoryContext boot_context;
+
+void
+nc_svc_boot_init(void)
+{
+	boot_context = AllocSetContextCreate(TopMemoryContext, "neon boot image", ALLOCSET_DEFAULT_SIZES);
+}
+
 void
 nc_svc_boot_forget(NcSvcSession *s)
 {
@@ -205,8 +214,11 @@ nc_svc_boot_begin(NcSvcSession *s, const NcSvcWord *words, int n, TimestampTz no
 	if (refuse_boot(s, &wanted))
 		return;
 	wanted.until = TimestampTzPlusMilliseconds(now, nc_svc_wait_lsn_timeout);
-	s->boot = MemoryContextAlloc(TopMemoryContext, sizeof(NcSvcBoot));
-	memcpy(s->boot, &wanted, sizeof(wanted));
+	s->boot = MemoryContextAllocExtended(TopMemoryContext, sizeof(NcSvcBoot), MCXT_ALLOC_NO_OOM);
+	if (s->boot == NULL)
+		nc_svc_session_refuse(s, "53200", "out of memory", NULL);
+	else
+		memcpy(s->boot, &wanted, sizeof(wanted));
 }
 
 /* ---- waiting ---- */
@@ -308,7 +320,7 @@ open_nameless(const char *suffix)
 
 /* True: the image is in the file. Otherwise text says why not. */
 static bool
-gather_caught(NcSvcBoot *boot, MemoryContext context, char text[ERROR_TEXT_BYTES])
+gather_caught(NcSvcBoot *boot, char text[ERROR_TEXT_BYTES])
 {
 	volatile int forks_fd = -1;
 	volatile bool done = false;
@@ -322,7 +334,7 @@ gather_caught(NcSvcBoot *boot, MemoryContext context, char text[ERROR_TEXT_BYTES
 	}
 	PG_CATCH();
 	{
-		nc_svc_source_recover(context, text, ERROR_TEXT_BYTES);
+		nc_svc_source_recover(boot_context, text, ERROR_TEXT_BYTES);
 		pg_atomic_write_u32(&nc_svc_shared->cut_wanted, 0);
 	}
 	PG_END_TRY();
@@ -334,13 +346,12 @@ gather_caught(NcSvcBoot *boot, MemoryContext context, char text[ERROR_TEXT_BYTES
 static bool
 gather_image(NcSvcSession *s)
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "neon boot image", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(context);
+	MemoryContext caller = MemoryContextSwitchTo(boot_context);
 	char		text[ERROR_TEXT_BYTES] = "";
-	bool		done = gather_caught(s->boot, context, text);
+	bool		done = gather_caught(s->boot, text);
 
 	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(context);
+	MemoryContextReset(boot_context);
 	if (!done)
 		nc_svc_session_refuse(s, "XX000", text, NULL);
 	return done;

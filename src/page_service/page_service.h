@@ -396,6 +396,9 @@ extern bool nc_svc_session_accepts(NcSvcSession *s, const NcSvcWord *tenant, con
 
 /* ---- boot.c ---- */
 
+/* Call once per worker. */
+extern void nc_svc_boot_init(void);
+
 /* Query basebackup, with the words behind that: begins, or refuses. */
 extern void nc_svc_boot_begin(NcSvcSession *s, const NcSvcWord *words, int n, TimestampTz now);
 

@@ -363,6 +363,7 @@ nc_svc_worker_main(Datum arg)
 
 	worker_init(&worker);
 	nc_svc_source_init();
+	nc_svc_boot_init();
 	nc_svc_door_init(worker.loop);
 	start_listening(&worker);
 	while (!ShutdownRequestPending)

@@ -324,7 +324,7 @@ like($said, qr/is there: a compute is made anew only if its directory is lost/, 
 
 # ---- a clean stop, and the directory is lost
 
-lose();
+rename "$dir/compute", "$dir/old_compute" or die $!;
 ($ok, $said) = $c->try_dev('start', '-D', $dir);
 ok(!$ok, 'without a directory nothing starts');
 like($said, qr/is not there; if it is lost: neon_dev create-compute/, '... and what to do is said');
@@ -345,6 +345,22 @@ is($c->sql(q{SELECT count(*) FROM multi WHERE x = 1}), 200, '... on rows that we
 $c->restart('compute');
 ok(follow(), 'it starts again, and page servers follow');
 like($c->log_text('page_server_0'), qr/a boot image of \d+ bytes was gathered.*Replay was held for \d+ us/s, 'the page server says how long replay was held');
+
+# the old directory was not lost after all, and is started: at its place still, for the servers
+$before = content();
+$c->stop('compute');
+rename "$dir/compute", "$dir/new_compute" or die $!;
+rename "$dir/old_compute", "$dir/compute" or die $!;
+($ok, $said) = $c->try_dev('start', '-D', $dir, '-t', 30, 'compute');
+ok(!$ok, 'the old compute does not go on') or diag($said);
+like(said("basebackup $T $L --live"), qr/this page server and its compute have parted, or may have: /, 'who has just refused a compute gives no image');
+$c->kill9('compute');
+rename "$dir/compute", "$dir/old_compute" or die $!;
+rename "$dir/new_compute", "$dir/compute" or die $!;
+$c->start('compute');
+ok(follow(), 'page servers follow the new one as before');
+is(content(), $before, 'which has what it had');
+remove_tree("$dir/old_compute");
 
 # a copy of it is a copy
 system('cp', '-a', "$dir/compute", "$dir/copy") == 0 or die 'cp';
