@@ -72,13 +72,15 @@ open $script, '>', "$dir/two.sql" or die $!;
 print $script "BEGIN; INSERT INTO two VALUES (1); PREPARE TRANSACTION 'c:client_id'; COMMIT PREPARED 'c:client_id';\n";
 close $script;
 my ($out, $prepared_out) = ('', '');
-my $load = $c->background(\$out, 'pgbench', '-n', '-c', '3', '-T', '3600', '-f', "$dir/load.sql", '-d', $c->conninfo);
-my $two = $c->background(\$prepared_out, 'pgbench', '-n', '-M', 'simple', '-c', '2', '-T', '3600', '-f', "$dir/two.sql", '-d', $c->conninfo);
-ok($c->wait_for('SELECT count(*) > 200 FROM load'), 'there is load');
+my $load = $c->background(\$out, 'pgbench', '-n', '-c', '3', '-T', '3600', '-f', "$dir/load.sql", $c->conninfo . ' dbname=postgres');
+my $two = $c->background(\$prepared_out, 'pgbench', '-n', '-M', 'simple', '-c', '2', '-T', '3600', '-f', "$dir/two.sql", $c->conninfo . ' dbname=postgres');
+my $loaded = $c->wait_for('SELECT count(*) > 200 FROM load');
+diag($out, $prepared_out) unless $loaded;
+ok($loaded, 'there is load');
 
 # ---- images
 
-my ($crossed, $records, $seen_prepared) = (0, 0, 0);
+my ($records, $seen_prepared, $moved, $last_cut) = (0, 0, 0, '');
 foreach my $round (1 .. 20)
 {
 	# one that is prepared for a while, whatever moment the others are caught at
@@ -99,10 +101,13 @@ foreach my $round (1 .. 20)
 	my %files = map { m{/(?:[0-9A-F]{8})?([0-9A-F]{8})$} ? (hex($1) => 1) : () } glob "$aside/pg_twophase/*";
 	is(join(' ', sort keys %files), join(' ', sort keys %{ $wal->{prepared} }), '... and prepared is what was prepared');
 	$seen_prepared += keys %files;
+	$moved++ if $control ne $last_cut;
+	$last_cut = $control;
 	$records += $wal->{records};
 	remove_tree($aside);
 }
 cmp_ok($records, '>', 2000, 'there was WAL to look at');
+cmp_ok($moved, '>=', 15, 'replay went on between images');
 cmp_ok($seen_prepared, '>', 5, 'there were prepared transactions at some cuts')
   or diag($prepared_out, $c->sql('SELECT count(*) FROM two'), $c->log_tail);
 $_->kill_kill foreach $load, $two;
