@@ -43,10 +43,10 @@ sub status_of
 # What the image's WAL says, from the start of its first segment on.
 sub read_wal
 {
-	my ($first) = sort { $a cmp $b } map { m{/([0-9A-F]{24})$} ? $1 : () } glob "$aside/pg_wal/*";
+	my @segments = sort { $a cmp $b } map { m{/([0-9A-F]{24})$} ? $1 : () } glob "$aside/pg_wal/*";
 	my %wal = (commit => {}, touched => {}, prepared => {}, last => '');
 	my ($out, $err);
-	IPC::Run::run([ "$bindir/pg_waldump", '-p', "$aside/pg_wal", $first ], '<', \undef, '>', \$out, '2>', \$err);
+	IPC::Run::run([ "$bindir/pg_waldump", '-p', "$aside/pg_wal", @segments[ 0, -1 ] ], '<', \undef, '>', \$out, '2>', \$err);
 	$wal{err} = $err;
 	foreach my $line (split /\n/, $out)
 	{
