@@ -182,6 +182,7 @@ typedef struct NcFeedConn
 	TimeLineID	timeline;
 	bool		greeted;		/* has told its positions on this connection */
 	bool		caught_up;		/* has been sent all there was, once outside recovery */
+	TimestampTz stuck_since;	/* its replay stands where this directory was laid; 0 = it does not */
 	bool		keepalive_owed;
 	bool		ping_sent;
 	XLogRecPtr	sent;
@@ -270,6 +271,9 @@ extern bool nc_feed_join_may_stream(NcFeedConn *conn, int slot);
 
 /* At the beginning of a turn; lowers its limit while nothing of this incarnation may be sent. */
 extern void nc_feed_join_tick(NcFeedTurn *turn);
+
+/* Where a page server's boot image ended, of which this directory was laid; invalid if it was not. */
+extern XLogRecPtr nc_feed_join_laid_at(void);
 
 /* Why the page server of a slot was refused last, "" = it was not; state is one word. */
 extern const char *nc_feed_join_reason(int slot, const char **state);

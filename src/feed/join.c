@@ -303,6 +303,14 @@ judge_early(const NcFeedTurn *turn)
 	nearly = 0;
 }
 
+XLogRecPtr
+nc_feed_join_laid_at(void)
+{
+	int			before = nc_id_is_none(&identity.booted) ? -1 : nc_lineage_find(&identity.lineage, &identity.booted);
+
+	return before < 0 ? InvalidXLogRecPtr : nc_lineage_next_began(&identity.lineage, before);
+}
+
 static XLogRecPtr
 where_we_began(const NcFeedLimit *limit)
 {

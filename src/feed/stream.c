@@ -22,6 +22,10 @@
 /* How often a page server for which writers pause is asked where it is. */
 #define NEWS_PERIOD_MS 100
 
+/* How long replay may stand before it is stuck, and how often it is asked for meanwhile. */
+#define STUCK_MS 100
+#define STUCK_NEWS_MS 20
+
 /* What a connection may send before the others have their turn. */
 #define TURN_BYTES (1024 * 1024)
 
@@ -41,6 +45,7 @@ nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRec
 	conn->greeted = false;
 	conn->caught_up = false;
 	conn->ping_sent = false;
+	conn->stuck_since = 0;
 	conn->sent = start;
 	conn->write = conn->flush = conn->apply = InvalidXLogRecPtr;
 	nc_feed_slot_attach(slot, conn);
@@ -157,6 +162,45 @@ writers_wait_for_news(const NcFeedConn *conn, const NcFeedTurn *turn)
 		TimestampDifferenceExceeds(conn->replied_at, turn->now, NEWS_PERIOD_MS);
 }
 
+/*
+ * A directory that was laid from a boot image goes on where the last record ended that a page
+ * server had replayed.  Of the record that the compute before began there page servers may have
+ * a part, and their startup processes then wait for the rest of it: they read the place again
+ * when their stream has ended, and not before there is as much WAL as that record had.
+ */
+static void
+note_stuck(NcFeedConn *conn, const NcFeedTurn *turn)
+{
+	XLogRecPtr	laid_at = nc_feed_join_laid_at();
+
+	if (laid_at == InvalidXLogRecPtr || conn->apply > laid_at || conn->flush <= laid_at)
+		conn->stuck_since = 0;
+	else if (conn->stuck_since == 0)
+		conn->stuck_since = turn->now;
+}
+
+static bool
+is_stuck_without_news(const NcFeedConn *conn, const NcFeedTurn *turn)
+{
+	return conn->stuck_since != 0 && TimestampDifferenceExceeds(conn->replied_at, turn->now, STUCK_NEWS_MS);
+}
+
+/* Once: replay may stand there because somebody has paused it. */
+static void
+end_if_stuck(NcFeedConn *conn, const NcFeedTurn *turn)
+{
+	static bool ended[NC_FEED_SLOTS_MAX];
+
+	if (conn->stuck_since == 0 || conn->slot < 0 || ended[conn->slot] ||
+		!TimestampDifferenceExceeds(conn->stuck_since, conn->replied_at, STUCK_MS))
+		return;
+	ended[conn->slot] = true;
+	nc_feed_conn_fatal(conn, "55000", "WAL has to be read again from where this compute was laid",
+					   psprintf("Replay stands at " NC_LSN_FMT ", and WAL was received up to " NC_LSN_FMT
+								": a part of a record of the compute before was there.",
+								NC_LSN_ARGS(conn->apply), NC_LSN_ARGS(conn->flush)), NULL);
+}
+
 /* Answers a request; asks for positions at first, when they are needed, and when it is quiet. */
 static void
 keepalive(NcFeedConn *conn, const NcFeedTurn *turn)
@@ -164,7 +208,7 @@ keepalive(NcFeedConn *conn, const NcFeedTurn *turn)
 	bool		quiet = TimestampDifferenceExceeds((TimestampTz) conn->v.heard_us, turn->now,
 												   nc_feed_timeout_ms / 2);
 	bool		ping = !conn->ping_sent &&
-		(quiet || !conn->greeted || writers_wait_for_news(conn, turn));
+		(quiet || !conn->greeted || writers_wait_for_news(conn, turn) || is_stuck_without_news(conn, turn));
 	NcWriter	w;
 	uint8_t    *length_at;
 
@@ -214,6 +258,8 @@ nc_feed_stream_turn(NcFeedConn *conn, const NcFeedTurn *turn)
 	more = push_wal(conn, turn);
 	if (nc_feed_streams(conn))
 		keepalive(conn, turn);
+	if (nc_feed_streams(conn))
+		end_if_stuck(conn, turn);
 	(void) nc_visitor_flush(&conn->v);
 	conn->caught_up |= conn->greeted && !turn->limit.in_recovery && has_all(conn, &turn->limit);
 	nc_visitor_arm(&conn->v);
@@ -268,6 +314,7 @@ take_status(NcFeedConn *conn, const NcFeedTurn *turn, NcReader *r)
 	conn->reply_time = turn->wall;
 	conn->greeted = true;
 	conn->keepalive_owed |= reply;
+	note_stuck(conn, turn);
 	if (turn->limit.in_recovery)
 		return;
 	furthest = Max(write, nc_feed_stream_theirs(conn));

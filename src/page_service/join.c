@@ -24,6 +24,7 @@
 #include "libpq-fe.h"
 #include "miscadmin.h"
 #include "replication/walreceiver.h"
+#include "storage/spin.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
@@ -291,6 +292,26 @@ refuse_compute(NcMemberIdentity *me, PGconn *conn, NcVerdict verdict)
 	leave_compute(conn);
 }
 
+/*
+ * The WAL of a compute that was laid from a boot image is another one from its cut on than that
+ * of the compute before, of which a part of a record may have been received.  The server remembers
+ * how far it has received for as long as it runs, and would take what the files hold there for
+ * WAL of this compute.
+ */
+static void
+forget_received(const NcEvidence *evidence)
+{
+	int			own = nc_lineage_find(&answer.lineage, &evidence->incarnation);
+	XLogRecPtr	other_from = own < 0 ? InvalidXLogRecPtr : nc_lineage_next_began(&answer.lineage, own);
+
+	if (other_from == InvalidXLogRecPtr)
+		return;
+	SpinLockAcquire(&WalRcv->mutex);
+	WalRcv->flushedUpto = Min(WalRcv->flushedUpto, other_from);
+	WalRcv->latestChunkStart = Min(WalRcv->latestChunkStart, other_from);
+	SpinLockRelease(&WalRcv->mutex);
+}
+
 static void
 join_compute(WalReceiverConn *wrconn)
 {
@@ -310,6 +331,7 @@ join_compute(WalReceiverConn *wrconn)
 		refuse_compute(me, conn, verdict);
 	nc_member_adopt(me, &answer);
 	nc_svc_identity_save(me);
+	forget_received(&evidence);
 	nc_svc_judged_raise(evidence.end);
 	nc_svc_evidence_agreed();
 	nc_svc_joins_set(&(NcSvcJoins) {.standing = NC_SVC_STANDING_JOINED});
