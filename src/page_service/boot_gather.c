@@ -749,14 +749,15 @@ put_what_replay_changes(Gather *g)
 	nc_svc_boot_end(&g->end);
 	describe_image(g);
 	put_directories(g);
+	put_relations(g, "global", GLOBALTABLESPACE_OID, InvalidOid);
+	each_database(g, "base", DEFAULTTABLESPACE_OID, put_relations);
+	each_tablespace(g, put_tablespace_relations);
+	/* last, far from what was looked at first: a test sees it if replay goes on meanwhile */
 	for (int kind = 0; kind < NC_SVC_SLRU_KINDS; kind++)
 		put_slru(g, kind);
 	put_prepared_files(g);
 	put_prepared_records(g);
 	put_origins(g);
-	put_relations(g, "global", GLOBALTABLESPACE_OID, InvalidOid);
-	each_database(g, "base", DEFAULTTABLESPACE_OID, put_relations);
-	each_tablespace(g, put_tablespace_relations);
 }
 
 /* Replay is held from here to there. */

@@ -65,6 +65,8 @@ sub read_wal
 # ---- load
 
 $c->sql('CREATE TABLE load (id int, v text); CREATE TABLE two (id int)');
+# gathering takes a while: what is looked at last is looked at some milliseconds after the first
+$c->sql(q{DO $$ BEGIN FOR i IN 1 .. 600 LOOP EXECUTE format('CREATE TABLE many_%s (id int PRIMARY KEY)', i); IF i % 100 = 0 THEN COMMIT; END IF; END LOOP; END $$});
 my $from = $c->sql('SELECT pg_current_wal_lsn()');
 open my $script, '>', "$dir/load.sql" or die $!;
 print $script "INSERT INTO load VALUES (1, repeat('x', (random() * 300)::int));\n";
