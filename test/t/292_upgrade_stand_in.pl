@@ -204,7 +204,7 @@ like($out, qr/replication slots will be gone: mine$/m, 'whose slots go is said')
 like($out, qr/subscriptions of database d 2 will be disabled: sub$/m, 'and whose subscriptions stop');
 like($out, qr/unlogged relations of database postgres will be empty, .*: u$/m, 'what it will not have is said');
 like($out, qr{What it was is in \Q$dir\E/old_$from}, 'and where the old one is');
-is(entries($dir), "compute log neon_dev.conf old_$from page_server_0 page_server_1 security sockets", 'nothing else is left');
+is(entries($dir), "compute compute.conf log neon_dev.conf old_$from page_server_0 page_server_1 security sockets", 'nothing else is left');
 is(entries("$dir/old_$from"), 'compute log neon_dev.conf page_server_0 page_server_1', 'the old one is whole');
 is(text_of("$dir/security/token"), $token, 'the key is the same');
 is(text_of("$dir/$_/postgresql.conf"), $lines{$_}, "$_ has its settings") foreach sort keys %lines;
@@ -252,7 +252,7 @@ write_text("$dir/neon_dev.conf", text_of("$dir/neon_dev.conf") =~ s/^state=made$
 ($ok, $out) = $c->try_dev('start', '-D', $dir);
 ok($ok, 'a start') or diag($out);
 like($out, qr/was interrupted when its result was good: putting that in its place/, 'completes it');
-is(entries($dir), "compute log neon_dev.conf old_$from page_server_0 page_server_1 security sockets", 'wholly');
+is(entries($dir), "compute compute.conf log neon_dev.conf old_$from page_server_0 page_server_1 security sockets", 'wholly');
 is(entries("$dir/old_$from"), 'compute log neon_dev.conf page_server_0 page_server_1', 'the old one is whole');
 like(text_of("$dir/old_$from/neon_dev.conf"), qr/^state=made$/m, 'and says so');
 like($c->dev('status', '-D', $dir, '--no-measure'), qr/PostgreSQL $to\.99, 2 shard/, 'it is the new one');
