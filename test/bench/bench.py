@@ -973,13 +973,72 @@ def b_durable(b):
 	b.dev('destroy', '-D', d, '--quiet')
 
 
+def b_boot(b):
+	"""kill -9 and loss of the compute's directory, until the new compute has answered its first query"""
+	conf = ['shared_buffers=128MB', 'autovacuum=off', 'max_wal_size=64GB', 'checkpoint_timeout=1d', 'max_locks_per_transaction=1024']
+	ps_conf = ['shared_buffers=256MB', 'max_wal_size=64GB', 'checkpoint_timeout=1d']
+	d = f'{b.work}/boot'
+	few = {}
+
+	def lose(conninfo):
+		"""kills the compute, removes its directory, and times from there"""
+		with open(f'{d}/compute/postmaster.pid') as f:
+			pid = int(f.readline())
+		pids = [pid, *map(int, run(['pgrep', '-P', str(pid)], check=False).split())]
+		for p in pids:
+			try:
+				os.kill(p, signal.SIGKILL)
+			except ProcessLookupError:
+				pass
+		while any(os.path.exists(f'/proc/{p}') for p in pids):
+			time.sleep(0.005)
+		shutil.rmtree(f'{d}/compute')
+		start = time.monotonic()
+		out = b.dev('create-compute', '-D', d)
+		b.sql('SELECT abalance FROM pgbench_accounts WHERE aid = 1', conninfo)
+		ms = (time.monotonic() - start) * 1000
+		sent = re.search(r'laid .* ([0-9.]+) MB received', out)
+		return {'ms': ms, 'image_mb': float(sent[1])}
+
+	def pgbench(conninfo, *args):
+		run([*b.user, b.bin('pgbench'), *args, conninfo], cwd=b.work)
+
+	for gb, relations in [(1, 500), (1, 20000)] + [(g, 500) for g in b.opt.boot_gb if g != 1]:
+		args = [a for c in conf for a in ('--conf', c)] + [a for c in ps_conf for a in ('--ps-conf', c)]
+		b.dev('init', '-D', d, '--quiet', '--shards', '2', *args)
+		b.dev('start', '-D', d, '--quiet')
+		conninfo = b.dev('conninfo', '-D', d).strip() + ' dbname=postgres'
+		have = int(b.sql('SELECT count(*) FROM pg_class WHERE relfilenode <> 0 OR relisshared OR pg_relation_filenode(oid) IS NOT NULL', conninfo))
+		for first in range(0, max(relations - have, 0), 500):
+			b.sql(f"""DO $$ BEGIN FOR i IN {first} .. {min(first + 499, relations - have)} LOOP
+				EXECUTE format('CREATE TABLE r%s (id int, v int)', i); END LOOP; END $$""", conninfo)
+		pgbench(conninfo, '-i', '-q', '-I', 'dtGvp', '-s', str(gb * 68))
+		for when in ('a checkpoint just now', f'after {b.opt.boot_minutes:g} minutes of pgbench'):
+			if when.startswith('after'):
+				pgbench(conninfo, '-n', '-c', '4', '-j', '2', '-T', str(round(b.opt.boot_minutes * 60)))
+			else:
+				# a clean stop is one for page servers, too, which let nobody in
+				b.dev('stop', '-D', d, '--quiet')
+				b.dev('start', '-D', d, '--quiet')
+			r = summary([lose(conninfo) for _ in range(max(b.opt.rounds, 3))])
+			limit = 5000 if relations == 500 else 15000
+			b.record('boot', 15, f'lost to first query, {gb} GB, {relations} relations, {when}', f'<= {limit // 1000} s',
+					 f'{r["ms"] / 1000:.1f} s, image {r["image_mb"]:.1f} MB', r['ms'] <= limit, r)
+			if (relations, when) == (500, 'a checkpoint just now'):
+				few[gb] = r['ms']
+		b.dev('destroy', '-D', d, '--quiet')
+	if len(few) > 1:
+		ratio = max(few.values()) / min(few.values())
+		b.record('boot', 15, 'the same with ' + ' and '.join(f'{g} GB' for g in few), 'within noise', f'{ratio:.2f} x', ratio <= 1.25, few)
+
+
 BENCHES = {
 	'memory': b_memory, 'ceiling': b_ceiling, 'point_latency': b_point_latency, 'point_throughput': b_point_throughput,
 	'spin': b_spin,
 	'scan': b_scan, 'communicator_cpu': b_communicator_cpu, 'bitmap': b_bitmap, 'beside_scans': b_beside_scans,
 	'async': b_async, 'small_buffers': b_small_buffers,
 	'lfc_hits': b_lfc_hits, 'scan_resistance': b_scan_resistance, 'prewarm': b_prewarm, 'bulk_load': b_bulk_load,
-	'crash_start': b_crash_start, 'durable': b_durable,
+	'crash_start': b_crash_start, 'durable': b_durable, 'boot': b_boot,
 }
 
 
@@ -1023,11 +1082,14 @@ def main():
 	p.add_argument('--seconds', type=float, default=2.0, help='of each measurement')
 	p.add_argument('--shards', type=int, default=1)
 	p.add_argument('--delays', default='0,200,1000,5000', help='microseconds added to a round trip')
+	p.add_argument('--boot-gb', default='1', help='sizes of the data in benchmark boot, such as 1,10')
+	p.add_argument('--boot-minutes', type=float, default=1.0, help='of pgbench in benchmark boot')
 	p.add_argument('--keep', action='store_true')
 	p.add_argument('--list', action='store_true')
 	p.add_argument('names', nargs='*')
 	opt = p.parse_args()
 	opt.delays = [int(d) for d in opt.delays.split(',')]
+	opt.boot_gb = [int(g) for g in opt.boot_gb.split(',')]
 	if opt.list:
 		for n, f in BENCHES.items():
 			print(f'{n:<20} {f.__doc__}')
