@@ -21,6 +21,7 @@
 
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
+#include "nc/shared/test_point.h"
 #include "nc/smgr/empty.h"
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
@@ -136,7 +137,10 @@ nc_empty_wipe(const NcRelKey *rel)
 	{
 		nc_local_begin_change(rel, block, &ref);
 		if (nc_skeleton_pread(rel, block, content.data) && nc_empty_is_mark(content.data, block))
+		{
+			NC_TEST_POINT_REL("unlogged-wipe", rel->rel);
 			nc_skeleton_punch(rel, block, 1);
+		}
 		nc_local_end(&ref);
 	}
 }

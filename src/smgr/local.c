@@ -49,6 +49,7 @@ typedef struct RelState
 {
 	RelKey		key;			/* hash key */
 	bool		unlogged;
+	bool		whole;			/* see NcRelInfo */
 	bool		marks;			/* the file has marks without a bit in the index, since the start */
 	bool		scrubbed;		/* the file holds nothing from before the start but sequences and marks */
 	XLogRecPtr	born;			/* see NcRelInfo */
@@ -137,11 +138,12 @@ enter_relation(const RelKey *key, uint32 hash)
 	return nc_table_enter(&relations, key, hash);
 }
 
-/* Nothing but a cache: no chunks, and whoever made the relation is done. */
+/* Nothing but a cache: no chunks, and whoever made the relation, or its INIT fork, is done. */
 static bool
 evictable(const RelState *state, FullTransactionId horizon)
 {
-	return state->nchunks == 0 && !state->marks && FullTransactionIdFollowsOrEquals(horizon, state->born_until);
+	return state->nchunks == 0 && !state->marks && state->whole == state->unlogged &&
+		FullTransactionIdFollowsOrEquals(horizon, state->born_until);
 }
 
 /*
@@ -173,7 +175,7 @@ nc_local_recovery_ended(void)
 static NcRelInfo
 info_of(const RelState *state)
 {
-	return (NcRelInfo) {.unlogged = state->unlogged, .born = state->born,
+	return (NcRelInfo) {.unlogged = state->unlogged, .whole = state->whole, .born = state->born,
 		.has_local = state->nchunks > 0, .has_marks = state->marks, .scrubbed = state->scrubbed};
 }
 
@@ -202,10 +204,10 @@ nc_local_relation(SMgrRelation reln)
 	state = nc_table_find(&relations, &key, hash);
 	if (state == NULL)
 	{
-		info.unlogged = init_fork_exists(&rel);
+		info.unlogged = info.whole = init_fork_exists(&rel);
 		state = enter_relation(&key, hash);
 		if (state != NULL)
-			state->unlogged = info.unlogged;
+			state->unlogged = state->whole = info.unlogged;
 	}
 	else
 		info = info_of(state);
@@ -227,7 +229,7 @@ try_set_born(const NcRelKey *rel, XLogRecPtr now)
 
 	if (state != NULL)
 	{
-		state->unlogged = false;
+		state->unlogged = state->whole = false;
 		state->marks = false;
 		state->scrubbed = true;
 		state->born = now;
@@ -291,24 +293,37 @@ nc_local_set_scrubbed(const NcRelKey *rel)
 	LWLockRelease(lock);
 }
 
-void
-nc_local_set_unlogged(const NcRelKey *rel)
+static void
+note_init_fork(const NcRelKey *rel, bool unlogged)
 {
 	RelKey		key = rel_key(rel);
 	uint32		hash;
-	LWLock	   *lock;
-	RelState   *state;
+	LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
+	RelState   *state = enter_relation(&key, hash);
 
-	lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
-	state = enter_relation(&key, hash);
 	if (state != NULL)
-		state->unlogged = true;
+	{
+		state->whole = true;
+		state->unlogged = unlogged;
+	}
 	LWLockRelease(lock);
+}
+
+void
+nc_local_set_whole(const NcRelKey *rel)
+{
+	note_init_fork(rel, false);
+}
+
+void
+nc_local_set_unlogged(const NcRelKey *rel)
+{
+	note_init_fork(rel, true);
 
 	/*
-	 * What was kept while it looked permanent stays in the file, which now is
-	 * all of it.  After the flag: who keeps a page looks at the flag again
-	 * under the chunk's lock.
+	 * What was kept while it looked permanent stays in the file.  After the flags:
+	 * who keeps a page looks at them again when it has an entry of the index, under
+	 * the chunk's lock.
 	 */
 	nc_local_forget_blocks(rel, 0);
 }
@@ -324,7 +339,7 @@ nc_local_forget_persistence(const NcRelKey *rel)
 	if (state != NULL && state->nchunks == 0)
 		nc_table_remove(&relations, &key, hash);
 	else if (state != NULL)
-		state->unlogged = false;
+		state->unlogged = state->whole = false;
 	LWLockRelease(lock);
 }
 

@@ -77,10 +77,12 @@ nc_smgr_create(SMgrRelation reln, ForkNumber fork, bool is_redo)
 		return;
 	if (fork == INIT_FORKNUM)
 	{
-		nc_local_set_unlogged(&rel);
+		nc_local_set_whole(&rel);
 		/* who has begun to scrub the file before it could see the fork ends before the file counts */
 		LWLockRelease(nc_local_lock_file(&rel, LW_SHARED));
 		nc_empty_wipe(&rel);
+		/* after the marks: from now on pages are written to the file without a lock */
+		nc_local_set_unlogged(&rel);
 		nc_filecache_forget(&rel, 0, nc_skeleton_length(&rel));
 	}
 	else if (fork == MAIN_FORKNUM)
@@ -159,15 +161,46 @@ count_kept(NcKeep why)
 	}
 }
 
+/* md's write of a local block; what it raises, a test can have raised. */
+static void
+write_local(SMgrRelation reln, BlockNumber block, const char *page, bool skip_fsync)
+{
+	if (NC_TEST_FAULT_REL("smgr-keep-write", nc_reln_key(reln, MAIN_FORKNUM).rel))
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not write block %u of local file: %m", block)));
+	nc_md_write(reln, MAIN_FORKNUM, block, page, skip_fsync);
+}
+
+/*
+ * Has an INIT fork come since the caller looked?  Then the file is all there is, and gets
+ * the page.  The chunk's lock is held exclusive.
+ */
+static bool
+write_whole(SMgrRelation reln, NcLocalRef *ref, BlockNumber block, const char *page,
+			bool skip_fsync)
+{
+	if (!nc_local_relation(reln).whole)
+		return false;
+	nc_local_clear(ref);
+	nc_md_write(reln, MAIN_FORKNUM, block, page, skip_fsync);
+	return true;
+}
+
 /* A page of zeroes was written, and may be read again as that; rare. */
 static void
-drop_empty(const NcRelKey *rel, BlockNumber block)
+drop_empty(SMgrRelation reln, const NcRelKey *rel, BlockNumber block)
 {
 	NcLocalRef	ref;
 
 	if (nc_local_look(rel, block) == NC_BLOCK_EMPTY)
 		return;
 	nc_local_begin_change(rel, block, &ref);
+	if (write_whole(reln, &ref, block, zero_page.data, false))
+	{
+		nc_local_end(&ref);
+		return;
+	}
 	nc_skeleton_punch(rel, block, 1);
 	nc_local_clear(&ref);
 	PG_TRY();
@@ -193,30 +226,24 @@ drop_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char 
 	NC_TEST_POINT_REL("smgr-drop-page", rel->rel);
 	if (nc_page_is_zero(page))
 	{
-		drop_empty(rel, block);
+		drop_empty(reln, rel, block);
 		return;
 	}
 	if (!nc_shadow_on() && nc_local_look(rel, block) == NC_BLOCK_REMOTE &&
 		!nc_local_relation(reln).has_marks)
 		return;
 	nc_local_begin_change(rel, block, &ref);
+	if (write_whole(reln, &ref, block, page, false))
+	{
+		nc_local_end(&ref);
+		return;
+	}
 	nc_local_clear(&ref);
 	if (nc_shadow_on())
 		nc_shadow_write(reln, block, page);
 	else
 		nc_skeleton_punch(rel, block, 1);
 	nc_local_end(&ref);
-}
-
-/* md's write of a local block; what it raises, a test can have raised. */
-static void
-write_local(SMgrRelation reln, BlockNumber block, const char *page, bool skip_fsync)
-{
-	if (NC_TEST_FAULT_REL("smgr-keep-write", nc_reln_key(reln, MAIN_FORKNUM).rel))
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not write block %u of local file: %m", block)));
-	nc_md_write(reln, MAIN_FORKNUM, block, page, skip_fsync);
 }
 
 /* Makes sure of an entry; the reserve is not for pages of one's own transaction. */
@@ -250,17 +277,17 @@ keep_page(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, const char 
 		  FullTransactionId keep_until, bool skip_fsync)
 {
 	NcLocalRef	ref;
+	bool		room;
 
 	begin_keep(rel, block, page, why, &ref);
-	if (nc_local_relation(reln).unlogged)
+	/* before the look: who makes an INIT fork passes by chunks that have an entry */
+	room = find_room(&ref, rel, page, why);
+	if (write_whole(reln, &ref, block, page, skip_fsync))
 	{
-		/* an INIT fork has come since the caller looked: the file is all there is */
-		nc_local_clear(&ref);
-		nc_md_write(reln, MAIN_FORKNUM, block, page, skip_fsync);
 		nc_local_end(&ref);
 		return;
 	}
-	if (!find_room(&ref, rel, page, why))
+	if (!room)
 		nc_local_fail_full(&ref);
 	write_local(reln, block, page, skip_fsync);
 	nc_local_mark(&ref, why, keep_until);

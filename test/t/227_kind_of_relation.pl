@@ -1,9 +1,10 @@
 # Whether a relation is unlogged is known or an error: pages of one that is taken for a
 # permanent one are dropped.  A relation that is made is remembered until its INIT fork can
 # be seen, room being made where there is none; a look that fails is no "there is none".
+# And what is written while its INIT fork comes is in its file.
 #
 # Seen to fail: the moved index had lost its metapage (48_no_room); a table was taken for
-# a permanent one (48_unknown_kind).
+# a permanent one (48_unknown_kind); a sequence had lost its page (48_wipe_first).
 use strict;
 use warnings;
 
@@ -47,6 +48,30 @@ $p->disarm('init-fork');
 (undef, $out, $err) = $c->try_sql('INSERT INTO v VALUES (2); SELECT count(*) FROM v');
 is($out, 2, 'and nothing wrong is remembered') or diag($err);
 $p->close;
+
+# ---- an INIT fork comes while somebody else writes what was made before it: a sequence's first page
+$c->append_conf('compute', 'shared_buffers = 1MB');
+$c->sql("CREATE TABLE t$_ AS SELECT g, repeat('x', 900) f FROM generate_series(1, 1500) g; CREATE INDEX ON t$_ (g)") foreach 1 .. 3;
+$c->restart('compute');
+$p = NeonComm::TestPoint->new($c);
+my ($maker, $watcher, @users) = map { $c->session } 1 .. 5;
+# not by a sequential scan, which has a few buffers of its own; one may have to wait for the lock of the mark's chunk
+my @use = map { "SELECT sum(length(f)) FROM (SELECT f FROM t$_ ORDER BY g) o" } 1 .. 3;
+$_->query('SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off') foreach @users;
+my $waits = sprintf q{SELECT bool_and(state = 'idle' OR wait_event_type = 'LWLock') FROM pg_stat_activity WHERE pid IN (%s)},
+  join(',', map { $_->pid } @users);
+$watcher->query($waits);
+$p->pause('unlogged-wipe', pid => $maker->pid, times => 1);
+$maker->send('CREATE UNLOGGED SEQUENCE us');
+$p->wait('unlogged-wipe');
+$users[$_]->send($use[$_]) foreach 0 .. 2;
+ok($watcher->wait_for($waits), 'it was written, or has to wait, while the mark that the block was empty is taken away');
+$p->disarm('unlogged-wipe');
+$_->wait foreach $maker, @users;
+$users[$_]->query($use[$_]) foreach 0 .. 2;
+(undef, $out, $err) = $c->try_sql(q{SELECT nextval('us')});
+is($out, 1, 'the sequence is whole') or diag($err);
+$_->close foreach $maker, $watcher, @users, $p;
 $c->allow_log(qr/was terminated by signal 9/);
 $c->check_logs;
 done_testing();

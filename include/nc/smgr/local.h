@@ -84,7 +84,13 @@ extern void nc_local_shmem_startup(void);
 /* What is known of a relation. */
 typedef struct NcRelInfo
 {
-	bool		unlogged;		/* a local INIT fork exists */
+	bool		unlogged;		/* a local INIT fork exists, and md serves the main fork */
+
+	/*
+	 * Or it is being made, and the file is all there is of the relation: pages are
+	 * written to it under their chunk's lock, and nothing of it is punched but marks.
+	 */
+	bool		whole;
 
 	/*
 	 * WAL position when this server made the main fork; 0 when it was not made
@@ -126,8 +132,14 @@ extern void nc_local_set_born(const NcRelKey *rel, XLogRecPtr now);
 /* Recovery is over: forget what was learned of relations that it may have replaced. */
 extern void nc_local_recovery_ended(void);
 
-/* smgrcreate of an INIT fork; smgrunlink of INIT. */
+/*
+ * smgrcreate of an INIT fork: before marks are taken out of the main fork's file, and after.
+ * In between others write pages of it under the locks under which marks are looked for.
+ */
+extern void nc_local_set_whole(const NcRelKey *rel);
 extern void nc_local_set_unlogged(const NcRelKey *rel);
+
+/* smgrunlink of INIT. */
 extern void nc_local_forget_persistence(const NcRelKey *rel);
 
 /* Drops all entries of a relation with blocks >= from; punches nothing. Cannot fail. */
