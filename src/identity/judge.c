@@ -324,6 +324,12 @@ nc_judge_reader(const NcMemberIdentity *me, const NcReaderIdentity *reader, char
 		snprintf(reason, NC_REASON_BYTES, "%s", parted->reason);
 		return NC_ACCESS_END;
 	}
+	if (index < 0 && me->followed.n > 0 &&
+		nc_id_newer(&me->followed.at[me->followed.n - 1].id, &reader->incarnation))
+	{
+		snprintf(reason, NC_REASON_BYTES, "this compute was overtaken: the page server follows a newer one");
+		return NC_ACCESS_END;
+	}
 	if (index >= 0 && index + 1 < (int) me->followed.n)
 	{
 		snprintf(reason, NC_REASON_BYTES,

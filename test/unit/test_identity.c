@@ -1024,6 +1024,7 @@ test_promise_on_the_page_server(void **state)
 	NcId		old = numbered(3, 1);
 	NcId		promised = numbered(5, 1);
 	NcId		newer = numbered(5, 2);
+	char		reason[NC_REASON_BYTES];
 
 	/* given to newer ones only, and again to the same */
 	nc_lineage_append(&member.followed, &old, wal_end);
@@ -1047,6 +1048,9 @@ test_promise_on_the_page_server(void **state)
 	answer.lineage.n = 0;
 	assert_true(nc_promise_allows(&member, &promised, &answer));
 	assert_true(nc_member_verdict_fill(&answer, (NcVerdict) {NC_REFUSED, NC_REASON_PROMISED, 0}));
+	/* a reader that was never followed, and is older than who is */
+	assert_int_equal(nc_judge_reader(&member, &(NcReaderIdentity) {id_of(1), numbered(4, 1)}, reason), NC_ACCESS_END);
+	assert_int_equal(nc_judge_reader(&member, &(NcReaderIdentity) {id_of(1), numbered(6, 1)}, reason), NC_ACCESS_WAIT);
 }
 
 static void
