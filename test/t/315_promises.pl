@@ -47,16 +47,39 @@ like($err, qr/is not served/, 'another tenant');
 
 # ---- one promise
 
+# A commit is on its way while page server 1 does not listen: 2 could confirm it, after a takeover has seen its log.
+my %frozen;
+END { local $?; kill 'CONT', keys %frozen if $c && -d $c->{dir} }
+sub freeze { my ($part, $title) = @_; my ($pid) = $c->pids_of($part, $title); $frozen{$pid} = kill 'STOP', $pid; return $pid }
+my ($watch, $late) = ($c->session, $c->session);
+my $waits = q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND pid = } . $late->pid;
+my $heard = q{SELECT bool_and(CASE name WHEN 'page_server_0' THEN flush_lsn >= '%1$s'
+	WHEN 'page_server_2' THEN state <> 'streaming' OR flush_lsn >= '%1$s' ELSE true END) FROM neon_comm.page_servers};
+$watch->query($waits);
+$watch->query(sprintf $heard, $watch->query('SELECT pg_current_wal_flush_lsn()'));
+my $slow = freeze('page_server_1', qr/walreceiver/);
+my $feed = freeze('compute', qr/neon_comm WAL feed/);
+$late->send('INSERT INTO t VALUES (2)');
+ok($watch->wait_for($waits), 'a commit waits');
+my $commit = $watch->query('SELECT pg_current_wal_flush_lsn()');
+
 my $id = incarnation($first + 10);
 ($out, $err) = promise($c, 2, $id);
 is($err, '', 'a newer one has the promise');
+kill 'CONT', $feed;
+ok($watch->wait_for(sprintf $heard, $commit), 'the commit has been sent to all who take it');
+foreach (1 .. 20) { last if $late->ready; usleep(50_000) }
+ok(!$late->ready, 'and is not acknowledged by one of them that has promised: a takeover would lose it');
+kill 'CONT', $slow;
+%frozen = ();
+$late->wait;
+is($late->{last_error}, '', 'it is by the others');
 like($out, qr/^promised\|$id$/m, 'which is told');
 like($out, qr/^end\|[0-9A-F]+\/[0-9A-F]+$/m, 'with the end of its WAL');
 like($out, qr/^incarnation\|\S+ [0-9A-F]+\/[0-9A-F]+$/m, '... what it has followed');
 is(scalar(() = $out =~ /^member\|/mg), 3, '... and the members');
 my ($end) = $out =~ /^end\|(.*)$/m;
 ok(streams(2, 'false'), 'its stream is cut');
-$c->sql('INSERT INTO t VALUES (2)');
 is($c->sql('SELECT count(*) FROM t'), 2, 'the others are enough for a commit');
 ($out, $err) = promise($c, 2, $id);
 like($out, qr/^end\|\Q$end\E$/m, 'asked again: the same promise, and nothing was taken since');
@@ -77,12 +100,12 @@ is($c->sql('SELECT count(*) FROM t'), 2, 'one is not enough to overtake it');
 
 my $s = $c->session;
 $s->query('INSERT INTO t VALUES (3)');
-my ($frozen) = $c->pids_of('compute', qr/neon_comm WAL feed/);
-kill 'STOP', $frozen;
+$feed = freeze('compute', qr/neon_comm WAL feed/);
 $s->send('INSERT INTO t VALUES (99)');
 ($out, $err) = promise($c, 1, incarnation($first + 10, 'b'));
 is($err, '', 'another one promises');
-kill 'CONT', $frozen;
+kill 'CONT', $feed;
+%frozen = ();
 $s->wait;
 like($s->{last_error}, qr/server closed|terminat|connection/, 'what was not confirmed then is not acknowledged');
 ok($c->wait_log('compute', qr/FATAL: .*this compute was overtaken and stops/), 'the compute says why');
