@@ -45,6 +45,12 @@ RETURNS record AS 'MODULE_PATHNAME', 'nc_get_identity' LANGUAGE C STRICT VOLATIL
 CREATE VIEW neon_comm.identity AS SELECT * FROM neon_comm.get_identity();
 COMMENT ON VIEW neon_comm.identity IS 'who this compute is: its birth, this start of it and where that began, and the place of its directory';
 
+CREATE FUNCTION neon_comm.get_members(OUT name text, OUT member text, OUT write_quorum int)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_members' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.members AS SELECT * FROM neon_comm.get_members();
+COMMENT ON VIEW neon_comm.members IS 'page servers that count for takeovers, and how many of them confirm';
+
 CREATE FUNCTION neon_comm.get_lfc(OUT state text, OUT path text, OUT size_bytes bigint,
 	OUT limit_bytes bigint, OUT used_pages bigint, OUT staged_pages int, OUT memory_bytes bigint,
 	OUT last_error text)
@@ -118,7 +124,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA neon_comm FROM PUBLIC;
 GRANT USAGE ON SCHEMA neon_comm TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA neon_comm TO pg_monitor;
 GRANT EXECUTE ON FUNCTION neon_comm.get_counters(), neon_comm.get_connections(),
-	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.get_identity(), neon_comm.get_lfc(), neon_comm.get_prewarm_progress(),
+	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.get_identity(), neon_comm.get_members(), neon_comm.get_lfc(), neon_comm.get_prewarm_progress(),
 	neon_comm.status(), neon_comm.staging(), neon_comm.get_latency(),
 	neon_comm.local_bytes(), neon_comm.local_blocks() TO pg_monitor;
 

@@ -18,6 +18,7 @@
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
+#include "nc/feed/feed.h"
 #include "nc/identity/judge.h"
 #include "nc/shared/identity.h"
 
@@ -159,6 +160,23 @@ reload(void)
 	}
 }
 
+/* One more than the last one of this directory, in a cluster with a write quorum. */
+static bool
+make_incarnation(NcId *incarnation)
+{
+	const NcLineage *lineage = &kept->lineage;
+	uint32_t	number = 0;
+
+	if (!nc_feed_is_ordered())
+		return nc_id_make(incarnation);
+	if (lineage->n > 0 && !nc_id_number(&lineage->at[lineage->n - 1].id, &number))
+		ereport(FATAL,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("neon_comm.write_quorum is set in a compute that was started without it before"),
+				 errdetail("Its earlier starts have no order by which page servers could tell which is newer.")));
+	return nc_id_make_numbered(incarnation, number + 1);
+}
+
 static void
 begin_life(void)
 {
@@ -166,7 +184,7 @@ begin_life(void)
 
 	reload();
 	strlcpy(kept->place, place, sizeof(kept->place));
-	if (!nc_id_make(&incarnation))
+	if (!make_incarnation(&incarnation))
 		ereport(FATAL, (errmsg("neon_comm: the system has no random bytes: %m")));
 	nc_lineage_append(&kept->lineage, &incarnation, 0);
 	if (!nc_compute_identity_save(DataDir, kept))

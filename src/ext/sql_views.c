@@ -32,6 +32,7 @@ PG_FUNCTION_INFO_V1(nc_get_connections);
 PG_FUNCTION_INFO_V1(nc_get_slots);
 PG_FUNCTION_INFO_V1(nc_get_page_servers);
 PG_FUNCTION_INFO_V1(nc_get_identity);
+PG_FUNCTION_INFO_V1(nc_get_members);
 PG_FUNCTION_INFO_V1(nc_status);
 PG_FUNCTION_INFO_V1(nc_get_latency);
 PG_FUNCTION_INFO_V1(nc_staging_use);
@@ -341,6 +342,34 @@ nc_get_identity(PG_FUNCTION_ARGS)
 		nulls[2] = began == InvalidXLogRecPtr;
 	}
 	return one_row(fcinfo, values, nulls);
+}
+
+/* What the WAL feed has written down; nothing before all page servers have joined. */
+Datum
+nc_get_members(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
+	NcPromise  *kept = palloc0(sizeof(NcPromise));
+	const char *why = NULL;
+	NcFileResult result = nc_promise_load(DataDir, NC_COMPUTE_MEMBERS, kept, &why);
+	char		id[NC_ID_TEXT];
+
+	if (result != NC_FILE_OK && result != NC_FILE_ABSENT)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 why != NULL ? errmsg("could not read file \"%s\": %s", NC_COMPUTE_MEMBERS, why) :
+				 errmsg("could not read file \"%s\": %m", NC_COMPUTE_MEMBERS)));
+	for (uint32 i = 0; result == NC_FILE_OK && i < kept->members.n; i++)
+	{
+		Datum		values[3];
+		bool		nulls[3] = {0};
+
+		values[0] = CStringGetTextDatum(kept->members.at[i].name);
+		values[1] = CStringGetTextDatum(nc_id_text(&kept->members.at[i].id, id));
+		values[2] = Int32GetDatum((int32) kept->members.write_quorum);
+		put_row(rsinfo, values, nulls);
+	}
+	return (Datum) 0;
 }
 
 Datum

@@ -221,6 +221,7 @@ one_turn(NcFeedTurn *turn)
 	nc_feed_retain_tick(turn);
 	nc_feed_door_turn(turn);
 	more = stream(turn);
+	nc_feed_quorum_tick(turn);
 	nc_feed_sync_tick(turn);
 	publish_feed(turn);
 	return more;
@@ -305,6 +306,7 @@ nc_feed_begin(void)
 {
 	nc_feed_wal_init();
 	nc_feed_join_init();
+	nc_feed_quorum_begin();
 	nc_feed_retain_init();
 	nc_feed_sync_init();
 	set_up();
@@ -332,9 +334,11 @@ nc_feed_init(void)
 	if (!process_shared_preload_libraries_in_progress || nc_feed_port == 0)
 		return;
 	nc_feed_check_settings();
+	nc_feed_quorum_check_settings();
 	nc_feed_check_network();
 	nc_feed_door_check_files();
 	nc_feed_doorbell_create();
 	nc_throttle_init();
 	nc_feed_places_init();
+	nc_feed_quorum_init();
 }

@@ -13,6 +13,7 @@
  *	  wal.c      how far WAL may be sent, and reading it
  *	  retain.c   replication slots of page servers
  *	  sync.c     page servers that commits wait for
+ *	  quorum.c   members, who is let in, being overtaken
  *	  places.c   entries of walsenders are counted before they are taken
  *	  lag.c      how far page servers are behind, for backpressure
  *	  throttle.c writers of WAL pause while they are too far behind
@@ -77,6 +78,7 @@ extern int	nc_feed_port;
 extern int	nc_feed_timeout_ms;
 extern int	nc_feed_warn_mb;
 extern int	nc_feed_max_lag_mb[NC_LAG_KINDS];
+extern int	nc_feed_write_quorum;	/* page servers that have to confirm; 0 = members are not kept */
 extern int	nc_feed_nslots;
 extern char nc_feed_slot_names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
 
@@ -127,6 +129,10 @@ extern void nc_feed_publish_lowest(NcLagKind kind, XLogRecPtr lsn, uint64 limit)
 /* One of max_wal_senders; false: none is left. Any process. */
 extern bool nc_feed_place_take(void);
 extern void nc_feed_place_give(void);
+
+/* May logins go on?  How many page servers have confirmed, and what; NULL: not of interest. */
+extern bool nc_feed_let_in(int *confirmed, XLogRecPtr *end);
+extern void nc_feed_let_in_set(int confirmed, XLogRecPtr end, bool in);
 extern void nc_feed_row_read(int index, NcFeedPeer *row);
 extern void nc_feed_row_write(int index, const NcFeedPeer *row);
 
@@ -173,6 +179,7 @@ typedef struct NcFeedConn
 	NcVisitor	v;				/* first, see nc/serve/door.h; its clock is nc_feed_clock() */
 	bool		joined;			/* on this connection, as `member` */
 	NcId		member;
+	bool		told;			/* who the members are, when it joined */
 	TimestampTz connected_since;	/* by the wall clock, for the view */
 
 	/* Streaming. */
@@ -343,6 +350,28 @@ extern bool nc_feed_sync_owed(void);
 /* Its place in synchronous_standby_names, 0 = none, and what it counts as now. */
 extern int	nc_feed_sync_priority(int slot);
 extern const char *nc_feed_sync_state(int slot);
+
+/* ---- members (quorum.c) ---- */
+
+extern void nc_feed_quorum_init(void);
+extern void nc_feed_quorum_check_settings(void);
+extern void nc_feed_quorum_begin(void);
+
+/* Puts the members into the answer of a join; true if they are known. */
+extern bool nc_feed_quorum_tell(NcJoinAnswer *answer);
+extern bool nc_feed_quorum_known(void);
+
+/* Somebody has joined who will be told so; may end connections. */
+extern void nc_feed_quorum_joined(const NcEvidence *e);
+
+/* Somebody was refused since he belongs to a newer compute; may end this server. */
+extern void nc_feed_quorum_overtaken(const NcEvidence *e);
+
+/* Does what it has on disk count for commits, and for letting in? */
+extern bool nc_feed_quorum_counts(const NcFeedConn *conn);
+
+/* Behind the streams of a turn. */
+extern void nc_feed_quorum_tick(const NcFeedTurn *turn);
 
 /* ---- places (places.c) ---- */
 

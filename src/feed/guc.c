@@ -37,6 +37,7 @@ int			nc_feed_port = 0;
 int			nc_feed_timeout_ms = TIMEOUT_MS_DEFAULT;
 int			nc_feed_warn_mb = WARN_MB_DEFAULT;
 int			nc_feed_max_lag_mb[NC_LAG_KINDS] = {1024, 1024, 1024, 0};
+int			nc_feed_write_quorum = 0;
 int			nc_feed_nslots = 0;
 char		nc_feed_slot_names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
 
@@ -331,6 +332,11 @@ nc_feed_guc_init(void)
 							   "WAL is kept until each of them has it on disk.",
 							   &slots_setting, "",
 							   PGC_POSTMASTER, 0, check_slots, assign_slots, NULL);
+	DefineCustomIntVariable("neon_comm.write_quorum",
+							"Page servers that have to confirm WAL before anybody is let in.",
+							"They keep the list of members for takeovers. 0 keeps none.",
+							&nc_feed_write_quorum, 0, 0, NC_FEED_SLOTS_MAX,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.wal_feed_timeout",
 							"Time after which a silent page server is disconnected.",
 							NULL, &nc_feed_timeout_ms, TIMEOUT_MS_DEFAULT,
@@ -366,6 +372,12 @@ nc_feed_check_settings(void)
 				 errhint("Set max_replication_slots to %d or more: one for each page server and "
 						 "each other slot.", nc_feed_nslots)));
 	nc_safe_settings(settings, lengthof(settings), "neon_comm.allow_unsafe", nc_guc_allow_unsafe);
+}
+
+bool
+nc_feed_is_ordered(void)
+{
+	return nc_feed_port != 0 && nc_feed_write_quorum > 0;
 }
 
 bool

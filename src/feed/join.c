@@ -243,7 +243,10 @@ nc_feed_join(NcFeedConn *conn, const NcFeedTurn *turn, const char *text)
 	}
 	conn->joined = verdict.kind == NC_JOINED;
 	conn->member = e.member;
+	if (conn->joined && !turn->limit.in_recovery)
+		nc_feed_quorum_joined(&e);
 	nc_join_answer_fill(&answer, &me, &e, verdict, chain);
+	conn->told = nc_feed_quorum_tell(&answer);
 	if (conn->joined)
 	{
 		if (turn->limit.in_recovery)
@@ -257,6 +260,8 @@ nc_feed_join(NcFeedConn *conn, const NcFeedTurn *turn, const char *text)
 	}
 	bytes = nc_join_answer_write(&answer, row, sizeof(row));
 	nc_feed_answer_text(conn, "answer", row, (int) bytes, NC_JOIN_COMMAND);
+	if (verdict.reason == NC_REASON_PROMISED)
+		nc_feed_quorum_overtaken(&e);
 }
 
 bool
@@ -267,6 +272,11 @@ nc_feed_join_may_stream(NcFeedConn *conn, int slot)
 		nc_feed_conn_error(conn, "55000", "this page server has not joined",
 						   "Nobody knows whether its WAL is that of this compute.",
 						   "Page servers need neon_page_service of this version in shared_preload_libraries; for a standby or an archive that serves no pages see neon_comm.wal_feed_allow_unjoined.");
+		return false;
+	}
+	if (!conn->told && nc_feed_write_quorum > 0 && conn->joined && nc_feed_quorum_known())
+	{
+		nc_feed_conn_error(conn, "57P01", "members are known from now on: join again", NULL, NULL);
 		return false;
 	}
 	slot_reasons[slot][0] = '\0';

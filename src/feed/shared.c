@@ -50,6 +50,11 @@ typedef struct FeedShared
 
 	/* Taken of max_wal_senders. */
 	pg_atomic_uint32 places;
+
+	/* Logins go on; until then so many page servers have confirmed WAL up to there. */
+	pg_atomic_uint32 let_in;
+	pg_atomic_uint32 confirmed;
+	pg_atomic_uint64 confirmed_end;
 	int			nrows;
 	FeedRow		rows[FLEXIBLE_ARRAY_MEMBER];
 } FeedShared;
@@ -149,6 +154,9 @@ nc_feed_shmem_startup(void)
 		pg_atomic_init_u64(&shared->limit[i], 0);
 	}
 	pg_atomic_init_u32(&shared->places, 0);
+	pg_atomic_init_u32(&shared->let_in, 0);
+	pg_atomic_init_u32(&shared->confirmed, 0);
+	pg_atomic_init_u64(&shared->confirmed_end, 0);
 	shared->nrows = nc_feed_nslots;
 	for (int i = 0; i < nc_feed_nslots; i++)
 	{
@@ -236,6 +244,25 @@ void
 nc_feed_place_give(void)
 {
 	pg_atomic_fetch_sub_u32(&shared->places, 1);
+}
+
+bool
+nc_feed_let_in(int *confirmed, XLogRecPtr *end)
+{
+	if (confirmed != NULL)
+		*confirmed = (int) pg_atomic_read_u32(&shared->confirmed);
+	if (end != NULL)
+		*end = pg_atomic_read_u64(&shared->confirmed_end);
+	return pg_atomic_read_u32(&shared->let_in) != 0;
+}
+
+void
+nc_feed_let_in_set(int confirmed, XLogRecPtr end, bool in)
+{
+	pg_atomic_write_u32(&shared->confirmed, confirmed);
+	pg_atomic_write_u64(&shared->confirmed_end, end);
+	if (in)
+		pg_atomic_write_u32(&shared->let_in, 1);
 }
 
 void

@@ -96,6 +96,9 @@ recheck(NcFeedConn *conn, const NcFeedTurn *turn)
 	else if (!nc_feed_slot_ensure(conn->slot, turn->now, &why))
 		nc_feed_conn_fatal(conn, "55000", "no WAL can be kept for this page server",
 						   why, "The compute's log says more.");
+	else if (nc_feed_write_quorum > 0)
+		/* what it has written down does not say where the WAL begins that comes now */
+		nc_feed_conn_fatal(conn, "57P01", "recovery has ended: join again", NULL, NULL);
 	else
 		conn->from_recovery = false;
 	return nc_feed_streams(conn);

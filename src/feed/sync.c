@@ -190,7 +190,7 @@ static bool
 may_count(const NcFeedConn *conn, const NcFeedTurn *turn)
 {
 	return conn != NULL && nc_feed_streams(conn) && conn->joined && !conn->from_recovery &&
-		!turn->limit.in_recovery;
+		!turn->limit.in_recovery && nc_feed_quorum_counts(conn);
 }
 
 /* True when something of it is new. Who else writes an entry writes nothing that is looked at here. */

@@ -199,6 +199,18 @@ parse_unjudged(const char *text, size_t bytes, void *out)
 	return nc_unjudged_parse(text, bytes, out);
 }
 
+static const char *
+parse_promise(const char *text, size_t bytes, void *out)
+{
+	return nc_promise_parse(text, bytes, out);
+}
+
+static size_t
+write_promise(const void *promise, char *to, size_t room)
+{
+	return nc_promise_write(promise, to, room);
+}
+
 static size_t
 write_compute(const void *identity, char *to, size_t room)
 {
@@ -275,6 +287,18 @@ bool
 nc_member_identity_save(const char *directory, const NcMemberIdentity *identity)
 {
 	return save_identity(directory, NC_MEMBER_IDENTITY, write_member, identity);
+}
+
+NcFileResult
+nc_promise_load(const char *directory, const char *name, NcPromise *out, const char **why)
+{
+	return load_identity(directory, name, parse_promise, out, why);
+}
+
+bool
+nc_promise_save(const char *directory, const char *name, const NcPromise *promise)
+{
+	return save_identity(directory, name, write_promise, promise);
 }
 
 NcFileResult

@@ -37,6 +37,8 @@ nc_join_write(const NcEvidence *e, char *to)
 	nc_out_hex(&out, e->header, NC_WAL_HEADER_BYTES);
 	nc_out_printf(&out, " %" PRIu64 " %" PRIu64 " %s", e->chain.number, e->chain.random,
 				  e->name[0] != '\0' ? e->name : "-");
+	if (!nc_id_is_none(&e->promised))
+		out_id(&out, &e->promised);
 	return nc_out_done(&out);
 }
 
@@ -70,6 +72,8 @@ nc_join_parse(const char *text, NcEvidence *e)
 	nc_text_word(&t, e->name, sizeof(e->name));
 	if (strcmp(e->name, "-") == 0)
 		e->name[0] = '\0';
+	if (nc_text_accept(&t, " "))
+		nc_text_id(&t, false, &e->promised);
 	return nc_text_done(&t) && e->timeline != 0 && e->start != 0 && e->start % 8 == 0 &&
 		e->end > e->start && nc_id_is_none(&e->birth) == nc_id_is_none(&e->incarnation);
 }
@@ -89,6 +93,7 @@ nc_join_answer_write(const NcJoinAnswer *a, char *to, size_t room)
 		nc_out_printf(&out, "chain %" PRIu64 " %" PRIu64 "\n", a->chain.number, a->chain.random);
 		for (uint32_t i = 0; i < a->lineage.n; i++)
 			nc_out_incarnation(&out, "incarnation", &a->lineage.at[i]);
+		nc_out_members(&out, &a->members);
 	}
 	else
 		nc_out_printf(&out, "message %s\ndetail %s\nhint %s\n", a->message, a->detail, a->hint);
@@ -136,6 +141,7 @@ read_joined(NcText *t, NcJoinAnswer *a)
 		}
 		nc_lineage_append(&a->lineage, &in.id, in.began);
 	}
+	nc_text_members(t, &a->members);
 }
 
 static void

@@ -150,11 +150,22 @@ spare_the_name(const NcComputeView *me, const NcEvidence *e, NcVerdict v)
 	return v;
 }
 
+/* A takeover got its promise, and I am not what came of it. */
+static NcVerdict
+judge_promise(const NcComputeView *me, const NcEvidence *e)
+{
+	if (nc_id_is_none(&e->promised) || nc_lineage_find(&me->identity->lineage, &e->promised) >= 0)
+		return joined;
+	return verdict(NC_REFUSED, NC_REASON_PROMISED, 0);
+}
+
 NcVerdict
 nc_judge_member(const NcComputeView *me, const NcEvidence *e)
 {
 	NcVerdict	v = judge_names(me, e);
 
+	if (v.kind == NC_JOINED)
+		v = judge_promise(me, e);
 	if (v.kind == NC_JOINED)
 		v = judge_chain(me, e);
 	if (v.kind == NC_JOINED)
@@ -182,6 +193,24 @@ holds_refused(const NcMemberIdentity *me, const NcJoinAnswer *a)
 			return true;
 	}
 	return nc_parted_find(&me->refused, &a->present.id) != NULL;
+}
+
+bool
+nc_promise_allows(const NcMemberIdentity *me, const NcId *promised, const NcJoinAnswer *a)
+{
+	return nc_id_is_none(promised) || nc_lineage_find(&me->followed, promised) >= 0 ||
+		nc_lineage_find(&a->lineage, promised) >= 0;
+}
+
+bool
+nc_promise_may_give(const NcMemberIdentity *me, const NcId *promised, const NcId *to)
+{
+	const NcLineage *followed = &me->followed;
+
+	if (nc_id_equal(promised, to))
+		return true;
+	return (nc_id_is_none(promised) || nc_id_newer(to, promised)) && followed->n > 0 &&
+		nc_id_newer(to, &followed->at[followed->n - 1].id);
 }
 
 /* Is the newest one that I followed in it? An answer that is full may begin later. */
@@ -293,6 +322,12 @@ nc_judge_reader(const NcMemberIdentity *me, const NcReaderIdentity *reader, char
 	if (parted != NULL)
 	{
 		snprintf(reason, NC_REASON_BYTES, "%s", parted->reason);
+		return NC_ACCESS_END;
+	}
+	if (index < 0 && me->followed.n > 0 &&
+		nc_id_newer(&me->followed.at[me->followed.n - 1].id, &reader->incarnation))
+	{
+		snprintf(reason, NC_REASON_BYTES, "this compute was overtaken: the page server follows a newer one");
 		return NC_ACCESS_END;
 	}
 	if (index >= 0 && index + 1 < (int) me->followed.n)

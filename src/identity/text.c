@@ -263,3 +263,41 @@ nc_one_line(const char *from, char *to, size_t room)
 	while (n > 0 && to[n - 1] == ' ')
 		to[--n] = '\0';
 }
+
+/* ---- members ---- */
+
+void
+nc_out_members(NcOut *out, const NcMembers *members)
+{
+	char		id[NC_ID_TEXT];
+
+	if (members->write_quorum == 0)
+		return;
+	nc_out_printf(out, "write_quorum %" PRIu32 "\n", members->write_quorum);
+	for (uint32_t i = 0; i < members->n; i++)
+		nc_out_printf(out, "member %s %s\n", nc_id_text(&members->at[i].id, id), members->at[i].name);
+}
+
+void
+nc_text_members(NcText *t, NcMembers *members)
+{
+	if (!nc_text_accept(t, "write_quorum "))
+		return;
+	members->write_quorum = nc_text_u32(t);
+	nc_text_expect(t, "\n");
+	while (!t->failed && nc_text_accept(t, "member "))
+	{
+		NcMember	m = {0};	/* compared as bytes */
+
+		nc_text_id(t, false, &m.id);
+		nc_text_expect(t, " ");
+		nc_text_word(t, m.name, sizeof(m.name));
+		nc_text_expect(t, "\n");
+		if (members->n == NC_MEMBERS_MAX || t->failed)
+			t->failed = true;
+		else
+			members->at[members->n++] = m;
+	}
+	if (members->write_quorum == 0 || members->write_quorum > members->n)
+		t->failed = true;
+}

@@ -136,6 +136,12 @@ say(NcJoinAnswer *a, const NcComputeView *me, const NcEvidence *e, NcVerdict v)
 			put_text(a->detail, "Page server %s is on timeline %u, this compute on timeline %u: what it wrote itself is in no compute.", id, e->timeline, me->timeline);
 			put_text(a->hint, "%s", anew_hint);
 			break;
+		case NC_REASON_PROMISED:
+			put_text(a->message, "this compute was overtaken: a page server has promised itself to a newer one");
+			put_text(a->detail, "Page server %s takes WAL of incarnation %s and what follows it only, which is no part of this compute.", id,
+				nc_id_text(&e->promised, (char[NC_ID_TEXT]) {0}));
+			put_text(a->hint, "A new compute was made of page servers, or will be (docs/takeover.md). This one must not go on.");
+			break;
 		case NC_REASON_NONE:
 		case NC_REASON_NOT_MINE:
 		case NC_REASON_OVERTAKEN:
@@ -193,6 +199,11 @@ nc_member_verdict_fill(NcJoinAnswer *a, NcVerdict v)
 			put_text(a->message, "this page server has been promoted");
 			put_text(a->detail, "It has a timeline that no compute gave to it.");
 			put_text(a->hint, "%s", anew_hint);
+			return true;
+		case NC_REASON_PROMISED:
+			put_text(a->message, "this page server has promised itself to a newer compute");
+			put_text(a->detail, "A takeover has its promise: it takes nothing from, and grants nothing to the compute that it followed before.");
+			put_text(a->hint, "The new compute comes to it, or the takeover has to be done again (docs/takeover.md).");
 			return true;
 		case NC_REASON_UNJUDGED:
 			put_text(a->message, "this page server has lost the end of its WAL, and some of what it replayed before has never been compared");

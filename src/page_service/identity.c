@@ -414,8 +414,16 @@ static NcAccess
 judge_named(const NcReaderIdentity *reader, const NcSvcJoins *joins, char *reason)
 {
 	const NcMemberIdentity *me = nc_svc_identity_current();
+	NcId		promised = nc_svc_promised();
 	NcAccess	access = NC_ACCESS_WAIT;
 
+	if (me != NULL && !nc_id_is_none(&promised) && nc_lineage_find(&me->followed, &promised) < 0 &&
+		nc_lineage_find(&me->followed, &reader->incarnation) >= 0)
+	{
+		strlcpy(reason, "this compute was overtaken: the page server has promised itself to a newer one",
+				NC_REASON_BYTES);
+		return NC_ACCESS_END;
+	}
 	if (me != NULL)
 		access = nc_judge_reader(me, reader, reason);
 	if (access != NC_ACCESS_END && joins->reason[0] != '\0' &&

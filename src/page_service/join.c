@@ -244,6 +244,9 @@ collect_evidence(const NcMemberIdentity *me, NcEvidence *evidence)
 	memcpy(evidence->header, last.header, sizeof(evidence->header));
 	evidence->chain = me->chain;
 	strlcpy(evidence->name, PrimarySlotName, sizeof(evidence->name));
+	evidence->promised = nc_svc_promised();
+	if (nc_lineage_find(&me->followed, &evidence->promised) >= 0)
+		memset(&evidence->promised, 0, sizeof(evidence->promised));
 	return last.unjudged;
 }
 
@@ -266,6 +269,7 @@ explain(const NcMemberIdentity *me, NcVerdict verdict)
 					 "this page server has a timeline that its compute did not give it");
 			break;
 		case NC_REASON_UNJUDGED:
+		case NC_REASON_PROMISED:
 			(void) nc_member_verdict_fill(&answer, verdict);
 			return;
 		default:
@@ -284,8 +288,11 @@ explain(const NcMemberIdentity *me, NcVerdict verdict)
 static void
 refuse_compute(NcMemberIdentity *me, PGconn *conn, NcVerdict verdict)
 {
-	if (answer.kind == NC_JOINED)
+	if (answer.kind == NC_JOINED || verdict.reason == NC_REASON_PROMISED)
 		explain(me, verdict);
+	/* readers are judged by the promise, and it goes on giving images */
+	if (verdict.reason == NC_REASON_PROMISED)
+		leave_compute(conn);
 	if (verdict.kind == NC_PARTED && nc_member_refuse(me, &answer))
 		nc_svc_identity_save(me);
 	remember_refusal(me, &answer.present.id, answer.message);
@@ -312,6 +319,31 @@ forget_received(const NcEvidence *evidence)
 	SpinLockRelease(&WalRcv->mutex);
 }
 
+/*
+ * Judges once more under the lock, since a promise may have come meanwhile, and adopts the compute: what it is
+ * about to send is taken under the promises that there are now.
+ */
+static NcVerdict
+agree(NcMemberIdentity *me, const NcEvidence *evidence, bool unjudged)
+{
+	NcVerdict	verdict;
+	NcId		promised;
+
+	LWLockAcquire(nc_svc_promise_lock(), LW_EXCLUSIVE);
+	promised = nc_svc_promised();
+	verdict = nc_judge_compute(me, evidence->timeline, unjudged, &answer);
+	if (!nc_promise_allows(me, &promised, &answer))
+		verdict = (NcVerdict) {.kind = NC_REFUSED,.reason = NC_REASON_PROMISED};
+	if (verdict.kind == NC_JOINED)
+	{
+		nc_member_adopt(me, &answer);
+		nc_svc_identity_save(me);
+		nc_svc_promise_joined(&answer.members);
+	}
+	LWLockRelease(nc_svc_promise_lock());
+	return verdict;
+}
+
 static void
 join_compute(WalReceiverConn *wrconn)
 {
@@ -326,11 +358,9 @@ join_compute(WalReceiverConn *wrconn)
 	unjudged = collect_evidence(me, &evidence);
 	(void) nc_join_write(&evidence, command);
 	get_join_answer(me, conn, command);
-	verdict = nc_judge_compute(me, evidence.timeline, unjudged, &answer);
+	verdict = agree(me, &evidence, unjudged);
 	if (verdict.kind != NC_JOINED)
 		refuse_compute(me, conn, verdict);
-	nc_member_adopt(me, &answer);
-	nc_svc_identity_save(me);
 	forget_received(&evidence);
 	nc_svc_judged_raise(evidence.end);
 	nc_svc_evidence_agreed();
@@ -356,6 +386,8 @@ receive_wal(WalReceiverConn *conn, char **buffer, pgsocket *wait_fd)
 {
 	int			bytes = (stock->walrcv_receive) (conn, buffer, wait_fd);
 
+	if (joined)
+		nc_svc_promise_check_stream();
 	if (joined && bytes > WAL_MESSAGE_HEADER && (*buffer)[0] == 'w')
 	{
 		NcReader	r = nc_reader((const uint8_t *) *buffer + 1, sizeof(uint64));
@@ -363,6 +395,15 @@ receive_wal(WalReceiverConn *conn, char **buffer, pgsocket *wait_fd)
 		nc_svc_judged_raise(nc_read_u64(&r) + bytes - WAL_MESSAGE_HEADER);
 	}
 	return bytes;
+}
+
+/* What it confirms. */
+static void
+send_report(WalReceiverConn *conn, const char *buffer, int bytes)
+{
+	if (joined)
+		nc_svc_promise_check_stream();
+	(stock->walrcv_send) (conn, buffer, bytes);
 }
 
 /* ---- the token ---- */
@@ -426,5 +467,6 @@ nc_svc_join_install(void)
 	wrapped.walrcv_connect = connect_compute;
 	wrapped.walrcv_identify_system = receiver_identify_system;
 	wrapped.walrcv_receive = receive_wal;
+	wrapped.walrcv_send = send_report;
 	WalReceiverFunctions = &wrapped;
 }

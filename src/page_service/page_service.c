@@ -335,6 +335,9 @@ init_service_shared(NcSvcShared *shared)
 	pg_atomic_init_u32(&shared->unjudged_kept, 0);
 	SpinLockInit(&shared->joins_lock);
 	pg_atomic_init_u32(&shared->joins_changes, 0);
+	pg_atomic_init_u32(&shared->promises, 0);
+	pg_atomic_init_u32(&shared->joined_under, 0);
+	pg_atomic_init_u32(&shared->joined_pid, 0);
 	shared->locks = GetNamedLWLockTranche(LIBRARY);
 	for (int i = 0; i < NC_SVC_WORKERS_MAX; i++)
 	{
@@ -369,7 +372,10 @@ startup_shmem(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	nc_svc_shared = ShmemInitStruct(LIBRARY, sizeof(NcSvcShared), &found);
 	if (!found)
+	{
 		init_service_shared(nc_svc_shared);
+		nc_svc_promise_start();
+	}
 	nc_svc_prepared_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 	/* children inherit them: while they wait they look nothing up */

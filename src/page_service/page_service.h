@@ -155,6 +155,12 @@ typedef struct NcSvcShared
 	/* Written by the walreceiver, and by the first worker. */
 	slock_t		joins_lock;
 	NcSvcJoins	joins;
+	/* To which takeover this page server has promised itself; under joins_lock. */
+	NcId		promised;
+	/* Moves with each promise; what it was when the walreceiver of this pid has joined. */
+	pg_atomic_uint32 promises;
+	pg_atomic_uint32 joined_under;
+	pg_atomic_uint32 joined_pid;
 	/* Moves when joins or page_service_identity have changed. */
 	pg_atomic_uint32 joins_changes;
 	/* Boot images that were gathered, and for how long replay was held for the last one. */
@@ -169,7 +175,8 @@ typedef struct NcSvcShared
 #define NC_SVC_LOCK_LISTEN 1
 #define NC_SVC_LOCK_CUT_TURNSTILE 2
 #define NC_SVC_LOCK_CUT 3		/* held around the redo of each record */
-#define NC_SVC_LOCK_GATE 4		/* one per worker from here */
+#define NC_SVC_LOCK_PROMISE 4	/* held while page_service_promise is written, and while a join is agreed on */
+#define NC_SVC_LOCK_GATE 5		/* one per worker from here */
 #define NC_SVC_LOCKS (NC_SVC_LOCK_GATE + NC_SVC_WORKERS_MAX)
 
 extern NcSvcShared *nc_svc_shared;
@@ -365,6 +372,8 @@ typedef struct NcSvcSession
 	TimestampTz wait_since;		/* 0 = it does not */
 	bool		wait_logged;
 	NcPsRequest waiting_for;	/* valid while wait_since is set */
+	NcId		takeover;		/* has the promise, and waits for the log; none = it does not */
+	TimestampTz takeover_until;
 	struct NcSvcBoot *boot;		/* the image that is being made for it or sent to it, or NULL */
 } NcSvcSession;
 
@@ -410,6 +419,21 @@ extern bool nc_svc_boot_replayed_all(void);
 
 /* The session leaves. */
 extern void nc_svc_boot_forget(NcSvcSession *s);
+
+/* ---- promise.c ---- */
+
+extern void nc_svc_promise_start(void);
+extern NcId nc_svc_promised(void);
+extern LWLock *nc_svc_promise_lock(void);
+extern void nc_svc_promise_joined(const NcMembers *members);
+extern void nc_svc_promise_check_stream(void);
+
+/* Query takeover, with the words behind that: promises, or refuses. */
+extern void nc_svc_takeover_begin(NcSvcSession *s, const NcSvcWord *words, int n, TimestampTz now);
+
+/* Goes on with it; s->takeover is none when it is over. */
+extern NcStep nc_svc_takeover_step(NcSvcSession *s, TimestampTz now);
+extern void nc_svc_promise_status(void (*put) (void *arg, const char *name, const char *value), void *arg);
 
 /* ---- boot_gather.c ---- */
 

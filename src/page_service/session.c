@@ -267,6 +267,12 @@ status_identity(NcWriter *w)
 }
 
 static void
+put_status(void *arg, const char *name, const char *value)
+{
+	status_row(arg, name, "%s", value);
+}
+
+static void
 show_status(NcSvcSession *s)
 {
 	static const NcColumn columns[] = {{"name", 25, -1}, {"value", 25, -1}};
@@ -276,6 +282,7 @@ show_status(NcSvcSession *s)
 	status_replay(&w);
 	status_totals(&w);
 	status_identity(&w);
+	nc_svc_promise_status(put_status, &w);
 	status_row(&w, "workers", "%d", nc_svc_workers);
 	status_row(&w, "shard", "%d/%d", nc_svc_shard_number, nc_svc_shard_count);
 	status_row(&w, "tenant_id", "%s", nc_svc_tenant_id);
@@ -312,12 +319,14 @@ run_query(NcSvcSession *s, const char *query, TimestampTz now)
 		show_status(s);
 	else if (n > 0 && nc_svc_word_is(&words[0], "basebackup"))
 		nc_svc_boot_begin(s, words + 1, n - 1, now);
+	else if (n > 0 && nc_svc_word_is(&words[0], "takeover"))
+		nc_svc_takeover_begin(s, words + 1, n - 1, now);
 	else
 	{
 		snprintf(text, sizeof(text), "unknown command \"%.*s\"", n > 0 ? Min(words[0].length, 64) : 0,
 				 n > 0 ? words[0].text : "");
 		nc_svc_session_refuse(s, "XX000", text, "The page service knows pagestream_v2, pagestream_v3, basebackup, "
-			   "set and show status.");
+			   "takeover, set and show status.");
 	}
 }
 
@@ -513,6 +522,8 @@ nc_svc_session_message(NcSvcSession *s, TimestampTz now)
 
 	if (s->boot != NULL)
 		return nc_svc_boot_step(s, now);
+	if (!nc_id_is_none(&s->takeover))
+		return nc_svc_takeover_step(s, now);
 	switch (nc_frame_parse(input, bytes, NC_CLIENT_MESSAGE_BYTES_MAX, &frame))
 	{
 		case NC_FRAME_INCOMPLETE:

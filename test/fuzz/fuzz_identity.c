@@ -61,9 +61,18 @@ files(const char *text, size_t bytes)
 {
 	static NcComputeIdentity compute;
 	static NcMemberIdentity member;
+	static NcPromise promise;
 	NcUnjudgedWal wal;
 	NcUnjudgedWal again;
 	size_t		n;
+
+	if (nc_promise_parse(text, bytes, &promise) == NULL)
+	{
+		n = nc_promise_write(&promise, first, NC_PROMISE_BYTES_MAX);
+		check(n > 0 && nc_promise_parse(first, n, &promise) == NULL);
+		check(promise.members.write_quorum <= promise.members.n);
+		check(nc_promise_write(&promise, second, sizeof(second)) == n && memcmp(first, second, n) == 0);
+	}
 
 	if (nc_compute_identity_parse(text, bytes, &compute) == NULL)
 	{

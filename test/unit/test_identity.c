@@ -283,6 +283,14 @@ test_join_answer_text(void **state)
 		nc_lineage_append(&in.lineage, &id, 0xffffffff00000000 + (NcLsn) i);
 	}
 	in.present = in.lineage.at[NC_JOIN_LINEAGE_MAX - 1];
+	/* and as many members as there can be */
+	in.members.write_quorum = 1;
+	for (uint32_t i = 0; i < NC_MEMBERS_MAX; i++)
+	{
+		in.members.at[i].id = id_of((uint8_t) (i + 1));
+		memset(in.members.at[i].name, 'n', NC_MEMBER_NAME_BYTES - 1);
+		in.members.n++;
+	}
 	bytes = nc_join_answer_write(&in, text, sizeof(text));
 	assert_true(bytes > 0);
 	assert_true(nc_join_answer_parse(text, bytes, &out));
@@ -921,6 +929,130 @@ test_rule_8_refused_is_not_served(void **state)
 	assert_int_equal(reader(1, 1), NC_ACCESS_SERVE);
 }
 
+/* ---- promises ---- */
+
+static NcId
+numbered(uint32_t number, uint8_t random)
+{
+	NcId		id = {{0}};
+
+	id.b[4] = (uint8_t) (number >> 8);
+	id.b[5] = (uint8_t) number;
+	id.b[15] = random;
+	return id;
+}
+
+static void
+test_order_of_incarnations(void **state)
+{
+	NcId		id;
+	NcId		plain = id_of(1);
+	NcId		a = numbered(255, 9);
+	NcId		b = numbered(256, 1);
+	NcId		c = numbered(256, 2);
+	uint32_t	number;
+
+	assert_true(nc_id_make_numbered(&id, 0x01020304));
+	assert_true(nc_id_number(&id, &number));
+	assert_int_equal(number, 0x01020304);
+	assert_false(nc_id_number(&(NcId) {{0}}, &number));
+	assert_false(nc_id_number(&plain, &number));
+	assert_true(nc_id_newer(&b, &a));
+	assert_false(nc_id_newer(&a, &b));
+	assert_true(nc_id_newer(&c, &b));
+	assert_false(nc_id_newer(&b, &b));
+	assert_false(nc_id_newer(&b, &plain));
+	assert_false(nc_id_newer(&plain, &a));
+}
+
+static void
+test_promise_text(void **state)
+{
+	static NcPromise in;
+	static NcPromise out;
+	static char text[NC_PROMISE_BYTES_MAX];
+	size_t		bytes;
+
+	memset(&in, 0, sizeof(in));
+	bytes = nc_promise_write(&in, text, sizeof(text));
+	assert_null(nc_promise_parse(text, bytes, &out));
+	assert_memory_equal(&in, &out, sizeof(in));
+	in.promised = numbered(7, 1);
+	in.members.write_quorum = 65;
+	for (uint32_t i = 0; i < NC_MEMBERS_MAX; i++)
+	{
+		in.members.at[i].id = numbered(1000 + i, 1);
+		snprintf(in.members.at[i].name, NC_MEMBER_NAME_BYTES, "page_server_%u", i);
+		in.members.n++;
+	}
+	bytes = nc_promise_write(&in, text, sizeof(text));
+	assert_true(bytes > 0);
+	assert_null(nc_promise_parse(text, bytes, &out));
+	assert_memory_equal(&in, &out, sizeof(in));
+	assert_int_equal(nc_members_takeover(&out.members), NC_MEMBERS_MAX - 65 + 1);
+	assert_ptr_equal(nc_member_find(&out.members, &in.members.at[3].id), &out.members.at[3]);
+	assert_null(nc_member_find(&out.members, &in.promised));
+	for (size_t i = 0; i < bytes; i += 7)
+		assert_true(nc_promise_parse(text, i, &out) != NULL || i == 0 || text[i - 1] == '\n');
+	assert_int_equal(nc_promise_write(&in, text, bytes), 0);
+	/* fewer members than have to confirm */
+	in.members.n = 64;
+	bytes = nc_promise_write(&in, text, sizeof(text));
+	assert_non_null(nc_promise_parse(text, bytes, &out));
+}
+
+/* The compute goes on only if the promise is of its lineage. */
+static void
+test_promise_on_the_compute(void **state)
+{
+	char		text[NC_JOIN_BYTES_MAX];
+	NcEvidence	back;
+
+	e.promised = numbered(7, 1);
+	expect(NC_REFUSED, NC_REASON_PROMISED);
+	(void) nc_join_write(&e, text);
+	assert_true(nc_join_parse(text, &back));
+	assert_true(nc_id_equal(&back.promised, &e.promised));
+	nc_lineage_append(&mine.lineage, &e.promised, wal_end);
+	expect(NC_JOINED, NC_REASON_NONE);
+}
+
+static void
+test_promise_on_the_page_server(void **state)
+{
+	NcId		none = {{0}};
+	NcId		old = numbered(3, 1);
+	NcId		promised = numbered(5, 1);
+	NcId		newer = numbered(5, 2);
+	char		reason[NC_REASON_BYTES];
+
+	/* given to newer ones only, and again to the same */
+	nc_lineage_append(&member.followed, &old, wal_end);
+	assert_true(nc_promise_may_give(&member, &none, &promised));
+	assert_false(nc_promise_may_give(&member, &none, &old));
+	assert_true(nc_promise_may_give(&member, &promised, &promised));
+	assert_true(nc_promise_may_give(&member, &promised, &newer));
+	assert_false(nc_promise_may_give(&member, &newer, &promised));
+	assert_false(nc_promise_may_give(&member, &none, &(NcId) {{1, 1}}));
+
+	/* a lineage without it is that of an older compute, or of another */
+	memset(&answer, 0, sizeof(answer));
+	answer.kind = NC_JOINED;
+	nc_lineage_append(&answer.lineage, &old, 8);
+	assert_true(nc_promise_allows(&member, &none, &answer));
+	assert_false(nc_promise_allows(&member, &promised, &answer));
+	nc_lineage_append(&answer.lineage, &promised, 16);
+	assert_true(nc_promise_allows(&member, &promised, &answer));
+	/* also later, when lineages begin behind it */
+	nc_lineage_append(&member.followed, &promised, 16);
+	answer.lineage.n = 0;
+	assert_true(nc_promise_allows(&member, &promised, &answer));
+	assert_true(nc_member_verdict_fill(&answer, (NcVerdict) {NC_REFUSED, NC_REASON_PROMISED, 0}));
+	/* a reader that was never followed, and is older than who is */
+	assert_int_equal(nc_judge_reader(&member, &(NcReaderIdentity) {id_of(1), numbered(4, 1)}, reason), NC_ACCESS_END);
+	assert_int_equal(nc_judge_reader(&member, &(NcReaderIdentity) {id_of(1), numbered(6, 1)}, reason), NC_ACCESS_WAIT);
+}
+
 static void
 test_rule_10_unjudged(void **state)
 {
@@ -1044,6 +1176,10 @@ main(void)
 		cmocka_unit_test_setup(test_rule_9_promoted, set_up),
 		cmocka_unit_test_setup(test_rule_10_unjudged, set_up),
 		cmocka_unit_test(test_rule_10_started_again),
+		cmocka_unit_test(test_order_of_incarnations),
+		cmocka_unit_test(test_promise_text),
+		cmocka_unit_test_setup(test_promise_on_the_compute, set_up),
+		cmocka_unit_test_setup(test_promise_on_the_page_server, set_up),
 		cmocka_unit_test(test_unjudged_file),
 		cmocka_unit_test_setup(test_every_verdict_has_texts, set_up),
 	};

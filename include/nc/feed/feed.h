@@ -52,6 +52,9 @@ typedef struct NcFeedPeer
 /* Does this server have a WAL feed, by its settings? */
 extern bool nc_feed_enabled(void);
 
+/* Are incarnations ordered, for takeovers (neon_comm.write_quorum)? */
+extern bool nc_feed_is_ordered(void);
+
 /* From _PG_init: settings, their checks and the doorbell. */
 extern void nc_feed_init(void);
 

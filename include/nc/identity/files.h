@@ -21,6 +21,8 @@
 #define NC_MEMBER_IDENTITY "page_service_identity"
 #define NC_MEMBER_TAKEOVER "page_service_takeover"
 #define NC_MEMBER_UNJUDGED "page_service_unjudged"
+#define NC_MEMBER_PROMISE "page_service_promise"
+#define NC_COMPUTE_MEMBERS "compute_members"
 
 /* Larger files are refused before they are read. */
 #define NC_IDENTITY_FILE_BYTES_MAX (2 * 1024 * 1024)
@@ -117,6 +119,8 @@ NC_MUST_USE extern NcFileResult nc_compute_identity_load(const char *directory,
 														 NcComputeIdentity *out, const char **why);
 NC_MUST_USE extern NcFileResult nc_member_identity_load(const char *directory,
 														NcMemberIdentity *out, const char **why);
+NC_MUST_USE extern NcFileResult nc_promise_load(const char *directory, const char *name, NcPromise *out,
+											   const char **why);
 NC_MUST_USE extern NcFileResult nc_unjudged_load(const char *directory, NcUnjudgedWal *out,
 												 const char **why);
 
@@ -125,6 +129,7 @@ NC_MUST_USE extern bool nc_compute_identity_save(const char *directory,
 												 const NcComputeIdentity *identity);
 NC_MUST_USE extern bool nc_member_identity_save(const char *directory,
 												const NcMemberIdentity *identity);
+NC_MUST_USE extern bool nc_promise_save(const char *directory, const char *name, const NcPromise *promise);
 NC_MUST_USE extern bool nc_unjudged_save(const char *directory, const NcUnjudgedWal *wal);
 
 /*

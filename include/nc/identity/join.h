@@ -6,6 +6,7 @@
 #define NC_IDENTITY_JOIN_H
 
 #include "nc/identity/identity.h"
+#include "nc/identity/members.h"
 #include "nc/identity/wal_record.h"
 
 #define NC_JOIN_COMMAND "NEON_COMM_JOIN"
@@ -23,9 +24,6 @@
 #endif
 
 #define NC_JOIN_TEXT_BYTES 600
-
-/* A slot name is one word. */
-#define NC_MEMBER_NAME_BYTES 64
 
 /* The (number, random) of a session; number 0 = none yet. */
 typedef struct NcChain
@@ -47,6 +45,7 @@ typedef struct NcEvidence
 	uint8_t		header[NC_WAL_HEADER_BYTES];
 	NcChain		chain;
 	char		name[NC_MEMBER_NAME_BYTES];	/* its slot, for messages; "" = not known */
+	NcId		promised;		/* it belongs to this incarnation and newer ones; none: no promise */
 } NcEvidence;
 
 /* Writes the command; its length. `to` has NC_JOIN_BYTES_MAX bytes. */
@@ -72,6 +71,7 @@ typedef struct NcJoinAnswer
 	/* Joined: from the page server's own incarnation to the present one, and its session. */
 	NcLineage	lineage;
 	NcChain		chain;
+	NcMembers	members;		/* of the compute, if it knows them */
 
 	/* Otherwise: what to log and to tell clients. */
 	char		message[NC_JOIN_TEXT_BYTES];

@@ -26,6 +26,7 @@ typedef enum NcReason
 	NC_REASON_PROMOTED,			/* the page server has another timeline */
 	NC_REASON_NOT_MINE,			/* the lineage lacks the page server's incarnation, or holds a refused one */
 	NC_REASON_OVERTAKEN,		/* a newer incarnation has been followed */
+	NC_REASON_PROMISED,			/* the page server has promised itself to a newer incarnation */
 	NC_REASON_UNJUDGED			/* pages beyond the last record came from WAL that nobody judged */
 } NcReason;
 
@@ -91,6 +92,14 @@ extern NcUnjudged nc_unjudged_begin(const NcUnjudgedWal *file);
 
 /* NC_UNJUDGED_AHEAD: a record has been replayed. */
 extern NcUnjudged nc_unjudged_met(const NcUnjudgedWal *file, const NcWalRecord *record);
+
+/* Is this the compute of the promise, or a later one? False: it is an older one, or another. */
+NC_MUST_USE extern bool nc_promise_allows(const NcMemberIdentity *me, const NcId *promised,
+										  const NcJoinAnswer *answer);
+
+/* May a takeover have the promise: is it newer than all that I followed and promised, or the same one again? */
+NC_MUST_USE extern bool nc_promise_may_give(const NcMemberIdentity *me, const NcId *promised,
+											const NcId *to);
 
 /*
  * Does the last record answer for all that was replayed, although the end of WAL behind it was lost?

@@ -14,8 +14,9 @@ use NeonDev::Make;
 use NeonDev::Parts;
 use NeonDev::Processes;
 use NeonDev::Settings;
+use NeonDev::Takeover;
 
-our @EXPORT = qw(create_compute);
+our @EXPORT = qw(create_compute replace_compute);
 
 sub new_data { return "$opt{dir}/compute_new" }
 
@@ -36,26 +37,35 @@ sub processes_of_lost
 	return @found;
 }
 
-sub check_gone
+sub check_no_process
 {
-	my $data = part_data('compute');
 	my @pids = processes_of_lost();
-
 	@pids == 0 or fail "the compute runs: its processes are @pids";
-	!-e $data && !-l $data
-	  or fail "$data is there: a compute is made anew only if its directory is lost. Start it, or, if it must be given up, move it away; it must never be started again then";
+	return;
+}
+
+sub check_stopped
+{
+	check_no_process();
 	check_port_free(part_port('compute'), 'SQL port of the compute');
 	check_port_free($cluster{wal_feed_port}, 'port of the WAL feed');
 	return;
 }
 
-# ---- from whom
-
-sub lsn_number
+sub check_gone
 {
-	my ($high, $low) = $_[0] =~ m{^([0-9A-F]+)/([0-9A-F]+)$} or fail "\"$_[0]\" is no LSN";
-	return (hex($high) << 32) + hex $low;
+	my $data = part_data('compute');
+
+	check_no_process();
+	!-e $data && !-l $data
+	  or fail "$data is there: a compute is made anew only if its directory is lost. ", has_members()
+	  ? 'Start it, or, if it must be given up, call replace-compute'
+	  : 'Start it, or, if it must be given up, move it away; it must never be started again then';
+	check_stopped();
+	return;
 }
+
+# ---- from whom
 
 # What a page server says of itself, once it has replayed all that it has received.
 sub replayed_all
@@ -73,9 +83,11 @@ sub replayed_all
 	}
 }
 
-# (the page server to begin from, where the WAL must begin that the others need)
+# { source: the page server to begin from, wal_from: where the WAL must begin that the others need }; of clusters
+# with members also incarnation and log.
 sub choose_source
 {
+	return takeover_log() if has_members();
 	my $until = monotonic() + $opt{timeout};
 	my %status = map { ($_ => replayed_all($_, $until)) } page_servers();
 	my %at = map { ($_ => lsn_number($status{$_}{replay_lsn})) } page_servers();
@@ -86,20 +98,24 @@ sub choose_source
 	$at{$source} == $at{$most}
 	  or fail part_name($source), " is at $status{$source}{replay_lsn}, ", part_name($most), " at $status{$most}{replay_lsn}: what only that one has would be lost";
 	my ($from) = sort { lsn_number($a) <=> lsn_number($b) } map { $_->{last_record_lsn} } values %status;
-	return ($source, $from);
+	return { source => $source, wal_from => $from };
 }
 
 # ---- making it
 
 sub lay
 {
-	my ($source, $wal_from) = @_;
+	my ($choice) = @_;
+	my $source = $choice->{source};
+	# its stream is cut: what it is connected to is told that it was overtaken
+	my @promised = $choice->{incarnation}
+	  ? ('--incarnation', $choice->{incarnation}, '--live', map { ('--unbegun', $_) } @{ $choice->{unbegun} }) : ();
 	my $program = program_of('neon_boot');
 
 	-x $program or fail "there is no $program: run \"make install\" first";
 	progress 'laying a compute from ', part_name($source), ' ...';
 	my $result = run({ env => { NEON_AUTH_TOKEN => '' } }, $program, '--conninfo', page_server_conninfo($source), '--tenant', $cluster{tenant_id},
-		'--timeline', $cluster{timeline_id}, '-D', new_data(), '--wal-from', $wal_from);
+		'--timeline', $cluster{timeline_id}, '-D', new_data(), '--wal-from', $choice->{wal_from}, @promised);
 	my @lines = map { s/^neon_boot: //r } split /\n/, $result->{err};
 	$result->{status} == 0 or fail $lines[-1] // 'neon_boot failed';
 	progress $_ foreach grep { /^(?:laid|replication slots)/ } @lines;
@@ -137,27 +153,96 @@ sub forget_wal_dir
 # What neon_boot has left it takes away itself.
 sub remove_leftover { must_run('cannot remove ' . new_data(), {}, 'rm', '-rf', '--', new_data()); return }
 
-sub create_compute
+# Makes DIR/compute_new: promises, image, configuration, on disk.
+sub make_new
+{
+	remove_leftover();
+	my $choice = choose_source();
+	lay($choice);
+	configure_anew($choice->{source});
+	write_file(new_data() . '/compute_members', members_text($choice->{log})) if $choice->{log};
+	forget_wal_dir();
+	run({}, 'sync', '-f', $opt{dir});
+	return;
+}
+
+# The others are needed only where nobody has promised anything.
+sub start_page_servers
+{
+	foreach my $n (page_servers())
+	{
+		start_part($n) || has_members() or fail part_name($n), ' did not start: it may have more than the others';
+	}
+	return;
+}
+
+sub put_new
+{
+	rename new_data(), part_data('compute') or fail 'cannot rename ', new_data(), ": $!";
+	return;
+}
+
+sub begin_command
 {
 	load_cluster();
 	hold_cluster();
 	load_cluster();
-	local @opt{qw(shards auth)} = @cluster{qw(shards auth)};
+	@opt{qw(shards auth)} = @cluster{qw(shards auth)};
 	check_given();
+	return;
+}
+
+sub create_compute
+{
+	begin_command();
 	check_gone();
 	my @signals = qw(INT TERM HUP);
 	local @SIG{@signals} = (\&interrupted) x @signals;
-	foreach my $n (page_servers())
+	start_page_servers();
+	make_new();
+	put_new();
+	return start_part('compute') ? 0 : 1;
+}
+
+# ---- in place of one that is there
+
+sub replaced_data { return "$opt{dir}/compute_replaced" }
+
+# In order if it answers in time; what it had acknowledged is on page servers in any case.
+sub end_old
+{
+	local $opt{timeout} = $opt{timeout} < 30 ? $opt{timeout} : 30;
+	local $opt{mode} = 'fast';
+	return if stop_part('compute') && !processes_of_lost();
+	warning 'the compute is ended with SIGKILL';
+	kill_part('compute') or fail 'the compute does not end';
+	return;
+}
+
+# Whatever interrupts this: the same command, or create-compute, goes on. The old directory has its name until
+# the new one is whole.
+sub replace_compute
+{
+	begin_command();
+	has_members() or fail 'replace-compute is for clusters made with init --durable --write-quorum W: ',
+	  'without members nobody knows whether page servers have all of the compute that is given up';
+	my @signals = qw(INT TERM HUP);
+	local @SIG{@signals} = (\&interrupted) x @signals;
+	start_page_servers();
+	my $members = reachable_members();
+	keys %{ $members->{there} } >= $members->{need} || $opt{lose_unconfirmed}
+	  or fail 'too few page servers answer, nothing was changed: ', NeonDev::Takeover::too_few($members, scalar keys %{ $members->{there} }, 'promises');
+	end_old() if -e part_data('compute');
+	check_stopped();
+	make_new();
+	if (-e part_data('compute'))
 	{
-		start_part($n) or fail part_name($n), ' did not start: it may have more than the others';
+		must_run('cannot remove ' . replaced_data(), {}, 'rm', '-rf', '--', replaced_data());
+		rename part_data('compute'), replaced_data() or fail 'cannot rename ', part_data('compute'), ": $!";
 	}
-	remove_leftover();
-	my ($source, $wal_from) = choose_source();
-	lay($source, $wal_from);
-	configure_anew($source);
-	forget_wal_dir();
-	run({}, 'sync', '-f', $opt{dir});
-	rename new_data(), part_data('compute') or fail 'cannot rename ', new_data(), ": $!";
+	put_new();
+	must_run('cannot remove ' . replaced_data(), {}, 'rm', '-rf', '--', replaced_data()) unless $opt{keep};
+	progress 'the old directory is ', replaced_data(), '; it must never be started again' if $opt{keep} && -e replaced_data();
 	return start_part('compute') ? 0 : 1;
 }
 

@@ -34,6 +34,7 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev restart -D DIR [PART]
   neon_dev kill    -D DIR [PART]           SIGKILL, as a crash would
   neon_dev create-compute -D DIR           makes the compute anew from a page server, its directory being lost
+  neon_dev replace-compute -D DIR          puts a new compute, made of page servers, in place of the one that is there
   neon_dev takeover -D DIR [PART]          lets a copied directory go on in place of its original
   neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
   neon_dev psql    -D DIR [ARGS]           psql on the compute
@@ -98,6 +99,8 @@ my %options = (
 	'--tenant-id' => { key => 'tenant_id', value => matching(qr/^[0-9a-fA-F]{32}\z/, '--tenant-id needs 32 hexadecimal digits') },
 	'--expires' => { key => 'expires', value => number(0, 999999999) },
 	'--checksums' => { key => 'checksums', set => 1 },
+	'--lose-unconfirmed' => { key => 'lose_unconfirmed', set => 1 },
+	'--keep' => { key => 'keep', set => 1 },
 	'--auth' => { key => 'auth', set => 1 },
 	'--tls' => { key => 'tls', set => 1 },
 	'--install' => { key => 'install', set => 1 },
@@ -202,19 +205,35 @@ has been refused because of that. Given up for good: the original, which must ne
 what it wrote after the copy was made. Page servers that have more of the original than the copy refuse the copy:
 then put the newest copy back. Without a part: the compute.
 END
-	'create-compute' => { run => \&create_compute, from_part => 1, options => [qw(--conf -t)], help => <<'END' },
-neon_dev create-compute -D DIR [--from page-server N] [--conf KEY=VALUE]... [-t SECONDS]
+	'create-compute' => { run => \&create_compute, from_part => 1, options => [qw(--conf --lose-unconfirmed -t)], help => <<'END' },
+neon_dev create-compute -D DIR [--from page-server N] [--lose-unconfirmed] [--conf KEY=VALUE]... [-t SECONDS]
 
 For a cluster whose compute directory is lost: makes the compute anew from a page server, and starts it.
 All page servers are started and asked; the one that has replayed most is taken. What no page server had
 received is lost. Refused while DIR/compute is there or the compute runs. It cannot know of a copy of the lost
 directory somewhere else, which must never be started again.
 
+In a cluster made with --write-quorum W of N page servers, N - W + 1 of them have to promise that they take nothing
+from the lost compute any more, and the best of these is taken: no commit is lost that was acknowledged, whatever
+else is down. Fewer: refused, nothing is changed.
+
 The configuration is what init or adopt gave the compute; what was changed in it since is lost with it.
 
   --from page-server N  from this one, which must have as much as the others
+  --lose-unconfirmed    with fewer promises too; says from which LSN on commits may be gone
   --conf KEY=VALUE      a setting besides, may be repeated
   -t SECONDS            how long to wait for each part (default 300)
+END
+	'replace-compute' => { run => \&replace_compute, from_part => 1, options => [qw(--keep --lose-unconfirmed --conf -t)], help => <<'END' },
+neon_dev replace-compute -D DIR [--from page-server N] [--keep] [--lose-unconfirmed] [--conf KEY=VALUE]... [-t SECONDS]
+
+Puts a new compute in place of the one that is there, in a cluster made with --write-quorum: stops it in order, or
+ends it with SIGKILL when that takes more than 30 s, then does what create-compute does. Refused before anything is
+stopped when too few page servers answer. Interrupted, it can be called again.
+
+  --keep                keeps the old directory, as DIR/compute_replaced; otherwise it is removed
+  --from, --lose-unconfirmed, --conf, -t
+                        as for create-compute
 END
 	status => { run => \&status, part => 1, options => [qw(--json --values --no-measure)], help => <<'END' },
 neon_dev status -D DIR [compute | page-server N] [--json | --values] [--no-measure]

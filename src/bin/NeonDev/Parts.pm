@@ -14,6 +14,9 @@ use POSIX ();
 our @EXPORT = qw(start stop restart kill_chosen takeover start_part stop_part kill_part launch show_log_end ensure_socket_dir configured configured_text
 	compute_query page_server_query answers why_not missing);
 
+# Why the compute must not be started, or nothing: NeonDev::Takeover knows.
+our $against_compute = sub { return };
+
 # ---- logs
 
 sub log_bytes { return -s part_log($_[0]) || 0 }
@@ -58,7 +61,11 @@ sub compute_conninfo
 }
 
 sub compute_query { my ($sql, $seconds) = @_; return query($seconds // 10, compute_conninfo(), '-c', $sql) }
-sub page_server_query { my ($n) = @_; return query(10, page_server_conninfo($n), '-c', 'show status') }
+sub page_server_query
+{
+	my ($n, $query, $seconds) = @_;
+	return query($seconds // 10, page_server_conninfo($n), '-c', $query // 'show status');
+}
 
 my $refusal = qr/no password supplied|authentication failed|no pg_hba\.conf entry|pg_hba\.conf rejects connection|is not permitted to log in/;
 
@@ -215,6 +222,8 @@ sub start_part
 	my $name = part_name($part);
 	my $from = log_bytes($part);
 	my $until = monotonic() + $opt{timeout};
+	my $against = $part eq 'compute' && !part_pid($part) ? $against_compute->() : undef;
+	fail $against if defined $against;
 	my $pid = launch_once($part, @arguments);
 
 	if (!defined $pid)

@@ -303,6 +303,7 @@ sub compute_settings
 		? (synchronous_standby_names => "ANY $cluster{write_quorum} (" . join(', ', map { "page_server_$_" } page_servers()) . ')',
 			max_wal_senders => $cluster{page_servers} + 10)
 		: (),
+		($cluster{members} // '') eq 'on' ? ('neon_comm.write_quorum' => $cluster{write_quorum}) : (),
 		$cluster{auth} ? ('neon_comm.token_file' => security_dir() . '/token') : ())
 	  . given_lines($opt{conf});
 }

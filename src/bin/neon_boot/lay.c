@@ -384,8 +384,16 @@ lay_identity(Lay *lay)
 		if (identity.lineage.at[i].began > lay->description.cut)
 			identity.lineage.at[i].began = lay->description.cut;
 	}
+	/* they wrote nothing that counts; page servers may have followed them all the same */
+	for (int i = 0; i < lay->nunbegun; i++)
+	{
+		if (nc_lineage_find(&identity.lineage, &lay->unbegun[i]) < 0)
+			nc_lineage_append(&identity.lineage, &lay->unbegun[i], 0);
+	}
 	identity.booted = identity.lineage.at[identity.lineage.n - 1].id;
-	if (!nc_id_make(&life))
+	if (!nc_id_is_none(&lay->life))
+		life = lay->life;
+	else if (!nc_id_make(&life))
 		return complain(lay, "the system has no random bytes");
 	nc_lineage_append(&identity.lineage, &life, lay->description.cut);
 	if (!nc_place_of(lay->partial, identity.place) || !nc_compute_identity_save(lay->partial, &identity))

@@ -17,6 +17,9 @@
 
 typedef struct Lay
 {
+	NcId		life;			/* the incarnation that begins at the cut; none: one is made */
+	const NcId *unbegun;		/* incarnations that are known to have written nothing, oldest first */
+	int			nunbegun;
 	char		target[PATH_MAX];
 	char		partial[PATH_MAX];	/* "" = nothing was made */
 	int			dir;			/* of the partial directory; -1 = none */

@@ -33,6 +33,9 @@
 
 #define UNZIPPED_BYTES (256 * 1024)
 
+/* More were not followed since the end of the log that is booted from. */
+#define UNBEGUN_MAX 256
+
 #define STATUS_USAGE 2
 #define STATUS_SIGNAL 130
 
@@ -44,6 +47,9 @@ typedef struct Options
 	const char *pgdata;
 	const char *lsn;			/* NULL = latest */
 	const char *wal_from;		/* NULL = not asked for */
+	NcId		life;
+	NcId		unbegun[UNBEGUN_MAX];
+	int			nunbegun;
 	int			wait_s;
 	bool		gzip;
 	bool		live;
@@ -114,6 +120,8 @@ static const char help[] =
 "  -D PGDATA           is made; must not exist, or be empty\n"
 "  --lsn LSN           the page server must have replayed this (default: all that it has received)\n"
 "  --wal-from LSN      bring WAL from here on, for page servers that lack it\n"
+"  --incarnation ID    the one that page servers have promised themselves to (docs/takeover.md)\n"
+"  --unbegun ID        one that wrote nothing that counts, but was followed; oldest first, may be repeated\n"
 "  --gzip              compressed on its way\n"
 "  --live              also while a compute is connected to the page server: there will be two\n"
 "  --wait SECONDS      for a page server that is not ready, or still connected (default 10)\n"
@@ -168,6 +176,8 @@ parse_options(int argc, char **argv)
 		{"lsn", required_argument, NULL, 'L'}, {"wal-from", required_argument, NULL, 'w'},
 		{"wait", required_argument, NULL, 'W'}, {"gzip", no_argument, NULL, 'z'},
 		{"live", no_argument, NULL, 'v'}, {"quiet", no_argument, NULL, 'q'},
+		{"incarnation", required_argument, NULL, 'i'},
+		{"unbegun", required_argument, NULL, 'u'},
 		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}
 	};
 	Options		o = {.wait_s = 10};
@@ -188,6 +198,14 @@ parse_options(int argc, char **argv)
 				o.wait_s = (int) strtol(optarg, &end, 10);
 				if (*optarg == '\0' || *end != '\0')
 					o.wait_s = -1;
+				break;
+			case 'i':
+				if (!nc_id_parse(optarg, false, &o.life))
+					usage("an incarnation is 32 hexadecimal digits, in lower case");
+				break;
+			case 'u':
+				if (o.nunbegun == UNBEGUN_MAX || !nc_id_parse(optarg, false, &o.unbegun[o.nunbegun++]))
+					usage("an incarnation is 32 hexadecimal digits, in lower case");
 				break;
 			case 'z': o.gzip = true; break;
 			case 'v': o.live = true; break;
@@ -435,6 +453,9 @@ download(Download *d, const Options *o, PGconn *conn)
 	catch_signals(&while_waiting);
 	if (!lay_begin(&d->lay, o->pgdata))
 		return false;
+	d->lay.life = o->life;
+	d->lay.unbegun = o->unbegun;
+	d->lay.nunbegun = o->nunbegun;
 	d->sink = lay_sink(&d->lay);
 	d->gzip = o->gzip;
 	if (d->gzip && inflateInit2(&d->zip, MAX_WBITS + 16) != Z_OK)
