@@ -44,6 +44,7 @@ typedef struct Options
 	const char *pgdata;
 	const char *lsn;			/* NULL = latest */
 	const char *wal_from;		/* NULL = not asked for */
+	const char *beside;			/* NULL = not given */
 	int			wait_s;
 	bool		gzip;
 	bool		live;
@@ -114,6 +115,8 @@ static const char help[] =
 "  -D PGDATA           is made; must not exist, or be empty\n"
 "  --lsn LSN           the page server must have replayed this (default: all that it has received)\n"
 "  --wal-from LSN      bring WAL from here on, for page servers that lack it\n"
+"  --beside DIR        data directory of that page server, if it is one of neon_comm's on this machine: brings\n"
+"                      what an image in Neon's form lacks, identity and WAL before its LSN\n"
 "  --gzip              compressed on its way\n"
 "  --live              also while a compute is connected to the page server: there will be two\n"
 "  --wait SECONDS      for a page server that is not ready, or still connected (default 10)\n"
@@ -146,6 +149,15 @@ is_lsn(const char *text)
 		text[digits + 1] != '\0' && strspn(text + digits + 1, "0123456789abcdefABCDEF") == strlen(text + digits + 1);
 }
 
+static NcLsn
+number_of_lsn(const char *text)
+{
+	unsigned int high;
+	unsigned int low;
+
+	return sscanf(text, "%X/%X", &high, &low) == 2 ? (NcLsn) high << 32 | low : 0;
+}
+
 static void
 check_options(const Options *o)
 {
@@ -166,6 +178,7 @@ parse_options(int argc, char **argv)
 		{"conninfo", required_argument, NULL, 'c'}, {"tenant", required_argument, NULL, 't'},
 		{"timeline", required_argument, NULL, 'l'}, {"pgdata", required_argument, NULL, 'D'},
 		{"lsn", required_argument, NULL, 'L'}, {"wal-from", required_argument, NULL, 'w'},
+		{"beside", required_argument, NULL, 'b'},
 		{"wait", required_argument, NULL, 'W'}, {"gzip", no_argument, NULL, 'z'},
 		{"live", no_argument, NULL, 'v'}, {"quiet", no_argument, NULL, 'q'},
 		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}
@@ -184,6 +197,7 @@ parse_options(int argc, char **argv)
 			case 'D': o.pgdata = optarg; break;
 			case 'L': o.lsn = optarg; break;
 			case 'w': o.wal_from = optarg; break;
+			case 'b': o.beside = optarg; break;
 			case 'W':
 				o.wait_s = (int) strtol(optarg, &end, 10);
 				if (*optarg == '\0' || *end != '\0')
@@ -433,6 +447,8 @@ download(Download *d, const Options *o, PGconn *conn)
 	sigset_t	while_waiting;
 
 	catch_signals(&while_waiting);
+	d->lay.beside = o->beside;
+	d->lay.wal_from = o->wal_from != NULL ? number_of_lsn(o->wal_from) : 0;
 	if (!lay_begin(&d->lay, o->pgdata))
 		return false;
 	d->sink = lay_sink(&d->lay);
