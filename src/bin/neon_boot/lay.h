@@ -65,6 +65,19 @@ extern bool lay_finish(Lay *lay);
 extern bool lay_neon_describe(Lay *lay);
 extern bool lay_neon_checkpoint(Lay *lay);
 
+/* A segment of transaction states that the image does not have; its file goes to `name` in the directory. */
+typedef struct LaySlru
+{
+	uint8_t		kind;			/* NcSlruKind */
+	uint32_t	segno;
+	char		name[NC_TAR_NAME_BYTES];
+	NcLsn		lsn;			/* of the image */
+} LaySlru;
+
+/* In Neon's form, before lay_finish(): has each missing one fetched, which calls lay_neon_put(). */
+extern bool lay_neon_complete(Lay *lay, bool (*fetch) (void *arg, const LaySlru *slru), void *arg);
+extern bool lay_neon_put(Lay *lay, const LaySlru *slru, const void *pages, size_t bytes);
+
 /* Removes what was made. */
 extern void lay_abandon(Lay *lay);
 

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "nc/identity/files.h"
+#include "nc/wire/pagestream.h"
 #include "neon_form.h"
 
 #define CONTROL "global/pg_control"
@@ -130,6 +131,130 @@ lay_neon_describe(Lay *lay)
 	lay->description.cut = control.cut;
 	lay->description.checkpoint = control.checkpoint;
 	return lay->beside != NULL ? describe_from_page_server(lay) : describe_new(lay);
+}
+
+/* ---- states of transactions that are not in the image ---- */
+
+#define XIDS_PER_SEGMENT (UINT32_C(32) * NC_PAGE_BYTES * 4)
+#define OFFSETS_PER_PAGE (NC_PAGE_BYTES / 4)
+#define OFFSETS_PER_SEGMENT (UINT32_C(32) * OFFSETS_PER_PAGE)
+
+/* Of members: groups of four with a word of flags. */
+#define MEMBERS_PER_SEGMENT (UINT32_C(32) * (NC_PAGE_BYTES / 20 * 4))
+
+typedef struct Completion
+{
+	Lay		   *lay;
+	NcLsn		lsn;
+	bool		(*fetch) (void *arg, const LaySlru *slru);
+	void	   *arg;
+} Completion;
+
+static const char *
+slru_directory(uint8_t kind)
+{
+	return kind == NC_SLRU_CLOG ? "pg_xact" : kind == NC_SLRU_MULTIXACT_MEMBERS ? "pg_multixact/members" :
+		"pg_multixact/offsets";
+}
+
+static bool
+complete_segment(const Completion *c, uint8_t kind, uint32_t segno)
+{
+	LaySlru		slru = {.kind = kind, .segno = segno, .lsn = c->lsn};
+	struct stat st;
+
+	snprintf(slru.name, sizeof(slru.name), "%s/%04" PRIX32, slru_directory(kind), segno);
+	return fstatat(c->lay->dir, slru.name, &st, AT_SYMLINK_NOFOLLOW) == 0 || c->fetch(c->arg, &slru);
+}
+
+/* Those that hold numbers from the first one to the last one, which may be behind the end of the circle. */
+static bool
+complete_range(const Completion *c, uint8_t kind, uint32_t first, uint32_t last, uint32_t per_segment)
+{
+	uint32_t	count = UINT32_MAX / per_segment + 1;
+	uint32_t	segno = first / per_segment;
+
+	while (complete_segment(c, kind, segno))
+	{
+		if (segno == last / per_segment)
+			return true;
+		segno = (segno + 1) % count;
+	}
+	return false;
+}
+
+/* Where the members of a multixact begin. */
+static bool
+read_offset(Lay *lay, uint32_t multi, uint32_t *offset)
+{
+	char		name[NC_TAR_NAME_BYTES];
+	int			fd;
+	ssize_t		got;
+
+	snprintf(name, sizeof(name), "pg_multixact/offsets/%04" PRIX32, multi / OFFSETS_PER_SEGMENT);
+	fd = openat(lay->dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	got = fd < 0 ? -1 : pread(fd, offset, sizeof(*offset), (off_t) (multi % OFFSETS_PER_SEGMENT) * 4);
+	if (fd >= 0)
+		close(fd);
+	return got == sizeof(*offset) || lay_complain(lay, "%s/%s does not have multixact %" PRIu32, lay->partial, name, multi);
+}
+
+/* Without multixacts a server looks at the page of the next one, unless that page begins with it. */
+static bool
+complete_offsets(const Completion *c, const NeonControl *control)
+{
+	uint32_t	last = control->next_multi;
+
+	if (control->oldest_multi != last)
+		last--;
+	else if (last % OFFSETS_PER_PAGE == 0)
+		return true;
+	return complete_range(c, NC_SLRU_MULTIXACT_OFFSETS, control->oldest_multi, last, OFFSETS_PER_SEGMENT);
+}
+
+static bool
+complete_members(const Completion *c, const NeonControl *control)
+{
+	uint32_t	first;
+
+	if (control->oldest_multi == control->next_multi)
+		return true;
+	if (!read_offset(c->lay, control->oldest_multi, &first))
+		return false;
+	return first == control->next_multi_offset ||
+		complete_range(c, NC_SLRU_MULTIXACT_MEMBERS, first, control->next_multi_offset - 1, MEMBERS_PER_SEGMENT);
+}
+
+bool
+lay_neon_complete(Lay *lay, bool (*fetch) (void *arg, const LaySlru *slru), void *arg)
+{
+	uint8_t		file[NEON_CONTROL_BYTES];
+	NeonControl control;
+	Completion	c = {lay, 0, fetch, arg};
+	const char *wrong;
+
+	if (!lay->has_control)
+		return lay_complain(lay, "the image lacks something that a compute needs");
+	if (!read_control(lay, file))
+		return false;
+	wrong = neon_control_read(file, &control);
+	if (wrong != NULL)
+		return lay_complain(lay, "the image cannot be used: %s", wrong);
+	c.lsn = control.cut;
+	return complete_range(&c, NC_SLRU_CLOG, control.oldest_xid, (uint32_t) control.next_xid - 1, XIDS_PER_SEGMENT) &&
+		complete_offsets(&c, &control) && complete_members(&c, &control);
+}
+
+bool
+lay_neon_put(Lay *lay, const LaySlru *slru, const void *pages, size_t bytes)
+{
+	int			fd = openat(lay->dir, slru->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	bool		ok = fd >= 0 ? write_at(lay, slru->name, fd, pages, bytes, 0) :
+		lay_complain(lay, "could not make %s/%s: %s", lay->partial, slru->name, strerror(errno));
+
+	if (fd >= 0)
+		close(fd);
+	return ok;
 }
 
 /* ---- WAL before the checkpoint ---- */
