@@ -161,8 +161,13 @@ $c->sql('CHECKPOINT');
 $c->sql(q{INSERT INTO fresh SELECT g FROM generate_series(5001, 6000) g});
 $c->sql(q{DROP TABLE dropped_later; INSERT INTO late SELECT 0}, db => 'quiet');
 my $content = $c->sql($same);
+my $taken = file_of('late', db => 'quiet');
+my $length = -s $taken;
 $c->kill9('compute');
+# as if the machine had lost the name with its power; redo has records of it
+unlink $taken or die $!;
 $c->start('compute');
+is(-s $taken, $length, 'redo of a table without a file asks for its length');
 is($c->sql($same), $content, 'after kill -9 everything is there');
 is($c->sql('SELECT count(*), sum(g) FROM fresh'), '6000|18003000', 'a table made since');
 is($c->sql('SELECT count(*) FROM late', db => 'quiet'), 3001, 'a table first used since the checkpoint');
@@ -189,5 +194,16 @@ $waits->send('SET statement_timeout = 0; SELECT count(*) FROM away');
 $c->start('page-server', 0);
 is($waits->wait, '3000', '... and it is there when that comes');
 is($c->sql($same), $content, 'everything is the same');
+
+# the end of a transaction that drops what nobody has used asks nobody: it must not fail
+my $drops = $c->session(db => 'quiet');
+my $away = file_of('shortened', db => 'quiet');
+ok(!-e $away, 'a table has no file');
+$drops->query('BEGIN');
+$drops->query('DROP TABLE shortened');
+$c->stop('page-server', 0);
+is(($drops->try('COMMIT'))[1], '', 'without a page server it is dropped');
+$c->start('page-server', 0);
+is($c->sql(q{SELECT count(*) FROM pg_class WHERE relname = 'shortened'}, db => 'quiet'), 0, '... and gone');
 $c->check_logs;
 done_testing();
