@@ -95,7 +95,6 @@ ask(Learned *l)
 
 	main_fork.fork = MAIN_FORKNUM;
 	nc_lwlsn_query(&main_fork, NC_LW_RELATION, &l->nms, &exact);
-	NC_TEST_POINT_REL("lengths-ask", l->rel.rel);
 	l->exists = nc_client_ask(NC_SLOT_KIND_EXISTS, &l->rel, l->nms) != 0;
 	l->nblocks = l->exists ? (BlockNumber) nc_client_ask(NC_SLOT_KIND_NBLOCKS, &l->rel, l->nms) : 0;
 	NC_TEST_POINT_REL("lengths-asked", l->rel.rel);

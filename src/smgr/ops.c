@@ -71,7 +71,9 @@ nc_smgr_is_plain(SMgrRelation reln, ForkNumber fork)
 bool
 nc_smgr_exists(SMgrRelation reln, ForkNumber fork)
 {
-	nc_lengths_ensure(reln, fork);
+	/* who drops the relations of a prepared transaction asks which forks they have, and must not fail */
+	if (!nc_database_finishes_prepared())
+		nc_lengths_ensure(reln, fork);
 	return mdexists(reln, fork);
 }
 

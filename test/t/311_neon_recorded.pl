@@ -67,6 +67,66 @@ for (my $at = 0; $at < length($tar) - 1024;)
 }
 $without .= "\0" x 1024;
 
+# ---- the same image at another LSN: the control file, and the one segment with two page headers
+
+sub crc32c
+{
+	my ($crc, $bytes) = (0xffffffff, @_);
+	foreach my $byte (unpack 'C*', $bytes)
+	{
+		$crc ^= $byte;
+		$crc = $crc & 1 ? ($crc >> 1) ^ 0x82f63b78 : $crc >> 1 for 1 .. 8;
+	}
+	return $crc ^ 0xffffffff;
+}
+
+# Where the control file has its sum: behind that what is summed up.
+my ($control, $crc_at) = ($content{'global/pg_control'});
+foreach my $at (map { 4 * $_ } 50 .. 120) { $crc_at = $at if unpack('V', substr $control, $at) == crc32c(substr $control, 0, $at) }
+
+sub entry
+{
+	my ($name, $bytes) = @_;
+	my $header = pack 'Z100 Z8 Z8 Z8 Z12 Z12 A8 a Z100 a6 a2 x247', $name, '0000600', '0000000', '0000000', sprintf('%011o', length $bytes),
+	  '00000000000', '', "\0", '', 'ustar ', " \0";
+	substr($header, 148, 8) = sprintf "%06o\0 ", unpack '%32C*', $header;
+	return $header . $bytes . "\0" x (-length($bytes) % 512);
+}
+
+sub page_header
+{
+	my ($page, $left) = @_;
+	my $long = $page % 2**24 == 0;
+	my $header = pack 'v v V Q< V x4', 0xd110, ($left ? 1 : 0) | ($long ? 2 : 0), 1, $page, $left;
+	return $header . ($long ? pack('Q< V V', 7713352565287487659, 2**24, 8192) : '');
+}
+
+sub image_at
+{
+	my ($lsn) = @_;
+	my $image = '';
+	my $changed = $control;
+	substr($changed, 40, 8) = pack 'Q<', $lsn;
+	substr($changed, $crc_at, 4) = pack 'V', crc32c(substr $changed, 0, $crc_at);
+	for (my $at = 0; $at < length($tar) - 1024;)
+	{
+		my ($name, $bytes) = (unpack('Z100', substr $tar, $at), oct unpack 'x124 Z12', substr $tar, $at);
+		my $all = 512 + 512 * int(($bytes + 511) / 512);
+		last if $name eq '';
+		$image .= substr $tar, $at, $all unless $name =~ m{^pg_wal/\d|^global/pg_control$|\.signal$};
+		$at += $all;
+	}
+	my $segment = "\0" x 2**24;
+	my ($start, $page) = ($lsn - $lsn % 2**24, $lsn - $lsn % 8192);
+	substr($segment, 0, 40) = page_header($start, 0);
+	my $header = page_header($page, $lsn - $page - ($page == $start ? 40 : 24));
+	substr($segment, $page - $start, length $header) = $header;
+	return $image . entry('neon.signal', 'PREV LSN: 0/59000028') . entry('global/pg_control', $changed) .
+	  entry(sprintf('pg_wal/0000000100000000%08X', $lsn >> 24), $segment) . "\0" x 1024;
+}
+
+# ---- requests
+
 # Requests of protocol 3: what was asked goes to the log, and the answer is a segment of the recording, or Error.
 sub serve_pages
 {
@@ -113,7 +173,7 @@ sub serve
 		my $query = take($s, $n - 4) =~ s/\0.*//sr;
 		POSIX::_exit(0) if $type ne 'Q';
 		print $log "query $query\n";
-		if ($query =~ /^basebackup $T $L latest( --gzip)?$/) { send_image($s, $1 ? $zipped : $how{without} ? $without : $tar, $how{cut}) }
+		if ($query =~ /^basebackup $T $L latest( --gzip)?$/) { send_image($s, $1 ? $zipped : $how{image} // $tar, $how{cut}) }
 		elsif ($query =~ /^pagestream_v3 $T $L$/) { serve_pages($s, $log) }
 		else { print $s error('XX000', 'not found'), $ready }
 	}
@@ -140,7 +200,7 @@ sub page_server
 
 my ($port, $mock) = page_server();
 my ($cut_port, $cut_mock) = page_server(cut => 100_000);
-my ($less_port, $less_mock) = page_server(without => 1);
+my ($less_port, $less_mock) = page_server(image => $without);
 my $parent = $$;
 END { kill 'KILL', grep { defined } $mock, $cut_mock, $less_mock if $$ == ($parent // 0) }
 
@@ -221,12 +281,30 @@ is(slurp("$dir/less/$_"), $content{$_}, "... $_ is that of the page server") for
 ok(!-e "$dir/less/pg_multixact/members/0000", '... and nothing that nobody needs');
 like(slurp("$dir/mock.log"), qr{^asked for pg_xact/0000 at 596B1E08 596B1E08$}m, '... as of the LSN of the image');
 
+# ---- where a record of WAL may begin
+
+my @bare = ('zipped', 'less');
+my %place = (page => 0x5a002000 + 24, segment => 0x5b000000 + 40, page_end => 0x5a003ff0, segment_end => 0x5affffe8, first_page => 0x5b000100);
+foreach my $place (sort keys %place)
+{
+	my ($at, $pid) = page_server(image => image_at($place{$place}));
+	($rc, $err) = boot("$dir/$place", $at);
+	is($rc, 0, "$place: laid") or diag($err);
+	kill 'KILL', $pid;
+	waitpid $pid, 0;
+	my $lsn = sprintf '0/%X', $place{$place};
+	like(`"$bindir/pg_waldump" -p "$dir/$place/pg_wal" -s $lsn -n 1 2>&1`,
+		qr{lsn: 0/0*\Q@{[ substr $lsn, 2 ]}\E, prev 0/59000028, desc: CHECKPOINT_SHUTDOWN}, '... with a record, which knows the one before');
+	unlink "$dir/$place/recovery.conf" or die $!;
+	push @bare, $place;
+}
+
 # ---- a server without neon_comm, which the trap has to be taken away for
 
 ok(unlink("$dir/zipped/recovery.conf"), 'no server without neon_comm starts there');
 unlink "$dir/less/recovery.conf" or die $!;
 my $log;
-foreach my $name (qw(zipped less))
+foreach my $name (@bare)
 {
 	$log = start_until("$dir/$name", qr/ready to accept connections|FATAL|PANIC/);
 	like($log, qr/database system was shut down at .*ready to accept connections/s, "$name: without the trap one does");
