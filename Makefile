@@ -91,11 +91,11 @@ uninstall-neon-dev:
 	rm -f '$(DESTDIR)$(bindir)/neon_dev'
 	rm -rf '$(NEON_DEV_LIB)'
 
-# ---- neon_boot: a program over the core, the same for every server
+# ---- neon_boot: a program over the core; control file and WAL are those of the server it was made for
 NEON_BOOT_SRCS = $(sort $(wildcard src/bin/neon_boot/*.c))
 all: build/neon_boot
 build/neon_boot: $(NEON_BOOT_SRCS) $(wildcard src/bin/neon_boot/*.h) libnc_core.a $(NC_HEADERS) $(MADE_FOR_FILE)
-	$(CORE_CC) $(CORE_CFLAGS) -o $@ $(NEON_BOOT_SRCS) libnc_core.a -lpq -lz
+	$(CORE_CC) $(CORE_CFLAGS) -isystem $(includedir_server) -o $@ $(NEON_BOOT_SRCS) libnc_core.a -lpq -lz
 install: install-neon-boot
 install-neon-boot: build/neon_boot
 	$(MKDIR_P) '$(DESTDIR)$(bindir)'

@@ -132,7 +132,8 @@ parse_header(NcTarReader *r)
 		return "a header has a wrong checksum";
 	if (memcmp(r->block + MAGIC_AT, "ustar", 5) != 0 || r->block[PREFIX_AT] != '\0')
 		return "a header is of another kind of tar";
-	if (r->block[TYPE_AT] != '0' && r->block[TYPE_AT] != '5')
+	/* Neon's page servers say NUL of files */
+	if (r->block[TYPE_AT] != '0' && r->block[TYPE_AT] != '5' && r->block[TYPE_AT] != '\0')
 		return "an entry is neither a file nor a directory";
 	e->directory = r->block[TYPE_AT] == '5';
 	memcpy(e->name, r->block, NC_TAR_NAME_BYTES);

@@ -45,12 +45,32 @@ static const NcTransport *const transports[] = {
 };
 
 static const char *
+describe_block(const NcRelKey *rel, BlockNumber block)
+{
+	static char text[160];
+
+	snprintf(text, sizeof(text), "block %u of relation %u/%u/%u", block, rel->spc, rel->db, rel->rel);
+	return text;
+}
+
+static const char *
 describe_ask(const NcAsk *ask)
 {
 	static char text[160];
 
-	snprintf(text, sizeof(text), "block %u of relation %u/%u/%u", ask->block, ask->rel.spc,
-			 ask->rel.db, ask->rel.rel);
+	switch (ask->kind)
+	{
+		case NC_SLOT_KIND_GETPAGE:
+			return describe_block(&ask->rel, ask->block);
+		case NC_SLOT_KIND_EXISTS:
+		case NC_SLOT_KIND_NBLOCKS:
+			snprintf(text, sizeof(text), "the length of fork %u of relation %u/%u/%u", ask->rel.fork,
+					 ask->rel.spc, ask->rel.db, ask->rel.rel);
+			break;
+		case NC_SLOT_KIND_DBSIZE:
+			snprintf(text, sizeof(text), "the size of database %u", ask->rel.db);
+			break;
+	}
 	return text;
 }
 
@@ -417,25 +437,25 @@ is_gone(const NcRead *read)
 {
 	char		error[NC_RING_ERROR_BYTES] = "";
 	NcAsk		ask = {
+		.kind = NC_SLOT_KIND_EXISTS,
 		.rel = read->rel,
 		.request_lsn = read->request_lsn,
 		.not_modified_since = read->not_modified_since,
 		.error = error
 	};
 
-	return ask_page_servers(&ask) && !ask.exists;
+	return ask_page_servers(&ask) && ask.value == 0;
 }
 
 /* Recovery waits: a moment's pause, and a line in the log now and then. */
 static void
-pause_recovery(const NcRead *read, const char *error, uint64 *logged_us)
+pause_recovery(const char *what, const char *error, uint64 *logged_us)
 {
 	if (nc_clock_us() - *logged_us >= (uint64) nc_guc_wait_log_period * 1000)
 	{
 		*logged_us = nc_clock_us();
 		ereport(LOG,
-				(errmsg("recovery waits for block %u of relation %u/%u/%u: its page server answers with an error",
-						read->block, read->rel.spc, read->rel.db, read->rel.rel),
+				(errmsg("recovery waits for %s: its page server answers with an error", what),
 				 errdetail("%s", error),
 				 errhint("Recovery goes on as soon as the page server answers.")));
 	}
@@ -474,6 +494,31 @@ nc_client_read(const NcRead *read)
 			nc_stat(NC_COUNTER_READS_ZERO_RECOVERY, read->nblocks);
 			return;
 		}
-		pause_recovery(read, error, &logged_us);
+		pause_recovery(describe_block(&read->rel, read->block), error, &logged_us);
+	}
+}
+
+/* ---- what has no pages ---- */
+
+uint64
+nc_client_ask(NcSlotKind kind, const NcRelKey *rel, XLogRecPtr not_modified_since)
+{
+	char		error[NC_RING_ERROR_BYTES];
+	uint64		logged_us = 0;
+
+	for (;;)
+	{
+		NcAsk		ask = {
+			.kind = kind,
+			.rel = *rel,
+			.request_lsn = NC_LSN_MAX,
+			.not_modified_since = not_modified_since,
+			.error = error
+		};
+
+		error[0] = '\0';
+		if (ask_page_servers(&ask))
+			return ask.value;
+		pause_recovery(describe_ask(&ask), error, &logged_us);
 	}
 }

@@ -359,7 +359,7 @@ fill_slot(Request *req)
 	slot->db = ask->rel.db;
 	slot->rel = ask->rel.rel;
 	slot->fork = ask->rel.fork;
-	slot->kind = ask->nblocks > 0 ? NC_SLOT_KIND_GETPAGE : NC_SLOT_KIND_EXISTS;
+	slot->kind = ask->kind;
 	slot->class = NC_SLOT_CLASS_DEMAND;
 	slot->nblocks = Max(ask->nblocks, 1);
 	slot->block = ask->block;
@@ -411,7 +411,7 @@ fetch_answer(Request *req)
 		strlcpy(ask->error, my_ring->errors[req->slot - my_ring->slots], NC_RING_ERROR_BYTES);
 		return result;
 	}
-	ask->exists = req->slot->value != 0;
+	ask->value = req->slot->value;
 	for (int i = 0; i < ask->nblocks; i++)
 	{
 		uint32		dest = my_ring->dests[i];

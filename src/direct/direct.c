@@ -140,15 +140,19 @@ nc_direct_answer(int index, const NcPsResponse *resp, uint32 shard, const char *
 			memcpy(ask->pages[index], resp->page, NC_PAGE_BYTES);
 			break;
 		case NC_RESP_EXISTS:
-			ask->exists = resp->exists;
+			ask->value = resp->exists ? 1 : 0;
+			break;
+		case NC_RESP_NBLOCKS:
+			ask->value = resp->nblocks;
+			break;
+		case NC_RESP_DBSIZE:
+			ask->value = (uint64) resp->db_bytes;
 			break;
 		case NC_RESP_ERROR:
 			snprintf(ask->error, NC_RING_ERROR_BYTES, "shard %u (%s): %.*s", shard, address,
 					 (int) Min(resp->message_bytes, NC_RING_ERROR_BYTES), resp->message);
 			call.failed = true;
 			break;
-		case NC_RESP_NBLOCKS:
-		case NC_RESP_DBSIZE:
 		case NC_RESP_SLRU:
 			/* never asked, so never matched */
 			break;
@@ -157,11 +161,28 @@ nc_direct_answer(int index, const NcPsResponse *resp, uint32 shard, const char *
 
 /* ---- the call ---- */
 
+static NcReqTag
+tag_of_kind(NcSlotKind kind)
+{
+	switch (kind)
+	{
+		case NC_SLOT_KIND_GETPAGE:
+			return NC_REQ_GETPAGE;
+		case NC_SLOT_KIND_EXISTS:
+			return NC_REQ_EXISTS;
+		case NC_SLOT_KIND_NBLOCKS:
+			return NC_REQ_NBLOCKS;
+		case NC_SLOT_KIND_DBSIZE:
+			return NC_REQ_DBSIZE;
+	}
+	return NC_REQ_GETPAGE;
+}
+
 static NcPsRequest
 direct_message(const NcAsk *ask, int index)
 {
 	return (NcPsRequest) {
-		.tag = ask->nblocks > 0 ? NC_REQ_GETPAGE : NC_REQ_EXISTS,
+		.tag = tag_of_kind(ask->kind),
 		.request_lsn = ask->request_lsn,
 		.not_modified_since = ask->not_modified_since,
 		.rel = ask->rel,
@@ -173,7 +194,7 @@ direct_message(const NcAsk *ask, int index)
 static uint32
 shard_of(const NcPsRequest *msg)
 {
-	/* existence is exact on shard 0 only */
+	/* existence and sizes are exact on shard 0 only */
 	if (msg->tag != NC_REQ_GETPAGE || map.shard_count == 1)
 		return 0;
 	return nc_shard_of_block(map.shard_count, map.stripe_blocks, &msg->rel, msg->block);

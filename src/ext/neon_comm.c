@@ -26,6 +26,7 @@
 #include "nc/smgr/abi.h"
 #include "nc/smgr/database.h"
 #include "nc/smgr/doors.h"
+#include "nc/smgr/lengths.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
 #include "nc/smgr/skeleton.h"
@@ -79,6 +80,7 @@ start_smgr(void)
 	nc_skeleton_check_start();
 	nc_smgr_install();
 	nc_doors_init();
+	nc_sizes_init();
 	nc_database_init();
 }
 

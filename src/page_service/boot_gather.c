@@ -10,6 +10,9 @@
  *
  * No file of a main fork is opened.  Memory is bounded but for the names of one
  * directory.  ERRORs go to the caller, who lets replay go on (boot.c).
+ *
+ * In Neon's form (neon_page_service.boot_image) lengths, maps and WAL stay out, and
+ * what is left has the names and the order that Neon's page servers give it.
  */
 #include "page_service.h"
 
@@ -58,6 +61,7 @@ typedef struct Gather
 	Spool		tar;
 	Spool		forks;			/* a text that becomes an entry of the tar at the end */
 	NcSvcBootEnd end;
+	bool		neon;			/* in Neon's form */
 	BufferAccessStrategy strategy;
 	uint8_t		segment[NC_SLRU_SEGMENT_BLOCKS * NC_PAGE_BYTES];
 	NcBootDescription description;
@@ -217,6 +221,13 @@ static const char *const directories[] = {
 	"pg_twophase", "pg_wal", "pg_wal/archive_status", "pg_xact"
 };
 
+static const char *const neon_directories[] = {
+	"global", "pg_wal/archive_status", "pg_commit_ts", "pg_dynshmem", "pg_notify", "pg_serial", "pg_snapshots",
+	"pg_subtrans", "pg_twophase", "pg_multixact", "pg_multixact/members", "pg_multixact/offsets", "base",
+	"pg_replslot", "pg_tblspc", "pg_stat", "pg_stat_tmp", "pg_xact", "pg_logical", "pg_logical/snapshots",
+	"pg_logical/mappings"
+};
+
 /* A number that is an object's, and nothing else in the name. */
 static Oid
 number_of(const char *name)
@@ -299,8 +310,34 @@ put_tablespace(Gather *g, const char *path, Oid spc)
 }
 
 static void
+refuse_tablespace(Gather *g, const char *path, Oid spc)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("an image in Neon's form has no tablespaces, but there is tablespace %u", spc)));
+}
+
+static void
+put_neon_directories(Gather *g)
+{
+	for (int i = 0; i < lengthof(neon_directories); i++)
+		put_directory(g, neon_directories[i]);
+	put_file(g, "pg_hba.conf", "", 0);
+	put_file(g, "pg_ident.conf", "", 0);
+	put_file(g, "postgresql.auto.conf", "", 0);
+	put_copy(g, "global/pg_filenode.map");
+	each_database(g, "base", DEFAULTTABLESPACE_OID, put_database);
+	each_tablespace(g, refuse_tablespace);
+}
+
+static void
 put_directories(Gather *g)
 {
+	if (g->neon)
+	{
+		put_neon_directories(g);
+		return;
+	}
 	for (int i = 0; i < lengthof(directories); i++)
 		put_directory(g, directories[i]);
 	put_copy(g, "global/pg_filenode.map");
@@ -567,9 +604,11 @@ put_page(Gather *g, const NcRelKey *rel, BlockNumber block)
 	put_spool(&g->tar, copy.data, BLCKSZ);
 }
 
+/* An INIT fork may be put under the name of the main fork that begins as it. */
 static void
-put_fork(Gather *g, const char *path, const NcRelKey *rel, BlockNumber blocks)
+put_fork(Gather *g, const char *path, const NcRelKey *rel, BlockNumber blocks, bool as_main)
 {
+	const char *suffix = as_main ? "" : psprintf("_%s", forkNames[rel->fork]);
 	char		name[MAXPGPATH];
 
 	for (BlockNumber from = 0; from < blocks; from += RELSEG_SIZE)
@@ -578,13 +617,18 @@ put_fork(Gather *g, const char *path, const NcRelKey *rel, BlockNumber blocks)
 		uint64		bytes = (uint64) (upto - from) * BLCKSZ;
 
 		if (from == 0)
-			snprintf(name, sizeof(name), "%s/%u_%s", path, rel->rel, forkNames[rel->fork]);
+			snprintf(name, sizeof(name), "%s/%u%s", path, rel->rel, suffix);
 		else
-			snprintf(name, sizeof(name), "%s/%u_%s.%u", path, rel->rel, forkNames[rel->fork], from / RELSEG_SIZE);
+			snprintf(name, sizeof(name), "%s/%u%s.%u", path, rel->rel, suffix, from / RELSEG_SIZE);
 		put_header(g, name, false, bytes);
 		for (BlockNumber block = from; block < upto; block++)
 			put_page(g, rel, block);
 		put_padding(g, bytes);
+	}
+	if (blocks == 0)
+	{
+		snprintf(name, sizeof(name), "%s/%u%s", path, rel->rel, suffix);
+		put_file(g, name, "", 0);
 	}
 }
 
@@ -606,16 +650,13 @@ put_relation(Gather *g, const char *path, Oid spc, Oid db, const Segments *s, in
 	{
 		/* unlogged: nothing else of it counts */
 		key.fork = NC_FORK_INIT;
-		put_fork(g, path, &key, length_of(s, first[INIT_FORKNUM]));
-		if (length_of(s, first[INIT_FORKNUM]) == 0)
-		{
-			char		name[MAXPGPATH];
-
-			snprintf(name, sizeof(name), "%s/%u_init", path, rel);
-			put_file(g, name, "", 0);
-		}
+		put_fork(g, path, &key, length_of(s, first[INIT_FORKNUM]), false);
+		if (g->neon)
+			put_fork(g, path, &key, length_of(s, first[INIT_FORKNUM]), true);
 		return;
 	}
+	if (g->neon)
+		return;
 	if (first[MAIN_FORKNUM] >= 0)
 	{
 		NcBootFork	fork = {spc, db, rel, length_of(s, first[MAIN_FORKNUM])};
@@ -626,7 +667,7 @@ put_relation(Gather *g, const char *path, Oid spc, Oid db, const Segments *s, in
 	for (key.fork = NC_FORK_FSM; key.fork <= NC_FORK_VM; key.fork++)
 	{
 		if (first[key.fork] >= 0)
-			put_fork(g, path, &key, length_of(s, first[key.fork]));
+			put_fork(g, path, &key, length_of(s, first[key.fork]), false);
 	}
 }
 
@@ -735,10 +776,69 @@ put_control(Gather *g)
 {
 	char	   *file = palloc0(PG_CONTROL_FILE_SIZE);
 
+	if (g->neon)
+		nc_svc_boot_forget_checkpoint(&g->end);
 	memcpy(file, g->end.control, sizeof(ControlFileData));
-	put_copy(g, "PG_VERSION");
+	if (!g->neon)
+		put_copy(g, "PG_VERSION");
 	put_file(g, XLOG_CONTROL_FILE, file, PG_CONTROL_FILE_SIZE);
 	pfree(file);
+}
+
+/* ---- the end of an image in Neon's form ---- */
+
+/* Where the last record begins: what the next one has to name. */
+static void
+put_neon_signals(Gather *g)
+{
+	char	   *text = psprintf("PREV LSN: %X/%X", LSN_FORMAT_ARGS(g->end.last));
+
+	put_copy(g, "PG_VERSION");
+	put_file(g, "neon.signal", text, strlen(text));
+	put_file(g, "zenith.signal", text, strlen(text));
+	pfree(text);
+}
+
+/* A page of the one segment; of a record nothing but that it ends where the next one begins. */
+static void
+put_neon_page(Gather *g, XLogRecPtr page)
+{
+	XLogRecPtr	next = g->end.checkpoint;
+	size_t		header = nc_svc_boot_page_header_bytes(page);
+	PGAlignedXLogBlock block;
+
+	memset(block.data, 0, sizeof(block.data));
+	if (next / XLOG_BLCKSZ == page / XLOG_BLCKSZ)
+		nc_svc_boot_empty_page(&g->end, page, next % XLOG_BLCKSZ - header, block.data);
+	else if (XLogSegmentOffset(page, wal_segment_size) == 0)
+		nc_svc_boot_empty_page(&g->end, page, 0, block.data);
+	put_spool(&g->tar, block.data, XLOG_BLCKSZ);
+}
+
+static void
+put_neon_wal(Gather *g)
+{
+	char		file[MAXFNAMELEN];
+	char		name[MAXPGPATH];
+	XLogSegNo	segment;
+	XLogRecPtr	start;
+
+	XLByteToSeg(g->end.checkpoint, segment, wal_segment_size);
+	XLogSegNoOffsetToRecPtr(segment, 0, wal_segment_size, start);
+	XLogFileName(file, g->end.timeline, segment, wal_segment_size);
+	snprintf(name, sizeof(name), XLOGDIR "/%s", file);
+	put_header(g, name, false, wal_segment_size);
+	for (XLogRecPtr page = start; page < start + wal_segment_size; page += XLOG_BLCKSZ)
+		put_neon_page(g, page);
+	put_padding(g, wal_segment_size);
+}
+
+static void
+put_neon_end(Gather *g)
+{
+	put_neon_signals(g);
+	put_control(g);
+	put_neon_wal(g);
 }
 
 /* ---- all of it ---- */
@@ -747,14 +847,18 @@ static void
 put_what_replay_changes(Gather *g)
 {
 	nc_svc_boot_end(&g->end);
-	describe_image(g);
+	if (!g->neon)
+		describe_image(g);
 	put_directories(g);
 	put_relations(g, "global", GLOBALTABLESPACE_OID, InvalidOid);
 	each_database(g, "base", DEFAULTTABLESPACE_OID, put_relations);
 	each_tablespace(g, put_tablespace_relations);
 	/* last, far from what was looked at first: a test sees it if replay goes on meanwhile */
 	for (int kind = 0; kind < NC_SVC_SLRU_KINDS; kind++)
-		put_slru(g, kind);
+	{
+		if (!g->neon || kind != NC_SVC_SLRU_COMMIT_TS)
+			put_slru(g, kind);
+	}
 	put_prepared_files(g);
 	put_prepared_records(g);
 	put_origins(g);
@@ -784,11 +888,17 @@ nc_svc_boot_gather(int fd, int forks_fd, const NcSvcBootWish *wish)
 
 	g->tar.fd = fd;
 	g->forks.fd = forks_fd;
+	g->neon = nc_svc_boot_form == NC_SVC_BOOT_NEON;
 	g->strategy = GetAccessStrategy(BAS_BULKREAD);
 	gather_held(g);
-	put_forks(g);
-	put_wal(g, wish);
-	put_control(g);
+	if (g->neon)
+		put_neon_end(g);
+	else
+	{
+		put_forks(g);
+		put_wal(g, wish);
+		put_control(g);
+	}
 	put_spool(&g->tar, zeroes, sizeof(zeroes));
 	errno = 0;
 	flush(&g->tar);

@@ -72,6 +72,14 @@ fill_checkpoint(CheckPoint *checkpoint, const NcSvcBootEnd *end)
 	checkpoint->time = end->control->time;
 }
 
+static void
+seal_control(ControlFileData *control)
+{
+	INIT_CRC32C(control->crc);
+	COMP_CRC32C(control->crc, control, offsetof(ControlFileData, crc));
+	FIN_CRC32C(control->crc);
+}
+
 /* As a shutdown leaves it; nothing in it is of a standby any more. */
 static void
 fill_control(NcSvcBootEnd *end)
@@ -87,13 +95,18 @@ fill_control(NcSvcBootEnd *end)
 	control->backupStartPoint = InvalidXLogRecPtr;
 	control->backupEndPoint = InvalidXLogRecPtr;
 	control->backupEndRequired = false;
-	INIT_CRC32C(control->crc);
-	COMP_CRC32C(control->crc, control, offsetof(ControlFileData, crc));
-	FIN_CRC32C(control->crc);
+	seal_control(control);
 }
 
-static size_t
-page_header_bytes(XLogRecPtr page)
+void
+nc_svc_boot_forget_checkpoint(NcSvcBootEnd *end)
+{
+	end->control->checkPoint = InvalidXLogRecPtr;
+	seal_control(end->control);
+}
+
+size_t
+nc_svc_boot_page_header_bytes(XLogRecPtr page)
 {
 	return XLogSegmentOffset(page, wal_segment_size) == 0 ? SizeOfXLogLongPHD : SizeOfXLogShortPHD;
 }
@@ -137,7 +150,7 @@ nc_svc_boot_end(NcSvcBootEnd *end)
 	end->cut = last.end;
 	end->checkpoint = end->cut;
 	if (end->cut % XLOG_BLCKSZ == 0)
-		end->checkpoint += page_header_bytes(end->cut);
+		end->checkpoint += nc_svc_boot_page_header_bytes(end->cut);
 	fill_control(end);
 }
 
@@ -172,14 +185,21 @@ make_page_header(const NcSvcBootEnd *end, XLogRecPtr page, uint32 left, char *to
 
 	if (left > 0)
 		header.std.xlp_info |= XLP_FIRST_IS_CONTRECORD;
-	if (page_header_bytes(page) == SizeOfXLogLongPHD)
+	if (nc_svc_boot_page_header_bytes(page) == SizeOfXLogLongPHD)
 	{
 		header.std.xlp_info |= XLP_LONG_HEADER;
 		header.xlp_sysid = end->control->system_identifier;
 		header.xlp_seg_size = wal_segment_size;
 		header.xlp_xlog_blcksz = XLOG_BLCKSZ;
 	}
-	memcpy(to, &header, page_header_bytes(page));
+	memcpy(to, &header, nc_svc_boot_page_header_bytes(page));
+}
+
+void
+nc_svc_boot_empty_page(const NcSvcBootEnd *end, XLogRecPtr page, uint32 left, char to[XLOG_BLCKSZ])
+{
+	memset(to, 0, XLOG_BLCKSZ);
+	make_page_header(end, page, left, to);
 }
 
 /* What the page of the cut holds before the cut. */
@@ -221,7 +241,7 @@ nc_svc_boot_tail(const NcSvcBootEnd *end, char to[NC_SVC_BOOT_TAIL_PAGES * XLOG_
 		if (at % XLOG_BLCKSZ == 0)
 		{
 			make_page_header(end, at, done > 0 ? RECORD_BYTES - done : 0, to + (at - first));
-			at += page_header_bytes(at);
+			at += nc_svc_boot_page_header_bytes(at);
 		}
 		n = Min(RECORD_BYTES - done, XLOG_BLCKSZ - at % XLOG_BLCKSZ);
 		memcpy(to + (at - first), record + done, n);

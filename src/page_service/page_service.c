@@ -50,6 +50,7 @@ char	   *nc_svc_auth_public_key_file;
 char	   *nc_svc_tenant_id;
 char	   *nc_svc_timeline_id;
 bool		nc_svc_lazy_replay;
+int			nc_svc_boot_form = NC_SVC_BOOT_OWN;
 bool		nc_svc_allow_unauthenticated;
 bool		nc_svc_allow_any_primary;
 bool		nc_svc_allow_unsafe;
@@ -71,6 +72,12 @@ static shmem_startup_hook_type previous_shmem_startup;
 extern PGDLLEXPORT void _PG_init(void);
 
 /* ---- settings ---- */
+
+static const struct config_enum_entry boot_forms[] = {
+	{"own", NC_SVC_BOOT_OWN, false},
+	{"neon", NC_SVC_BOOT_NEON, false},
+	{NULL, 0, false}
+};
 
 /* Empty, or 32 hexadecimal digits. */
 static bool
@@ -185,6 +192,9 @@ define_serving_settings(void)
 	DefineCustomBoolVariable(LIBRARY ".lazy_replay",
 							 "Replays WAL only as far as requests demand (a test aid).", NULL,
 							 &nc_svc_lazy_replay, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable(LIBRARY ".boot_image", "Form of the image that a new compute begins with.",
+							 "\"neon\" is that of Neon's page servers: no lengths, no maps, no WAL.",
+							 &nc_svc_boot_form, NC_SVC_BOOT_OWN, boot_forms, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".shard_count", "Number of shards of the tenant.",
 							"0 serves every block.", &nc_svc_shard_count, 0, 0, NC_SHARDS_MAX, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
@@ -239,7 +249,7 @@ static const char *const setting_names[] = {
 	LIBRARY ".ssl_cert_file", LIBRARY ".ssl_key_file", LIBRARY ".require_ssl",
 	LIBRARY ".auth_public_key_file",
 	LIBRARY ".tenant_id", LIBRARY ".timeline_id", LIBRARY ".wait_lsn_timeout",
-	LIBRARY ".lazy_replay", LIBRARY ".shard_count", LIBRARY ".shard_number",
+	LIBRARY ".lazy_replay", LIBRARY ".boot_image", LIBRARY ".shard_count", LIBRARY ".shard_number",
 	LIBRARY ".stripe_size", LIBRARY ".allow_any_primary",
 };
 

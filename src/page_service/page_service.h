@@ -57,6 +57,7 @@ extern char *nc_svc_auth_public_key_file;
 extern char *nc_svc_tenant_id;
 extern char *nc_svc_timeline_id;
 extern bool nc_svc_lazy_replay;
+extern int	nc_svc_boot_form;		/* NcSvcBootForm */
 extern bool nc_svc_allow_unauthenticated;
 extern bool nc_svc_allow_any_primary;
 extern bool nc_svc_allow_unsafe;
@@ -437,6 +438,13 @@ extern void nc_svc_promise_status(void (*put) (void *arg, const char *name, cons
 
 /* ---- boot_gather.c ---- */
 
+/* How an image looks (docs/boot.md); the values are those of the setting boot_image. */
+typedef enum NcSvcBootForm
+{
+	NC_SVC_BOOT_OWN,
+	NC_SVC_BOOT_NEON			/* as Neon's page servers send it */
+} NcSvcBootForm;
+
 /* What an image is asked to have. */
 typedef struct NcSvcBootWish
 {
@@ -473,6 +481,17 @@ extern void nc_svc_boot_end(NcSvcBootEnd *end);
  * The first one begins at the page boundary at or before the cut.
  */
 extern int	nc_svc_boot_tail(const NcSvcBootEnd *end, char to[NC_SVC_BOOT_TAIL_PAGES * XLOG_BLCKSZ]);
+
+/* For an image in Neon's form: no checkpoint record is named. */
+extern void nc_svc_boot_forget_checkpoint(NcSvcBootEnd *end);
+
+/*
+ * The header of a page of WAL, and zeroes; left: so many bytes of a record that begins on an earlier page.
+ */
+extern void nc_svc_boot_empty_page(const NcSvcBootEnd *end, XLogRecPtr page, uint32 left, char to[XLOG_BLCKSZ]);
+
+/* Bytes of the header of that page. */
+extern size_t nc_svc_boot_page_header_bytes(XLogRecPtr page);
 
 /* Bytes of a segment of pg_wal, from its beginning on, to the callback; ERROR when the file is not there. */
 extern void nc_svc_boot_wal_copy(TimeLineID timeline, XLogSegNo segment, uint32 bytes,

@@ -100,8 +100,8 @@ static void *theirs[] = {
 };
 
 static void *ours[] = {
-	mdinit, NULL, mdopen, abi_close, nc_smgr_create, mdexists, nc_smgr_unlink, abi_extend,
-	abi_prefetch, abi_read, abi_write, nc_smgr_writeback, mdnblocks, nc_smgr_truncate, mdimmedsync
+	mdinit, NULL, mdopen, abi_close, nc_smgr_create, nc_smgr_exists, nc_smgr_unlink, abi_extend,
+	abi_prefetch, abi_read, abi_write, nc_smgr_writeback, nc_smgr_nblocks, nc_smgr_truncate, mdimmedsync
 };
 
 static const int tested[] = {150018, 150020};

@@ -21,8 +21,8 @@ static void *theirs[] = {
 };
 
 static void *ours[] = {
-	mdinit, NULL, mdopen, abi_close, nc_smgr_create, mdexists, nc_smgr_unlink, abi_extend,
-	abi_zeroextend, nc_smgr_prefetch, abi_readv, abi_writev, nc_smgr_writeback, mdnblocks,
+	mdinit, NULL, mdopen, abi_close, nc_smgr_create, nc_smgr_exists, nc_smgr_unlink, abi_extend,
+	abi_zeroextend, nc_smgr_prefetch, abi_readv, abi_writev, nc_smgr_writeback, nc_smgr_nblocks,
 	nc_smgr_truncate, mdimmedsync, mdregistersync
 };
 

@@ -25,6 +25,7 @@
 #include "abi_vectored.h"
 #include "nc/shared/shmem.h"
 #include "nc/smgr/abi.h"
+#include "nc/smgr/lengths.h"
 #include "aio_18.h"
 
 static const IoMethodOps *stock_method;
@@ -64,6 +65,7 @@ static void
 abi_startreadv(PgAioHandle *ioh, SMgrRelation reln, ForkNumber fork, BlockNumber first,
 			   void **buffers, BlockNumber nblocks)
 {
+	nc_lengths_ensure(reln, fork);
 	if (nc_smgr_is_plain(reln, fork))
 	{
 		mdstartreadv(ioh, reln, fork, first, buffers, nblocks);
@@ -156,9 +158,9 @@ static void *theirs[] = {
 };
 
 static void *ours[] = {
-	mdinit, NULL, mdopen, abi_close, nc_smgr_create, mdexists, nc_smgr_unlink, abi_extend,
+	mdinit, NULL, mdopen, abi_close, nc_smgr_create, nc_smgr_exists, nc_smgr_unlink, abi_extend,
 	abi_zeroextend, nc_smgr_prefetch, abi_maxcombine, abi_readv, abi_startreadv, abi_writev,
-	nc_smgr_writeback, mdnblocks, nc_smgr_truncate, mdimmedsync, mdregistersync, mdfd
+	nc_smgr_writeback, nc_smgr_nblocks, nc_smgr_truncate, mdimmedsync, mdregistersync, mdfd
 };
 
 static const int tested[] = {180006};

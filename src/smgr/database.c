@@ -9,6 +9,9 @@
  * moved database becomes visible its copied files, which hold dense zeroes and
  * leftovers, are made sparse again; never later, when others use it.
  *
+ * COMMIT PREPARED drops relations inside a transaction of its own, when nothing may fail any more; so it is
+ * known when a process is in it (lengths.c).
+ *
  * A statement that was refused before it touched a database does nothing here:
  * it is known by the object-access hook, which fires after the permission checks.
  */
@@ -45,6 +48,9 @@ static object_access_hook_type next_object_access = NULL;
 static int	inside = 0;
 static Oid	database = InvalidOid;
 static bool copied = false;
+
+/* In COMMIT PREPARED or ROLLBACK PREPARED. */
+static bool finishes_prepared = false;
 
 static void
 settle(void)
@@ -155,6 +161,31 @@ check_tablespace(const Node *stmt)
 				 errhint("Use allow_in_place_tablespaces and an empty location for tests; otherwise keep tables in pg_default.")));
 }
 
+static bool
+is_finish_prepared(const Node *stmt)
+{
+	const TransactionStmt *transaction = (const TransactionStmt *) stmt;
+
+	return IsA(stmt, TransactionStmt) &&
+		(transaction->kind == TRANS_STMT_COMMIT_PREPARED || transaction->kind == TRANS_STMT_ROLLBACK_PREPARED);
+}
+
+static void
+finish_prepared(PlannedStmt *pstmt, const char *query, bool read_only, ProcessUtilityContext context,
+				ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	finishes_prepared = true;
+	PG_TRY();
+	{
+		next_utility(pstmt, query, read_only, context, params, env, dest, qc);
+	}
+	PG_FINALLY();
+	{
+		finishes_prepared = false;
+	}
+	PG_END_TRY();
+}
+
 static void
 on_database_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 					ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env,
@@ -163,6 +194,11 @@ on_database_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	Node	   *stmt = pstmt->utilityStmt;
 
 	check_tablespace(stmt);
+	if (is_finish_prepared(stmt))
+	{
+		finish_prepared(pstmt, query, read_only, context, params, env, dest, qc);
+		return;
+	}
 	if (!IsA(stmt, CreatedbStmt) && !IsA(stmt, DropdbStmt) && !moves_database(stmt))
 	{
 		next_utility(pstmt, query, read_only, context, params, env, dest, qc);
@@ -192,6 +228,12 @@ bool
 nc_database_copies(void)
 {
 	return inside > 0;
+}
+
+bool
+nc_database_finishes_prepared(void)
+{
+	return finishes_prepared;
 }
 
 void

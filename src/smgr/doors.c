@@ -106,8 +106,8 @@ static PGFunction their_##name; \
 static Datum door_##name(PG_FUNCTION_ARGS) { refuse_file(fcinfo); return their_##name(fcinfo); }
 NC_PG_EACH_READ_BINARY_FILE(READ_FILE)
 
-static void
-replace_builtin(const char *name, PGFunction ours, PGFunction *theirs)
+void
+nc_replace_builtin(const char *name, PGFunction ours, PGFunction *theirs)
 {
 	for (int i = 0; i < fmgr_nbuiltins; i++)
 	{
@@ -147,8 +147,8 @@ on_authentication(Port *port, int status)
 void
 nc_doors_init(void)
 {
-	replace_builtin("pg_backup_start", backup_start, &their_backup_start);
-#define REPLACE(name, builtin) replace_builtin(builtin, door_##name, &their_##name);
+	nc_replace_builtin("pg_backup_start", backup_start, &their_backup_start);
+#define REPLACE(name, builtin) nc_replace_builtin(builtin, door_##name, &their_##name);
 	NC_PG_EACH_READ_BINARY_FILE(REPLACE)
 	next_authentication = ClientAuthentication_hook;
 	ClientAuthentication_hook = on_authentication;

@@ -52,6 +52,7 @@ typedef struct RelState
 	bool		whole;			/* see NcRelInfo */
 	bool		marks;			/* the file has marks without a bit in the index, since the start */
 	bool		scrubbed;		/* the file holds nothing from before the start but sequences and marks */
+	uint8		absent;			/* see NcRelInfo */
 	XLogRecPtr	born;			/* see NcRelInfo */
 	FullTransactionId born_until;	/* no live transaction below this can have made it */
 	uint32		nchunks;		/* entries of the chunk table */
@@ -176,7 +177,8 @@ static NcRelInfo
 info_of(const RelState *state)
 {
 	return (NcRelInfo) {.unlogged = state->unlogged, .whole = state->whole, .born = state->born,
-		.has_local = state->nchunks > 0, .has_marks = state->marks, .scrubbed = state->scrubbed};
+		.has_local = state->nchunks > 0, .has_marks = state->marks, .scrubbed = state->scrubbed,
+		.absent = state->absent};
 }
 
 NcRelInfo
@@ -291,6 +293,42 @@ nc_local_set_scrubbed(const NcRelKey *rel)
 	if (state != NULL)
 		state->scrubbed = true;
 	LWLockRelease(lock);
+}
+
+void
+nc_local_set_absent(const NcRelKey *rel, ForkNumber fork)
+{
+	RelKey		key = rel_key(rel);
+	uint32		hash;
+	LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
+	RelState   *state = nc_table_find(&relations, &key, hash);
+
+	/* who has no entry asks again */
+	if (state != NULL)
+		state->absent |= (uint8) (1 << fork);
+	LWLockRelease(lock);
+}
+
+StaticAssertDecl(NC_FORK_CHANGES == LOCAL_PARTITIONS, "a count for each file lock");
+
+static _Atomic uint32_t *
+changes_of(const NcRelKey *rel)
+{
+	RelKey		key = rel_key(rel);
+
+	return &nc_shared->fork_changes[nc_table_hash(&relations, &key) % LOCAL_PARTITIONS];
+}
+
+uint32
+nc_local_changes(const NcRelKey *rel)
+{
+	return atomic_load(changes_of(rel));
+}
+
+void
+nc_local_note_change(const NcRelKey *rel)
+{
+	atomic_fetch_add(changes_of(rel), 1);
 }
 
 static void

@@ -32,6 +32,7 @@
 #include "nc/smgr/database.h"
 #include "nc/smgr/empty.h"
 #include "nc/smgr/keep.h"
+#include "nc/smgr/lengths.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
 #include "nc/smgr/readahead.h"
@@ -67,14 +68,33 @@ nc_smgr_is_plain(SMgrRelation reln, ForkNumber fork)
 
 /* ---- existence ---- */
 
+bool
+nc_smgr_exists(SMgrRelation reln, ForkNumber fork)
+{
+	/* who drops the relations of a prepared transaction asks which forks they have, and must not fail */
+	if (!nc_database_finishes_prepared())
+		nc_lengths_ensure(reln, fork);
+	return mdexists(reln, fork);
+}
+
+BlockNumber
+nc_smgr_nblocks(SMgrRelation reln, ForkNumber fork)
+{
+	nc_lengths_ensure(reln, fork);
+	return mdnblocks(reln, fork);
+}
+
 void
 nc_smgr_create(SMgrRelation reln, ForkNumber fork, bool is_redo)
 {
 	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
 
+	/* what redo finds must be as long as it is; and no number is given away that page servers know */
+	nc_lengths_ensure(reln, fork);
 	mdcreate(reln, fork, is_redo);
 	if (is_temp(reln))
 		return;
+	nc_lengths_changed(&rel, false);
 	if (fork == INIT_FORKNUM)
 	{
 		nc_local_set_whole(&rel);
@@ -108,6 +128,7 @@ nc_smgr_unlink(NcPgRelBackend backend_rel, ForkNumber fork, bool is_redo)
 			nc_local_forget_blocks(&rel, 0);
 			nc_lwlsn_set_relation(&rel, nc_lsn_now());
 		}
+		nc_lengths_changed(&rel, fork == MAIN_FORKNUM && !is_redo);
 	}
 	NC_TEST_POINT_REL("smgr-unlink-md", rel.rel);
 	nc_md_unlink(backend_rel, fork, is_redo);
@@ -318,8 +339,10 @@ void
 nc_smgr_writev(SMgrRelation reln, ForkNumber fork, BlockNumber first, const char *const *pages,
 			   int nblocks, bool skip_fsync)
 {
-	bool		plain = nc_smgr_is_plain(reln, fork);
+	bool		plain;
 
+	nc_lengths_ensure(reln, fork);
+	plain = nc_smgr_is_plain(reln, fork);
 	for (int i = 0; i < nblocks; i++)
 	{
 		if (plain)
@@ -391,6 +414,7 @@ nc_smgr_extendv(SMgrRelation reln, ForkNumber fork, BlockNumber first, const cha
 	XLogRecPtr	now;
 	BlockNumber length;
 
+	nc_lengths_ensure(reln, fork);
 	if (nc_smgr_is_plain(reln, fork))
 	{
 		extend_plain(reln, fork, first, pages, nblocks, skip_fsync);
@@ -436,6 +460,7 @@ nc_smgr_prefetch(SMgrRelation reln, ForkNumber fork, BlockNumber first, int nblo
 {
 	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
 
+	nc_lengths_ensure(reln, fork);
 	if (nc_smgr_is_plain(reln, fork))
 		return nc_md_prefetch(reln, fork, first, nblocks);
 
@@ -618,6 +643,7 @@ nc_smgr_plan_remote(SMgrRelation reln, BlockNumber first, int nblocks, XLogRecPt
 	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
 	NcRelInfo	info;
 
+	nc_lengths_ensure(reln, MAIN_FORKNUM);
 	if (is_plain_or(reln, MAIN_FORKNUM, &info))
 		return false;
 	for (int i = 0; i < nblocks; i++)
@@ -644,10 +670,12 @@ read_blocks(SMgrRelation reln, ForkNumber fork, BlockNumber first, char **pages,
 {
 	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
 	NcRelInfo	info;
-	bool		plain = is_plain_or(reln, fork, &info);
+	bool		plain;
 	BlockNumber length;
 	int			run;
 
+	nc_lengths_ensure(reln, fork);
+	plain = is_plain_or(reln, fork, &info);
 	for (int i = 0; i < nblocks; i += run)
 	{
 		run = 1;

@@ -45,6 +45,9 @@
 #define LINE_WHOLE "content=whole"
 #define LINE_MARKED "empty_blocks=marked"
 
+/* The directory was laid without lengths (lengths.c). */
+#define LINE_LENGTHS "lengths=asked"
+
 /* ---- walking the relation files ---- */
 
 typedef struct RelFile
@@ -261,7 +264,7 @@ mark_empty_blocks(const RelFile *file, void *arg)
 }
 
 /*
- * Learns whether blocks that were never logged can be told.  A skeleton made before
+ * Learns whether lengths may be still to come, and whether blocks that were never logged can be told.  A skeleton made before
  * there were marks has blocks of both kinds without one: nothing can be said of them.
  */
 static void
@@ -279,6 +282,7 @@ learn_empty_blocks(void)
 		pfree(content);
 		replace_marker_line(text, LINE_WHOLE, LINE_MARKED);
 	}
+	nc_shared->lengths_asked = marker_line(text, LINE_LENGTHS) != NULL;
 	nc_shared->empty_marked = first_start || marker_line(text, LINE_MARKED) != NULL;
 	if (!nc_shared->empty_marked)
 		ereport(LOG,

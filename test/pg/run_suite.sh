@@ -14,6 +14,7 @@
 #     --conf KEY=VALUE            a setting of stock and compute, may be repeated
 #     --ps-conf KEY=VALUE         a setting of the page servers, may be repeated
 #     --shards N, --stripe-blocks N, --checksums
+#     --neon-image                the compute begins anew from an image in Neon's form (docs/boot.md)
 #     --flip-cache MB             while the compute runs: each second another random size limit of
 #                                 its file cache, 0 to MB (with --conf neon_comm.lfc_size=...)
 #     --tests "A B C"             only these tests, in this order (regress: put test_setup first)
@@ -46,6 +47,7 @@ shards=2
 stripe=2048
 checksums=
 flip_cache=
+neon_image=
 tests=
 stock_cache=
 against=compute
@@ -59,8 +61,9 @@ usage_fatal() { fatal "$1 (see --help)"; }
 
 while [ $# -gt 0 ]; do
 	case $1 in
-		-h | --help) sed -n '3,36s/^# \{0,1\}//p' "$0"; exit 0 ;;
+		-h | --help) sed -n '3,37s/^# \{0,1\}//p' "$0"; exit 0 ;;
 		--checksums) checksums=1; shift; continue ;;
+		--neon-image) neon_image=1; shift; continue ;;
 		--keep) keep=1; shift; continue ;;
 		--*) [ $# -ge 2 ] || usage_fatal "$1 needs a value" ;;
 		*) usage_fatal "unknown argument \"$1\"" ;;
@@ -181,15 +184,26 @@ start_stock() {					# RUN-DIR; sets pghost, pgport
 		{ tail -n 5 "$1/stock.log" >&2; fatal "the stock server did not start"; }
 }
 
+# Without a file of a relation: each is laid when the suite uses it.
+begin_anew() {					# RUN-DIR
+	"$neon_dev" stop -q -D "$running_cluster" compute >>"$1/neon_dev.log" 2>&1 &&
+		rm -rf "$running_cluster/compute" &&
+		"$neon_dev" create-compute -D "$running_cluster" >>"$1/neon_dev.log" 2>&1 &&
+		grep -q '^lengths=asked$' "$running_cluster/compute/neon_comm.skeleton" ||
+		{ cat "$1/neon_dev.log" >&2; fatal "the compute did not begin anew"; }
+}
+
 start_compute() {				# RUN-DIR
 	local s args=()
 	for s in "${settings[@]}"; do args+=(--conf "$s"); done
 	for s in ${ps_conf[@]+"${ps_conf[@]}"}; do args+=(--ps-conf "$s"); done
 	running_cluster=$1/cluster
+	[ -z "$neon_image" ] || args+=(--ps-conf neon_page_service.boot_image=neon)
 	"$neon_dev" init -q -D "$running_cluster" --shards "$shards" --stripe-blocks "$stripe" \
 		${checksums:+--checksums} --pg-config "$PG_CONFIG" "${args[@]}" >"$1/neon_dev.log" 2>&1 &&
 		"$neon_dev" start -q -D "$running_cluster" >>"$1/neon_dev.log" 2>&1 ||
 		{ cat "$1/neon_dev.log" >&2; fatal "the developer cluster did not start"; }
+	[ -z "$neon_image" ] || begin_anew "$1"
 	pghost=$(sed -n 's/^socket_dir=//p' "$running_cluster/neon_dev.conf")
 	pgport=$(sed -n 's/^compute_port=//p' "$running_cluster/neon_dev.conf")
 }
@@ -386,7 +400,7 @@ judge_logs() {
 
 prepare_suite
 mkdir -p "$out/diffs"
-info "$suite: ${#items[@]} tests; shards $shards, stripe $stripe${checksums:+, checksums}${conf[*]:+, ${conf[*]}}${ps_conf[*]:+, page servers: ${ps_conf[*]}}"
+info "$suite: ${#items[@]} tests; shards $shards, stripe $stripe${checksums:+, checksums}${neon_image:+, from a Neon image}${conf[*]:+, ${conf[*]}}${ps_conf[*]:+, page servers: ${ps_conf[*]}}"
 runs=0
 while [ "$runs" -lt "$runs_max" ]; do
 	runs=$((runs + 1))

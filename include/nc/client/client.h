@@ -34,6 +34,13 @@ typedef struct NcRead
  */
 extern void nc_client_read(const NcRead *read);
 
+/*
+ * What page servers say of a fork, by shard 0: does it exist (0 or 1), how many blocks has it (an error if
+ * it does not exist); or of rel's database, how many bytes.  Raises ERROR and waits as a read does; in
+ * recovery it asks until there is an answer.
+ */
+extern uint64 nc_client_ask(NcSlotKind kind, const NcRelKey *rel, XLogRecPtr not_modified_since);
+
 /* The way that a read of this process goes now. */
 extern NcMode nc_client_mode(void);
 

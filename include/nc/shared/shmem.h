@@ -18,6 +18,9 @@
 #define NC_BOUNCE_WORDS 3
 #define NC_BOUNCE_PAGES (NC_BOUNCE_WORDS * 64)
 
+/* One for each partition of the table of relations. */
+#define NC_FORK_CHANGES 128
+
 typedef struct NcShared
 {
 	NcCounters	counters;
@@ -47,6 +50,12 @@ typedef struct NcShared
 
 	/* 1 when every block that was never logged has a mark; by the postmaster (smgr/empty.h). */
 	uint32_t	empty_marked;
+
+	/* 1 when forks without a file may be there on page servers; by the postmaster (smgr/lengths.h). */
+	uint32_t	lengths_asked;
+
+	/* How often relations of each file lock were made or dropped (smgr/local.h). */
+	_Atomic uint32_t fork_changes[NC_FORK_CHANGES];
 
 	/* When this start began, by the clock of the file system, in nanoseconds since 1970; by the postmaster. */
 	uint64_t	started_ns;

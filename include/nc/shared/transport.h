@@ -29,7 +29,7 @@ typedef struct NcTransport
 	/*
 	 * Asks and waits, for as long as `idle` of the question lets it, which it calls
 	 * whenever a wait has ended without the answer, every nc_wait_slice_ms() or sooner.  Every
-	 * answer was compared with its request.  OK: all pages are filled in, or `exists`.
+	 * answer was compared with its request.  OK: all pages are filled in, or `value`.
 	 * Else `error` says why, if a page server said so.  After it, by an error too,
 	 * nothing will write to the pages any more.
 	 */
@@ -41,9 +41,10 @@ typedef struct NcTransport
 
 struct NcAsk
 {
+	NcSlotKind	kind;
 	NcRelKey	rel;
 	uint32		block;
-	int			nblocks;		/* 1..NC_SLOT_BLOCKS_MAX, or 0: does the relation exist? */
+	int			nblocks;		/* GETPAGE: 1..NC_SLOT_BLOCKS_MAX; else 0 */
 	char	  **pages;			/* [nblocks], shared buffers or memory of this process */
 	bool		background;		/* nobody waits for it: leaves memory to others */
 	NcLsn		request_lsn;
@@ -58,7 +59,7 @@ struct NcAsk
 	void	   *at;				/* the transport's own */
 
 	/* Out. */
-	bool		exists;
+	uint64		value;			/* not GETPAGE: 0 or 1, blocks, bytes */
 	char	   *error;			/* [NC_RING_ERROR_BYTES] */
 };
 

@@ -14,6 +14,8 @@
 #include "access/xlogdefs.h"
 
 /* ---- our operations, called through the server's table; contracts as in smgr.c ---- */
+extern bool nc_smgr_exists(SMgrRelation reln, ForkNumber fork);
+extern BlockNumber nc_smgr_nblocks(SMgrRelation reln, ForkNumber fork);
 extern void nc_smgr_create(SMgrRelation reln, ForkNumber fork, bool is_redo);
 extern void nc_smgr_unlink(NcPgRelBackend rel, ForkNumber fork, bool is_redo);
 

@@ -14,4 +14,7 @@ extern void nc_database_init(void);
 /* Is this process in such a statement?  Then what it adds to new relations is logged block by block. */
 extern bool nc_database_copies(void);
 
+/* Is it in COMMIT PREPARED or ROLLBACK PREPARED? */
+extern bool nc_database_finishes_prepared(void);
+
 #endif							/* NC_SMGR_DATABASE_H */

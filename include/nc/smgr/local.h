@@ -107,6 +107,9 @@ typedef struct NcRelInfo
 
 	/* false: its file may hold what an earlier life of the server left (nc_skeleton_relation) */
 	bool		scrubbed;
+
+	/* bit per fork: page servers have said that it does not exist; what is made since has a file */
+	uint8		absent;
 } NcRelInfo;
 
 /*
@@ -114,6 +117,13 @@ typedef struct NcRelInfo
  * nc_skeleton_relation() instead, unless it or its caller has done so.
  */
 extern NcRelInfo nc_local_relation(SMgrRelation reln);
+
+/* Page servers say so; forgotten when the table is full. */
+extern void nc_local_set_absent(const NcRelKey *rel, ForkNumber fork);
+
+/* How often relations of the same file lock were made or dropped; raised with that lock held. */
+extern uint32 nc_local_changes(const NcRelKey *rel);
+extern void nc_local_note_change(const NcRelKey *rel);
 
 /*
  * The lock of what happens to a relation's file outside of the locks of its chunks:

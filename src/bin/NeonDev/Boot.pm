@@ -115,7 +115,7 @@ sub lay
 	-x $program or fail "there is no $program: run \"make install\" first";
 	progress 'laying a compute from ', part_name($source), ' ...';
 	my $result = run({ env => { NEON_AUTH_TOKEN => '' } }, $program, '--conninfo', page_server_conninfo($source), '--tenant', $cluster{tenant_id},
-		'--timeline', $cluster{timeline_id}, '-D', new_data(), '--wal-from', $choice->{wal_from}, @promised);
+		'--timeline', $cluster{timeline_id}, '-D', new_data(), '--wal-from', $choice->{wal_from}, '--beside', part_data($source), @promised);
 	my @lines = map { s/^neon_boot: //r } split /\n/, $result->{err};
 	$result->{status} == 0 or fail $lines[-1] // 'neon_boot failed';
 	progress $_ foreach grep { /^(?:laid|replication slots)/ } @lines;

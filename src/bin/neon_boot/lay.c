@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "nc/identity/files.h"
+#include "neon_form.h"
 
 #define SUFFIX ".neon_boot"
 
@@ -35,11 +36,8 @@ static const char trap[] =
 "# The tables of this cluster are on page servers. PostgreSQL does not start while this file is here;\n"
 "# neon_comm takes it away at each start and puts it back when recovery is over.\n";
 
-static bool complain(Lay *lay, const char *fmt,...) __attribute__((format(printf, 2, 3)));
-
-/* Always false. */
-static bool
-complain(Lay *lay, const char *fmt,...)
+bool
+lay_complain(Lay *lay, const char *fmt,...)
 {
 	va_list		args;
 
@@ -63,7 +61,7 @@ write_all(Lay *lay, int fd, const void *data, size_t bytes)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return complain(lay, "could not write %s/%s: %s", lay->partial, lay->entry.name,
+			return lay_complain(lay, "could not write %s/%s: %s", lay->partial, lay->entry.name,
 							strerror(n == 0 ? ENOSPC : errno));
 		from += n;
 		bytes -= (size_t) n;
@@ -77,7 +75,7 @@ make_file(Lay *lay, const char *name)
 	int			fd = openat(lay->dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 
 	if (fd < 0)
-		(void) complain(lay, "could not make %s/%s: %s", lay->partial, name, strerror(errno));
+		(void) lay_complain(lay, "could not make %s/%s: %s", lay->partial, name, strerror(errno));
 	return fd;
 }
 
@@ -89,7 +87,7 @@ close_file(Lay *lay, int *fd)
 	*fd = -1;
 	if (closing < 0 || close(closing) == 0)
 		return true;
-	return complain(lay, "could not write %s/%s: %s", lay->partial, lay->entry.name, strerror(errno));
+	return lay_complain(lay, "could not write %s/%s: %s", lay->partial, lay->entry.name, strerror(errno));
 }
 
 static bool
@@ -132,11 +130,11 @@ target_is_free(Lay *lay)
 	if (dir == NULL && errno == ENOENT)
 		return true;
 	if (dir == NULL)
-		return complain(lay, "%s is in the way: %s", lay->target, strerror(errno));
+		return lay_complain(lay, "%s is in the way: %s", lay->target, strerror(errno));
 	while ((entry = readdir(dir)) != NULL)
 		empty = empty && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0);
 	closedir(dir);
-	return empty || complain(lay, "%s is not empty: a compute is laid into a directory of its own", lay->target);
+	return empty || lay_complain(lay, "%s is not empty: a compute is laid into a directory of its own", lay->target);
 }
 
 /* Does another call work there?  Whoever works there holds the lock. */
@@ -161,7 +159,7 @@ remove_leftover(Lay *lay)
 	if (lstat(lay->partial, &st) != 0 && errno == ENOENT)
 		return true;
 	if (is_at_work(lay->partial))
-		return complain(lay, "%s is in the way: another neon_boot is at work there", lay->partial);
+		return lay_complain(lay, "%s is in the way: another neon_boot is at work there", lay->partial);
 	snprintf(note, sizeof(note), "%s/" NOTE, lay->partial);
 	if (lstat(note, &st) == 0)
 		remove_tree(lay->partial);
@@ -169,20 +167,18 @@ remove_leftover(Lay *lay)
 		(void) rmdir(lay->partial);
 	if (lstat(lay->partial, &st) != 0 && errno == ENOENT)
 		return true;
-	return complain(lay, "%s is in the way: it was not left by neon_boot, or cannot be removed", lay->partial);
+	return lay_complain(lay, "%s is in the way: it was not left by neon_boot, or cannot be removed", lay->partial);
 }
 
 bool
 lay_begin(Lay *lay, const char *pgdata)
 {
 	size_t		length = strlen(pgdata);
-
-	memset(lay, 0, sizeof(*lay));
 	lay->dir = lay->fd = lay->also = -1;
 	while (length > 1 && pgdata[length - 1] == '/')
 		length--;
 	if (length + strlen(SUFFIX) >= PATH_MAX || length == 0)
-		return complain(lay, "the name of the data directory is too long");
+		return lay_complain(lay, "the name of the data directory is too long");
 	memcpy(lay->target, pgdata, length);
 	if (!target_is_free(lay))
 		return false;
@@ -190,13 +186,13 @@ lay_begin(Lay *lay, const char *pgdata)
 	if (!remove_leftover(lay) || mkdir(lay->partial, 0700) != 0)
 	{
 		if (lay->why[0] == '\0')
-			(void) complain(lay, "could not make %s: %s", lay->partial, strerror(errno));
+			(void) lay_complain(lay, "could not make %s: %s", lay->partial, strerror(errno));
 		lay->partial[0] = '\0';
 		return false;
 	}
 	lay->dir = open(lay->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (lay->dir < 0 || flock(lay->dir, LOCK_EX | LOCK_NB) != 0)
-		return complain(lay, "could not open %s: %s", lay->partial, strerror(errno));
+		return lay_complain(lay, "could not open %s: %s", lay->partial, strerror(errno));
 	/* before anything that a server could take for its own */
 	return write_file(lay, NOTE, "neon_boot makes this directory, and removes what is left of it.\n") &&
 		write_file(lay, "recovery.conf", trap);
@@ -242,7 +238,7 @@ lay_fork(void *arg, const NcBootFork *fork)
 		if (fd < 0)
 			return false;
 		if (ftruncate(fd, (off_t) blocks * NC_PAGE_BYTES) != 0)
-			(void) complain(lay, "could not extend %s/%s: %s", lay->partial, path, strerror(errno));
+			(void) lay_complain(lay, "could not extend %s/%s: %s", lay->partial, path, strerror(errno));
 		(void) close_file(lay, &fd);
 		if (lay->why[0] != '\0')
 			return false;
@@ -253,24 +249,66 @@ lay_fork(void *arg, const NcBootFork *fork)
 }
 
 static bool
-begin_description(Lay *lay)
+begin_text(Lay *lay)
 {
-	if (lay->described || lay->entry.bytes >= NC_BOOT_DESCRIPTION_BYTES_MAX)
-		return complain(lay, "the image describes itself twice, or too long");
+	if (lay->described || lay->has_signal || lay->entry.bytes >= NC_BOOT_DESCRIPTION_BYTES_MAX)
+		return lay_complain(lay, "the image describes itself twice, or too long");
+	lay->text_bytes = 0;
 	lay->text = calloc(1, NC_BOOT_DESCRIPTION_BYTES_MAX);
-	return lay->text != NULL || complain(lay, "out of memory");
+	return lay->text != NULL || lay_complain(lay, "out of memory");
 }
 
 static bool
 begin_file(Lay *lay)
 {
-	char		main_fork[NC_TAR_NAME_BYTES];
+	char		main_fork[NC_TAR_NAME_BYTES] = "";
 
-	name_of_main(lay->entry.name, main_fork);
+	/* in Neon's form it comes by itself */
+	if (!lay->neon)
+		name_of_main(lay->entry.name, main_fork);
 	lay->fd = make_file(lay, lay->entry.name);
 	if (lay->fd >= 0 && main_fork[0] != '\0')
 		lay->also = make_file(lay, main_fork);
 	return lay->fd >= 0 && (main_fork[0] == '\0' || lay->also >= 0);
+}
+
+/* In Neon's form directories come twice, and without those that they are in. */
+static bool
+make_directory(Lay *lay, const char *name)
+{
+	char		above[NC_TAR_NAME_BYTES];
+
+	for (const char *slash = strchr(name, '/'); lay->neon && slash != NULL; slash = strchr(slash + 1, '/'))
+	{
+		snprintf(above, sizeof(above), "%.*s", (int) (slash - name), name);
+		(void) mkdirat(lay->dir, above, 0700);
+	}
+	if (mkdirat(lay->dir, name, 0700) == 0 || (lay->neon && errno == EEXIST))
+		return true;
+	return lay_complain(lay, "could not make %s/%s: %s", lay->partial, name, strerror(errno));
+}
+
+/* Configuration is not taken over, and of two signal files one is enough. */
+static bool
+is_of_no_use(const char *name)
+{
+	static const char *const names[] = {
+		"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf", "zenith.signal", "restart.lsn"
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	return false;
+}
+
+static bool
+begin_neon_file(Lay *lay)
+{
+	lay->skipped = is_of_no_use(lay->entry.name);
+	if (lay->skipped)
+		return true;
+	return strcmp(lay->entry.name, "neon.signal") == 0 ? begin_text(lay) : begin_file(lay);
 }
 
 static bool
@@ -279,16 +317,14 @@ lay_entry(void *arg, const NcTarEntry *entry)
 	Lay		   *lay = arg;
 
 	lay->entry = *entry;
-	if (strcmp(entry->name, NC_BOOT_DESCRIPTION) == 0 && !entry->directory)
-		return begin_description(lay);
+	if (strcmp(entry->name, NC_BOOT_DESCRIPTION) == 0 && !entry->directory && !lay->neon)
+		return begin_text(lay);
 	if (!lay->described)
-		return complain(lay, "the image does not begin with its description: it is none of neon_page_service");
+		lay->neon = true;
 	if (entry->directory)
-	{
-		if (mkdirat(lay->dir, entry->name, 0700) == 0)
-			return true;
-		return complain(lay, "could not make %s/%s: %s", lay->partial, entry->name, strerror(errno));
-	}
+		return make_directory(lay, entry->name);
+	if (lay->neon)
+		return begin_neon_file(lay);
 	if (strcmp(entry->name, NC_BOOT_FORKS) == 0)
 		return true;
 	return begin_file(lay);
@@ -300,6 +336,8 @@ lay_content(void *arg, const uint8_t *data, size_t bytes)
 	Lay		   *lay = arg;
 
 	lay->bytes += bytes;
+	if (lay->skipped)
+		return true;
 	if (lay->text != NULL)
 	{
 		memcpy(lay->text + lay->text_bytes, data, bytes);
@@ -309,7 +347,7 @@ lay_content(void *arg, const uint8_t *data, size_t bytes)
 	if (lay->fd >= 0)
 		return write_all(lay, lay->fd, data, bytes) && (lay->also < 0 || write_all(lay, lay->also, data, bytes));
 	return nc_boot_fork_read(&lay->forks, (const char *) data, bytes, lay_fork, lay) ||
-		(lay->why[0] != '\0' ? false : complain(lay, "the list of forks is not understood"));
+		(lay->why[0] != '\0' ? false : lay_complain(lay, "the list of forks is not understood"));
 }
 
 static bool
@@ -320,19 +358,28 @@ end_description(Lay *lay)
 	free(lay->text);
 	lay->text = NULL;
 	if (wrong != NULL)
-		return complain(lay, "the image cannot be used: %s", wrong);
+		return lay_complain(lay, "the image cannot be used: %s", wrong);
 	if (lay->description.lineage.n == 0)
-		return complain(lay, "the image cannot be used: its page server has followed no compute");
+		return lay_complain(lay, "the image cannot be used: its page server has followed no compute");
 	lay->described = true;
 	return true;
+}
+
+static bool
+end_signal(Lay *lay)
+{
+	lay->has_signal = neon_signal_parse(lay->text, &lay->prev);
+	free(lay->text);
+	lay->text = NULL;
+	return lay->has_signal || lay_complain(lay, "the image cannot be used: its %s is not understood", lay->entry.name);
 }
 
 static bool
 end_file(Lay *lay)
 {
 	/* behind the last record a segment is empty */
-	if (is_wal(lay->entry.name) && ftruncate(lay->fd, lay->description.segment_bytes) != 0)
-		return complain(lay, "could not extend %s/%s: %s", lay->partial, lay->entry.name, strerror(errno));
+	if (!lay->neon && is_wal(lay->entry.name) && ftruncate(lay->fd, lay->description.segment_bytes) != 0)
+		return lay_complain(lay, "could not extend %s/%s: %s", lay->partial, lay->entry.name, strerror(errno));
 	if (!close_file(lay, &lay->fd) || !close_file(lay, &lay->also))
 		return false;
 	if (strcmp(lay->entry.name, "PG_VERSION") == 0)
@@ -349,12 +396,17 @@ lay_end(void *arg)
 
 	if (lay->entry.directory)
 		return true;
+	if (lay->skipped)
+	{
+		lay->skipped = false;
+		return true;
+	}
 	if (lay->text != NULL)
-		return end_description(lay);
+		return lay->neon ? end_signal(lay) : end_description(lay);
 	if (lay->fd >= 0)
 		return end_file(lay);
 	if (!nc_boot_fork_read_done(&lay->forks))
-		return complain(lay, "the list of forks ends in the middle");
+		return lay_complain(lay, "the list of forks ends in the middle");
 	lay->has_forks = true;
 	return true;
 }
@@ -366,6 +418,13 @@ lay_sink(Lay *lay)
 }
 
 /* ---- the end ---- */
+
+/* Of a lineage that an image in Neon's form does not have there is none. */
+static NcId
+last_life(const NcLineage *lineage)
+{
+	return lineage->n > 0 ? lineage->at[lineage->n - 1].id : (NcId) {0};
+}
 
 /*
  * The same compute, in a life that began at the cut.  Whatever earlier ones wrote behind it is of another
@@ -390,25 +449,26 @@ lay_identity(Lay *lay)
 		if (nc_lineage_find(&identity.lineage, &lay->unbegun[i]) < 0)
 			nc_lineage_append(&identity.lineage, &lay->unbegun[i], 0);
 	}
-	identity.booted = identity.lineage.at[identity.lineage.n - 1].id;
+	identity.booted = last_life(&identity.lineage);
 	if (!nc_id_is_none(&lay->life))
 		life = lay->life;
 	else if (!nc_id_make(&life))
-		return complain(lay, "the system has no random bytes");
+		return lay_complain(lay, "the system has no random bytes");
 	nc_lineage_append(&identity.lineage, &life, lay->description.cut);
 	if (!nc_place_of(lay->partial, identity.place) || !nc_compute_identity_save(lay->partial, &identity))
-		return complain(lay, "could not write %s/%s: %s", lay->partial, NC_COMPUTE_IDENTITY, strerror(errno));
+		return lay_complain(lay, "could not write %s/%s: %s", lay->partial, NC_COMPUTE_IDENTITY, strerror(errno));
 	return true;
 }
 
-/* Tells neon_comm that the contents are on page servers; which blocks were never logged it does not say. */
+/* Tells neon_comm where contents and lengths are; which blocks were never logged it does not say. */
 static bool
 lay_marker(Lay *lay)
 {
 	char		text[256];
 
-	snprintf(text, sizeof(text), "neon_comm skeleton 1\nsystem_identifier=%" PRIu64 "\ndata_checksums=%s\n",
-			 lay->description.system_identifier, lay->description.checksums ? "on" : "off");
+	snprintf(text, sizeof(text), "neon_comm skeleton 1\nsystem_identifier=%" PRIu64 "\ndata_checksums=%s\n%s",
+			 lay->description.system_identifier, lay->description.checksums ? "on" : "off",
+			 lay->neon ? "lengths=asked\n" : "");
 	return write_file(lay, "neon_comm.skeleton", text);
 }
 
@@ -428,14 +488,14 @@ give_name(Lay *lay)
 	else
 		slash[slash == parent ? 1 : 0] = '\0';
 	if (unlinkat(lay->dir, NOTE, 0) != 0 || syncfs(lay->dir) != 0)
-		return complain(lay, "could not make %s durable: %s", lay->partial, strerror(errno));
+		return lay_complain(lay, "could not make %s durable: %s", lay->partial, strerror(errno));
 	if (rename(lay->partial, lay->target) != 0)
-		return complain(lay, "could not rename %s to %s: %s", lay->partial, lay->target, strerror(errno));
+		return lay_complain(lay, "could not rename %s to %s: %s", lay->partial, lay->target, strerror(errno));
 	lay->partial[0] = '\0';
 	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	ok = fd >= 0 && fsync(fd) == 0;
 	if (!ok)
-		(void) complain(lay, "could not make the name %s durable: %s", lay->target, strerror(errno));
+		(void) lay_complain(lay, "could not make the name %s durable: %s", lay->target, strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	return ok;
@@ -444,8 +504,10 @@ give_name(Lay *lay)
 bool
 lay_finish(Lay *lay)
 {
-	if (!lay->described || !lay->has_forks || !lay->has_version || !lay->has_control)
-		return complain(lay, "the image lacks something that a compute needs");
+	if (!(lay->neon ? lay->has_signal : lay->described && lay->has_forks) || !lay->has_version || !lay->has_control)
+		return lay_complain(lay, "the image lacks something that a compute needs");
+	if (lay->neon && (!lay_neon_describe(lay) || !lay_neon_checkpoint(lay)))
+		return false;
 	return write_file(lay, "postgresql.conf", "") && write_file(lay, "pg_hba.conf", "") &&
 		write_file(lay, "pg_ident.conf", "") && lay_identity(lay) && lay_marker(lay) && give_name(lay);
 }

@@ -25,15 +25,23 @@ typedef struct Lay
 	int			dir;			/* of the partial directory; -1 = none */
 	NcBootDescription description;
 	bool		described;		/* the description has come; it is the first entry */
+	bool		neon;			/* there is none: an image in Neon's form */
 	bool		has_forks;
 	bool		has_version;
 	bool		has_control;
+	bool		has_signal;		/* in Neon's form */
+	NcLsn		prev;			/* of that: where the last record begins; 0 = not known */
+
+	/* Given: the directory of a page server of ours that runs here, or NULL, and where WAL is to begin, or 0. */
+	const char *beside;
+	NcLsn		wal_from;
 
 	/* The entry that is coming. */
 	NcTarEntry	entry;
 	int			fd;				/* -1 = it is read here */
 	int			also;			/* the main fork beside an INIT fork, or -1 */
-	char	   *text;			/* the description */
+	bool		skipped;		/* it is of no use here */
+	char	   *text;			/* the description, or a signal file in Neon's form */
 	size_t		text_bytes;
 	NcBootForkReader forks;
 
@@ -44,6 +52,9 @@ typedef struct Lay
 
 /* These return false with `why`. */
 
+/* Says what is wrong. */
+extern bool lay_complain(Lay *lay, const char *fmt,...) __attribute__((format(printf, 2, 3)));
+
 /* Makes the partial directory; removes one that an earlier call left. */
 extern bool lay_begin(Lay *lay, const char *pgdata);
 
@@ -52,6 +63,23 @@ extern NcTarSink lay_sink(Lay *lay);
 
 /* The whole image has come: what is not in it is added, and the directory gets its name. */
 extern bool lay_finish(Lay *lay);
+
+/* In Neon's form, when all entries have come: what they say, and the checkpoint that they lack (lay_neon.c). */
+extern bool lay_neon_describe(Lay *lay);
+extern bool lay_neon_checkpoint(Lay *lay);
+
+/* A segment of transaction states that the image does not have; its file goes to `name` in the directory. */
+typedef struct LaySlru
+{
+	uint8_t		kind;			/* NcSlruKind */
+	uint32_t	segno;
+	char		name[NC_TAR_NAME_BYTES];
+	NcLsn		lsn;			/* of the image */
+} LaySlru;
+
+/* In Neon's form, before lay_finish(): has each missing one fetched, which calls lay_neon_put(). */
+extern bool lay_neon_complete(Lay *lay, bool (*fetch) (void *arg, const LaySlru *slru), void *arg);
+extern bool lay_neon_put(Lay *lay, const LaySlru *slru, const void *pages, size_t bytes);
 
 /* Removes what was made. */
 extern void lay_abandon(Lay *lay);

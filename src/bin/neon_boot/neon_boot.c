@@ -22,6 +22,7 @@
 
 #include "lay.h"
 #include "nc/base/clock.h"
+#include "nc/wire/pagestream.h"
 
 #define ID_DIGITS 32
 
@@ -50,6 +51,7 @@ typedef struct Options
 	NcId		life;
 	NcId		unbegun[UNBEGUN_MAX];
 	int			nunbegun;
+	const char *beside;			/* NULL = not given */
 	int			wait_s;
 	bool		gzip;
 	bool		live;
@@ -122,6 +124,8 @@ static const char help[] =
 "  --wal-from LSN      bring WAL from here on, for page servers that lack it\n"
 "  --incarnation ID    the one that page servers have promised themselves to (docs/takeover.md)\n"
 "  --unbegun ID        one that wrote nothing that counts, but was followed; oldest first, may be repeated\n"
+"  --beside DIR        data directory of that page server, if it is one of neon_comm's on this machine: brings\n"
+"                      what an image in Neon's form lacks, identity and WAL before its LSN\n"
 "  --gzip              compressed on its way\n"
 "  --live              also while a compute is connected to the page server: there will be two\n"
 "  --wait SECONDS      for a page server that is not ready, or still connected (default 10)\n"
@@ -154,6 +158,15 @@ is_lsn(const char *text)
 		text[digits + 1] != '\0' && strspn(text + digits + 1, "0123456789abcdefABCDEF") == strlen(text + digits + 1);
 }
 
+static NcLsn
+number_of_lsn(const char *text)
+{
+	unsigned int high;
+	unsigned int low;
+
+	return sscanf(text, "%X/%X", &high, &low) == 2 ? (NcLsn) high << 32 | low : 0;
+}
+
 static void
 check_options(const Options *o)
 {
@@ -174,6 +187,7 @@ parse_options(int argc, char **argv)
 		{"conninfo", required_argument, NULL, 'c'}, {"tenant", required_argument, NULL, 't'},
 		{"timeline", required_argument, NULL, 'l'}, {"pgdata", required_argument, NULL, 'D'},
 		{"lsn", required_argument, NULL, 'L'}, {"wal-from", required_argument, NULL, 'w'},
+		{"beside", required_argument, NULL, 'b'},
 		{"wait", required_argument, NULL, 'W'}, {"gzip", no_argument, NULL, 'z'},
 		{"live", no_argument, NULL, 'v'}, {"quiet", no_argument, NULL, 'q'},
 		{"incarnation", required_argument, NULL, 'i'},
@@ -194,6 +208,7 @@ parse_options(int argc, char **argv)
 			case 'D': o.pgdata = optarg; break;
 			case 'L': o.lsn = optarg; break;
 			case 'w': o.wal_from = optarg; break;
+			case 'b': o.beside = optarg; break;
 			case 'W':
 				o.wait_s = (int) strtol(optarg, &end, 10);
 				if (*optarg == '\0' || *end != '\0')
@@ -430,6 +445,106 @@ receive(Download *d, PGconn *conn, const sigset_t *while_waiting)
 	}
 }
 
+/* ---- segments that are not in the image ---- */
+
+/* A stream of pages beside the image; NULL: none was needed yet. */
+typedef struct Fetch
+{
+	Download   *d;
+	const Options *o;
+	const sigset_t *while_waiting;
+	PGconn	   *conn;
+} Fetch;
+
+static bool
+open_stream(Fetch *f)
+{
+	char		query[128];
+	PGresult   *result;
+	bool		ok;
+
+	if (f->conn != NULL)
+		return true;
+	f->conn = connect_page_server(f->o);
+	snprintf(query, sizeof(query), "pagestream_v3 %s %s", f->o->tenant, f->o->timeline);
+	result = PQexec(f->conn, query);
+	ok = PQresultStatus(result) == PGRES_COPY_BOTH;
+	if (!ok)
+		snprintf(f->d->lay.why, sizeof(f->d->lay.why), "the page server gives no pages: %.*s",
+				 (int) strcspn(PQerrorMessage(f->conn), "\n"), PQerrorMessage(f->conn));
+	PQclear(result);
+	return ok;
+}
+
+/* The answer, which PQfreemem() frees; NULL: said why not. */
+static char *
+exchange(Fetch *f, const NcPsRequest *req, int *bytes)
+{
+	uint8_t		body[NC_REQUEST_BYTES_MAX];
+	NcWriter	w = nc_writer(body, sizeof(body));
+	char	   *answer = NULL;
+
+	if (!nc_ps_request_encode(&w, 3, req) || PQputCopyData(f->conn, (char *) body, (int) nc_writer_bytes(&w)) != 1 ||
+		PQflush(f->conn) != 0)
+		*bytes = -1;
+	else
+		while ((*bytes = PQgetCopyData(f->conn, &answer, 1)) == 0)
+			if (!wait_for_bytes(f->d, f->conn, f->while_waiting))
+				return NULL;
+	if (*bytes < 0)
+		snprintf(f->d->lay.why, sizeof(f->d->lay.why), "the page server broke off its stream");
+	return *bytes < 0 ? NULL : answer;
+}
+
+static bool
+take_segment(Fetch *f, const LaySlru *slru, const NcPsRequest *req, const char *answer, int bytes)
+{
+	Lay		   *lay = &f->d->lay;
+	NcPsResponse resp;
+	const char *wrong = "it is malformed";
+
+	if (nc_ps_response_decode((const uint8_t *) answer, (size_t) bytes, 3, &resp))
+		wrong = nc_ps_response_mismatch(&resp, req, 3);
+	if (wrong != NULL)
+		return lay_complain(lay, "the page server's answer about %s cannot be used: %s", slru->name, wrong);
+	if (resp.tag == NC_RESP_ERROR)
+		return lay_complain(lay, "the image lacks %s, and the page server does not give it: %.*s", slru->name,
+							(int) resp.message_bytes, resp.message);
+	return lay_neon_put(lay, slru, resp.page, (size_t) resp.nblocks * NC_PAGE_BYTES);
+}
+
+static bool
+fetch_segment(void *arg, const LaySlru *slru)
+{
+	Fetch	   *f = arg;
+	NcPsRequest req = {.tag = NC_REQ_SLRU, .reqid = 1, .request_lsn = slru->lsn, .not_modified_since = slru->lsn,
+	.slru_kind = slru->kind, .slru_segno = slru->segno};
+	char	   *answer;
+	int			bytes;
+	bool		ok;
+
+	if (!open_stream(f))
+		return false;
+	tell("fetching %s, which is not in the image", slru->name);
+	answer = exchange(f, &req, &bytes);
+	if (answer == NULL)
+		return false;
+	ok = take_segment(f, slru, &req, answer, bytes);
+	PQfreemem(answer);
+	return ok;
+}
+
+/* Neon's page servers may leave segments out of it, for a compute that asks for them; a stock server cannot. */
+static bool
+complete(Download *d, const Options *o, const sigset_t *while_waiting)
+{
+	Fetch		f = {d, o, while_waiting, NULL};
+	bool		ok = !d->lay.neon || lay_neon_complete(&d->lay, fetch_segment, &f);
+
+	PQfinish(f.conn);
+	return ok;
+}
+
 /* A signal that came while nobody waited. */
 static bool
 was_ended(Download *d)
@@ -451,6 +566,8 @@ download(Download *d, const Options *o, PGconn *conn)
 	sigset_t	while_waiting;
 
 	catch_signals(&while_waiting);
+	d->lay.beside = o->beside;
+	d->lay.wal_from = o->wal_from != NULL ? number_of_lsn(o->wal_from) : 0;
 	if (!lay_begin(&d->lay, o->pgdata))
 		return false;
 	d->lay.life = o->life;
@@ -463,7 +580,7 @@ download(Download *d, const Options *o, PGconn *conn)
 		snprintf(d->lay.why, sizeof(d->lay.why), "out of memory");
 		return false;
 	}
-	return receive(d, conn, &while_waiting) && !was_ended(d) && lay_finish(&d->lay);
+	return receive(d, conn, &while_waiting) && complete(d, o, &while_waiting) && !was_ended(d) && lay_finish(&d->lay);
 }
 
 int
