@@ -161,7 +161,7 @@ check_slot(NcFeedConn *conn, const NcFeedCommand *cmd, int *slot)
 		return true;
 	snprintf(message, sizeof(message), "slot \"%s\" is not registered", cmd->name);
 	nc_feed_conn_error(conn, "42704", message, NULL,
-					   "Add it to neon_comm.wal_feed_slots of the compute and restart, or "
+					   "Add it to neon_comm.wal_feed_slots of the compute and reload, or "
 					   "correct primary_slot_name on the page server.");
 	return false;
 }
