@@ -84,6 +84,7 @@ my %options = (
 	'--to' => { key => 'to', value => matching(qr/^[1-9]\d\z/, '--to needs a major version, for example 17, not "%s"') },
 	'--shards' => { key => 'shards', value => number(1, SHARDS_MAX) },
 	'--page-servers' => { key => 'page_servers', value => number(1, SHARDS_MAX) },
+	'--hosts' => { key => 'hosts', value => number(1, 8) },	# NC_HOSTS_MAX
 	'--durable' => { key => 'durable', set => 1 },
 	'--write-quorum' => { key => 'write_quorum', value => number(1, SHARDS_MAX) },
 	'--stripe-blocks' => { key => 'stripe_blocks', value => number(1, 131072) },
@@ -111,7 +112,7 @@ my @everywhere = qw(-D --quiet -q);
 
 # ---- commands
 
-my @for_new = qw(--shards --page-servers --durable --write-quorum --stripe-blocks --port --auth --tls --conf --ps-conf --pg-config);
+my @for_new = qw(--shards --page-servers --hosts --durable --write-quorum --stripe-blocks --port --auth --tls --conf --ps-conf --pg-config);
 my %commands = (
 	init => { run => \&init, makes => 1, options => [ @for_new, '--checksums', '--initdb' ], help => <<'END' },
 neon_dev init -D DIR [options]
@@ -120,7 +121,9 @@ Makes a cluster in DIR, which must not exist or be empty. Nothing runs afterward
 
   --shards N            shards that reads are spread over (default 2, at most 128)
   --page-servers N      page servers, at least one per shard (default: as many as shards); more are copies
-                        that follow and are not read from
+                        that follow and are not read from, but with --hosts
+  --hosts N             page servers that each shard is read from, the others when the first does not answer
+                        (default 1, at most 8)
   --durable             a commit is acknowledged when page servers have it on disk (synchronous_standby_names),
                         so that it outlives the compute's disk; each page server has all data
   --write-quorum W      how many of them (default: more than half)
@@ -152,7 +155,7 @@ known to keep to themselves are not loaded (--conf shared_preload_libraries=... 
 becomes "trust on this machine". What was there is kept as *.adopted.
 
   --from PGDATA         the data directory to copy
-  --shards, --page-servers, --durable, --write-quorum, --stripe-blocks, --port, --auth, --tls, --conf, --ps-conf,
+  --shards, --page-servers, --hosts, --durable, --write-quorum, --stripe-blocks, --port, --auth, --tls, --conf, --ps-conf,
   --pg-config, --quiet
                         as for init
 END
