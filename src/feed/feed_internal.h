@@ -343,6 +343,8 @@ extern void nc_feed_slot_detach(int slot, NcFeedConn *conn);
 
 /* True when WAL is kept for the page server; otherwise why says what to do. */
 extern bool nc_feed_slot_ensure(int slot, TimestampTz now, const char **why);
+/* It begins to stream here, with all that follows still to come. False: that is not kept any more. */
+extern bool nc_feed_slot_needs(int slot, XLogRecPtr start, const NcFeedTurn *turn);
 extern void nc_feed_slot_confirm(int slot, XLogRecPtr flush, const NcFeedTurn *turn);
 extern void nc_feed_retain_init(void);
 extern void nc_feed_retain_forget(int slot);

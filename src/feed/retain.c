@@ -525,6 +525,33 @@ nc_feed_slot_ensure(int slot, TimestampTz now, const char **why)
 	return make_slot(slot, now);
 }
 
+/*
+ * A copy of another page server comes in the place of one that had more, or one that lost the
+ * end of its WAL: what was confirmed does not hold any more, and what it needs is kept from now on.
+ */
+bool
+nc_feed_slot_needs(int index, XLogRecPtr start, const NcFeedTurn *turn)
+{
+	FeedSlot   *slot = &slots[index];
+	XLogRecPtr	kept = slot->kept;
+
+	if (turn->limit.in_recovery || kept == InvalidXLogRecPtr ||
+		start >= kept - XLogSegmentOffset(kept, wal_segment_size))
+		return true;
+	slot->kept = start;
+	slot->confirmed = InvalidXLogRecPtr;
+	slot->whole_from = InvalidXLogRecPtr;
+	slot->hold_from = TimestampTzPlusMilliseconds(turn->now, HOLD_AFTER_MS);
+	(void) look_up(index, turn->now);
+	(void) move_to(nc_feed_slot_names[index], start, true);
+	ereport(LOG,
+			(errmsg("page server \"%s\" has less than it had: WAL is kept for it from %X/%X on, not %X/%X",
+					nc_feed_slot_names[index], LSN_FORMAT_ARGS(start), LSN_FORMAT_ARGS(kept))));
+
+	/* a checkpoint may have removed it before the slot was moved */
+	return nc_feed_wal_present(turn->limit.timeline, start);
+}
+
 /* ---- progress ---- */
 
 /*
