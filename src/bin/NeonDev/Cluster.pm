@@ -26,7 +26,7 @@ our %cluster;
 my $held;						# the lock, if this process keeps it
 
 my @keys = qw(format state dir pg_version bindir shards page_servers stripe_blocks checksums superuser socket_dir
-	compute_port wal_feed_port tenant_id timeline_id system_identifier auth tls write_quorum hosts wal_dir upgrade_tmp);
+	compute_port wal_feed_port tenant_id timeline_id system_identifier auth tls write_quorum hosts wal_dir upgrade_tmp adding adding_port copied);
 
 sub conf_file { return "$opt{dir}/neon_dev.conf" }
 

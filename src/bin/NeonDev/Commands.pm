@@ -14,6 +14,7 @@ use NeonDev::Boot;
 use NeonDev::Change;
 use NeonDev::Cluster;
 use NeonDev::Make;
+use NeonDev::PageServers;
 use NeonDev::Parts;
 use NeonDev::Root;
 use NeonDev::Security;
@@ -34,6 +35,10 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev restart -D DIR [PART]
   neon_dev kill    -D DIR [PART]           SIGKILL, as a crash would
   neon_dev create-compute -D DIR           makes the compute anew from a page server, its directory being lost
+  neon_dev add-page-server -D DIR          one more page server, a copy of another
+  neon_dev remove-page-server N -D DIR     takes the last one away again
+  neon_dev replace-page-server N -D DIR    makes a lost one anew, as a copy of another
+  neon_dev move-page-server N --to DIR2 -D DIR    to another directory
   neon_dev takeover -D DIR [PART]          lets a copied directory go on in place of its original
   neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
   neon_dev psql    -D DIR [ARGS]           psql on the compute
@@ -219,6 +224,34 @@ The configuration is what init or adopt gave the compute; what was changed in it
   --conf KEY=VALUE      a setting besides, may be repeated
   -t SECONDS            how long to wait for each part (default 300)
 END
+	'add-page-server' => { run => \&add_page_server, options => ['-t'], help => <<'END' },
+neon_dev add-page-server -D DIR [-t SECONDS]
+
+Adds a page server to a cluster that runs: a copy of another one, which is stopped until the new one follows. Reads
+of its shard go to another page server meanwhile if shards have several (--hosts of init), else they wait.
+The compute goes on. With --hosts the new one is a host of its shards, without it nobody reads from it. Interrupted,
+the same command goes on.
+END
+	'remove-page-server' => { run => \&remove_page_server, number => 1, options => ['-t'], help => <<'END' },
+neon_dev remove-page-server N -D DIR [-t SECONDS]
+
+Removes page server N, its directory and its replication slot from a cluster that runs. It must be the last one,
+and none that a shard has for its own. Interrupted, the same command goes on.
+END
+	'replace-page-server' => { run => \&replace_page_server, number => 1, options => ['-t'], help => <<'END' },
+neon_dev replace-page-server N -D DIR [-t SECONDS]
+
+Makes page server N anew, whether it is there, does not start, or is lost: a copy of another one takes its name, its
+ports and its replication slot. The other one is stopped until the new one follows, see add-page-server. What was
+there is removed then. Interrupted, the same command begins anew.
+END
+	'move-page-server' => { run => \&move_page_server, number => 1, to_dir => 1, options => ['-t'], help => <<'END' },
+neon_dev move-page-server N --to DIR2 -D DIR [-t SECONDS]
+
+Moves page server N of a cluster that runs to the directory DIR2, which must not exist; a link takes its place. It
+is stopped meanwhile: reads go to another page server if shards have several (--hosts of init), else they wait.
+Interrupted, the same command goes on.
+END
 	status => { run => \&status, part => 1, options => [qw(--json --values --no-measure)], help => <<'END' },
 neon_dev status -D DIR [compute | page-server N] [--json | --values] [--no-measure]
 
@@ -337,6 +370,14 @@ sub set_from
 	return;
 }
 
+sub set_number
+{
+	my ($word) = @_;
+	$opt{part} eq 'all' or usage 'give one number only';
+	$opt{part} = number(0, SHARDS_MAX - 1)->('the page server', $word);
+	return;
+}
+
 sub help { my ($command) = @_; print $command->{help}; exit 0 }
 
 sub parse_word
@@ -354,6 +395,13 @@ sub parse_word
 	{
 		@$rest or usage 'page-server needs a number';
 		return set_part($name, $command, number(0, SHARDS_MAX - 1)->('page-server', shift @$rest));
+	}
+	return set_number($word) if $command->{number} && $word =~ /^\d/;
+	if ($command->{to_dir} && $word eq '--to')
+	{
+		@$rest && $rest->[0] ne '' or usage '--to needs a directory';
+		$opt{to_dir} = shift @$rest;
+		return;
 	}
 	return set_from($rest) if $word eq '--from' && $command->{from_part};
 	my $known = $options{$word} or usage "unknown argument \"$word\"";
@@ -392,6 +440,8 @@ sub parse
 	{
 		while (@words) { parse_word($name, $command, shift @words, \@words) }
 	}
+	!$command->{number} || $opt{part} ne 'all' or usage "$name needs the number of a page server";
+	!$command->{to_dir} || defined $opt{to_dir} or usage "$name needs --to DIR";
 	defined $opt{dir} && $opt{dir} ne '' or usage '-D DIR is missing';
 	$opt{dir} = absolute($opt{dir});
 	$opt{from} = absolute($opt{from}) if defined $opt{from};

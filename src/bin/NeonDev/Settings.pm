@@ -9,7 +9,7 @@ use NeonDev::Base;
 use NeonDev::Cluster;
 
 our @EXPORT = qw(conninfo_value setting_line client_security compute_settings page_server_settings
-	stock_settings check_given page_server_conninfo write_quorum);
+	stock_settings check_given page_server_conninfo shard_conninfo shard_hosts write_quorum);
 
 # ---- quoting
 
