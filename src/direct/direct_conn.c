@@ -61,7 +61,10 @@ typedef struct Pending
 struct NcDirectConn
 {
 	uint32		shard;
-	char		conninfo[NC_CONNINFO_BYTES_MAX];
+	char		shard_conninfo[NC_CONNINFO_BYTES_MAX];
+	uint32		host;			/* which of its hosts is asked, counted on without end */
+	uint32		nhosts;
+	char		conninfo[NC_HOST_CONNINFO_BYTES];	/* of that host alone */
 	NcConninfoParts parts;
 
 	/* Being opened: handshake without a set. Ready: both. */
@@ -98,19 +101,30 @@ struct NcDirectConn
 
 static uint64 last_reqid = 0;
 
+/* Another host is asked from the next attempt on, if there is one. */
+static void
+use_host(NcDirectConn *c, uint32 host)
+{
+	char		err[256];
+
+	c->host = host;
+	c->nhosts = nc_conninfo_host(c->shard_conninfo, c->nhosts > 0 ? host % c->nhosts : 0, c->conninfo,
+								 sizeof(c->conninfo));
+	/* a string that libpq refuses is told when connecting fails */
+	if (!nc_conninfo_parts(c->conninfo, &c->parts, err, sizeof(err)))
+		strlcpy(c->parts.address, "?", sizeof(c->parts.address));
+}
+
 NcDirectConn *
 nc_direct_conn_make(uint32 shard, const char *conninfo)
 {
 	NcDirectConn *c = calloc(1, sizeof(*c));
-	char		err[256];
 
 	if (c == NULL)
 		return NULL;
 	c->shard = shard;
-	strlcpy(c->conninfo, conninfo, sizeof(c->conninfo));
-	/* a string that libpq refuses is told when connecting fails */
-	if (!nc_conninfo_parts(c->conninfo, &c->parts, err, sizeof(err)))
-		strlcpy(c->parts.address, "?", sizeof(c->parts.address));
+	strlcpy(c->shard_conninfo, conninfo, sizeof(c->shard_conninfo));
+	use_host(c, 0);
 	return c;
 }
 
@@ -207,6 +221,12 @@ fail_direct(NcDirectConn *c, NcCounter counter, const char *what, const char *wh
 	c->retry_us = nc_clock_us() + delay_us / 2 +
 		(uint64) (pg_prng_double(&pg_global_prng_state) * (delay_us / 2));
 	log_trouble(c, what, reason);
+	if (c->nhosts == 1)
+		return;
+	use_host(c, c->host + 1);
+	/* the pause comes when all have had their turn */
+	if (c->host % c->nhosts != 0)
+		c->retry_us = 0;
 }
 
 static void

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 NC_STATIC_ASSERT(NC_CONN_ROWS == NC_CONNS_MAX, "one row for each connection");
-NC_STATIC_ASSERT(NC_SHARDS_MAX == NC_NET_POOLS_MAX, "one pool for each shard");
+NC_STATIC_ASSERT(NC_SHARDS_MAX == NC_NET_SHARDS_MAX, "hosts for each shard");
 
 #define JOBS_PER_SLAB 64
 #define PARTS_PER_SLAB 256

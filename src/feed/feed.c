@@ -107,7 +107,7 @@ sent_by_all(void)
 {
 	XLogRecPtr	sent = PG_UINT64_MAX;
 
-	for (int i = 0; i < nc_feed_nslots; i++)
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 	{
 		NcFeedConn *conn = nc_feed_slot_conn(i);
 
@@ -122,7 +122,7 @@ publish_feed(const NcFeedTurn *turn)
 {
 	nc_feed_publish_sent(sent_by_all());
 	nc_feed_lag_tick(turn);
-	for (int i = 0; i < nc_feed_nslots; i++)
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 		publish_row(i, turn);
 }
 
@@ -199,7 +199,7 @@ stream(const NcFeedTurn *turn)
 {
 	bool		more = false;
 
-	for (int i = 0; i < nc_feed_nslots; i++)
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 	{
 		NcFeedConn *conn = nc_feed_slot_conn(i);
 
@@ -307,7 +307,9 @@ nc_feed_begin(void)
 	nc_feed_wal_init();
 	nc_feed_join_init();
 	nc_feed_quorum_begin();
+	nc_feed_registry_init();
 	nc_feed_retain_init();
+	nc_feed_registry_reloaded();
 	nc_feed_sync_init();
 	set_up();
 	ereport(LOG, (errmsg("WAL feed listens on %s port %d for %d page servers",
@@ -318,6 +320,7 @@ void
 nc_feed_reloaded(void)
 {
 	nc_feed_door_reload();
+	nc_feed_registry_reloaded();
 	nc_feed_sync_reloaded();
 }
 

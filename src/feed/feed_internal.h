@@ -3,6 +3,7 @@
  *	  What the parts of the WAL feed know of each other.
  *
  *	  guc.c      settings and the checks at server start
+ *	  registry.c which page servers are registered, by names and numbers
  *	  shared.c   shared memory, doorbell, rows of the view
  *	  feed.c     the worker: loop and life
  *	  door.c     the host of its door: who comes in, where messages go
@@ -79,8 +80,15 @@ extern int	nc_feed_timeout_ms;
 extern int	nc_feed_warn_mb;
 extern int	nc_feed_max_lag_mb[NC_LAG_KINDS];
 extern int	nc_feed_write_quorum;	/* page servers that have to confirm; 0 = members are not kept */
-extern int	nc_feed_nslots;
-extern char nc_feed_slot_names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
+
+/* neon_comm.wal_feed_slots as this process has read it. */
+typedef struct NcFeedList
+{
+	int			count;
+	char		names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
+} NcFeedList;
+
+extern NcFeedList nc_feed_listed;
 
 extern char *nc_feed_listen_addresses;
 extern char *nc_feed_ssl_cert_file;
@@ -108,6 +116,24 @@ extern void nc_feed_check_network(void);
 
 /* A WARNING when tokens and WAL may travel in clear text. */
 extern void nc_feed_warn_of_clear_text(void);
+
+/* ---- who is registered (registry.c) ---- */
+
+/* How many, and the name that has a number; "" = none. */
+extern int	nc_feed_nslots;
+extern char nc_feed_slot_names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
+
+/* The next number that a page server has; -1 behind the last one. The first: of -1. */
+extern int	nc_feed_slot_after(int slot);
+
+/* The number of a name, or -1. */
+extern int	nc_feed_slot_find(const char *name);
+
+/* Takes over what an earlier feed has left in shared memory. */
+extern void nc_feed_registry_init(void);
+
+/* The list may be another one: what is known of those who have gone is forgotten, who is new gets a number. */
+extern void nc_feed_registry_reloaded(void);
 
 /* ---- shared memory and doorbell (shared.c) ---- */
 
@@ -262,6 +288,7 @@ extern void nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int s
 /* Sends WAL and what else is due to who streams; true when it could send more at once. */
 extern bool nc_feed_stream_turn(NcFeedConn *conn, const NcFeedTurn *turn);
 extern void nc_feed_stream_finish(NcFeedConn *conn);
+extern void nc_feed_stream_forget(int slot);
 extern XLogRecPtr nc_feed_stream_theirs(const NcFeedConn *conn);
 extern const char *nc_feed_stream_state(const NcFeedConn *conn, const NcFeedLimit *limit);
 
@@ -269,6 +296,7 @@ extern const char *nc_feed_stream_state(const NcFeedConn *conn, const NcFeedLimi
 
 /* Reads the identity file; throws. */
 extern void nc_feed_join_init(void);
+extern void nc_feed_join_forget(int slot);
 
 /* Answers NEON_COMM_JOIN. */
 extern void nc_feed_join(NcFeedConn *conn, const NcFeedTurn *turn, const char *text);
@@ -316,15 +344,17 @@ extern void nc_feed_command_parse(const char *text, NcFeedCommand *out);
 
 /* ---- retention (retain.c) ---- */
 
-extern int	nc_feed_slot_find(const char *name);
 extern NcFeedConn *nc_feed_slot_conn(int slot);
 extern void nc_feed_slot_attach(int slot, NcFeedConn *conn);
 extern void nc_feed_slot_detach(int slot, NcFeedConn *conn);
 
 /* True when WAL is kept for the page server; otherwise why says what to do. */
 extern bool nc_feed_slot_ensure(int slot, TimestampTz now, const char **why);
+/* It begins to stream here, with all that follows still to come. False: that is not kept any more. */
+extern bool nc_feed_slot_needs(int slot, XLogRecPtr start, const NcFeedTurn *turn);
 extern void nc_feed_slot_confirm(int slot, XLogRecPtr flush, const NcFeedTurn *turn);
 extern void nc_feed_retain_init(void);
+extern void nc_feed_retain_forget(int slot);
 
 /* Can nobody else use any slot of a page server? */
 extern bool nc_feed_retain_holds_all(void);
@@ -334,6 +364,7 @@ extern XLogRecPtr nc_feed_slot_retained_from(int slot);
 /* ---- commits that wait (sync.c) ---- */
 
 extern void nc_feed_sync_init(void);
+extern void nc_feed_sync_forget(int slot);
 
 /* synchronous_standby_names may have changed. */
 extern void nc_feed_sync_reloaded(void);
@@ -363,6 +394,7 @@ extern bool nc_feed_quorum_known(void);
 
 /* Somebody has joined who will be told so; may end connections. */
 extern void nc_feed_quorum_joined(const NcEvidence *e);
+extern void nc_feed_quorum_forget(int slot);
 
 /* Somebody was refused since he belongs to a newer compute; may end this server. */
 extern void nc_feed_quorum_overtaken(const NcEvidence *e);
@@ -385,5 +417,6 @@ extern void nc_feed_lag_tick(const NcFeedTurn *turn);
 
 /* True when writers of WAL have to wait for this page server, by the last turn. */
 extern bool nc_feed_lag_exceeded(int slot);
+extern void nc_feed_lag_forget(int slot);
 
 #endif							/* NC_FEED_INTERNAL_H */

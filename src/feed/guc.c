@@ -38,8 +38,7 @@ int			nc_feed_timeout_ms = TIMEOUT_MS_DEFAULT;
 int			nc_feed_warn_mb = WARN_MB_DEFAULT;
 int			nc_feed_max_lag_mb[NC_LAG_KINDS] = {1024, 1024, 1024, 0};
 int			nc_feed_write_quorum = 0;
-int			nc_feed_nslots = 0;
-char		nc_feed_slot_names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
+NcFeedList	nc_feed_listed = {0};
 
 static char *slots_setting = NULL;
 
@@ -202,14 +201,8 @@ slot_name_is_valid(const char *name)
 		strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == strlen(name);
 }
 
-typedef struct SlotNames
-{
-	int			count;
-	char		names[NC_FEED_SLOTS_MAX][NAMEDATALEN];
-} SlotNames;
-
 static bool
-slot_name_is_known(const SlotNames *names, const char *name)
+slot_name_is_known(const NcFeedList *names, const char *name)
 {
 	for (int i = 0; i < names->count; i++)
 	{
@@ -220,7 +213,7 @@ slot_name_is_known(const SlotNames *names, const char *name)
 }
 
 static bool
-parse_slot_names(const char *list, SlotNames *out)
+parse_slot_names(const char *list, NcFeedList *out)
 {
 	char		item[NAMEDATALEN];
 	bool		too_long;
@@ -252,14 +245,27 @@ parse_slot_names(const char *list, SlotNames *out)
 	return true;
 }
 
+/* At the start nc_feed_check_settings() looks: another library may come and raise it. */
+static bool
+slots_have_room(const NcFeedList *names)
+{
+	if (process_shared_preload_libraries_in_progress || nc_feed_port == 0 ||
+		names->count <= max_replication_slots)
+		return true;
+	GUC_check_errdetail("max_replication_slots = %d is too small for %d page servers.",
+						max_replication_slots, names->count);
+	return false;
+}
+
 static bool
 check_slots(char **newval, void **extra, GucSource source)
 {
-	SlotNames  *names = nc_pg_guc_malloc(sizeof(SlotNames));
+	NcFeedList *names = nc_pg_guc_malloc(sizeof(NcFeedList));
 
 	if (names == NULL)
 		return false;
-	if (!judge_setting("neon_comm.wal_feed_slots", *newval, parse_slot_names(*newval, names)))
+	if (!judge_setting("neon_comm.wal_feed_slots", *newval,
+					   parse_slot_names(*newval, names) && slots_have_room(names)))
 	{
 		nc_pg_guc_free(names);
 		return false;
@@ -271,12 +277,10 @@ check_slots(char **newval, void **extra, GucSource source)
 static void
 assign_slots(const char *newval, void *extra)
 {
-	SlotNames  *names = extra;
+	NcFeedList *names = extra;
 
-	if (names == NULL)
-		return;
-	nc_feed_nslots = names->count;
-	memcpy(nc_feed_slot_names, names->names, sizeof(nc_feed_slot_names));
+	if (names != NULL)
+		nc_feed_listed = *names;
 }
 
 /* A limit of lag, in MB. */
@@ -331,7 +335,7 @@ nc_feed_guc_init(void)
 							   "Replication slot names of the registered page servers.",
 							   "WAL is kept until each of them has it on disk.",
 							   &slots_setting, "",
-							   PGC_POSTMASTER, 0, check_slots, assign_slots, NULL);
+							   PGC_SIGHUP, 0, check_slots, assign_slots, NULL);
 	DefineCustomIntVariable("neon_comm.write_quorum",
 							"Page servers that have to confirm WAL before anybody is let in.",
 							"They keep the list of members for takeovers. 0 keeps none.",
@@ -364,13 +368,13 @@ nc_feed_check_settings(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("neon_comm cannot feed page servers with wal_level = minimal"),
 				 errhint("Set wal_level = replica.")));
-	if (max_replication_slots < nc_feed_nslots)
+	if (max_replication_slots < nc_feed_listed.count)
 		ereport(FATAL,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("max_replication_slots = %d is too small for the %d page servers in "
-						"neon_comm.wal_feed_slots", max_replication_slots, nc_feed_nslots),
+						"neon_comm.wal_feed_slots", max_replication_slots, nc_feed_listed.count),
 				 errhint("Set max_replication_slots to %d or more: one for each page server and "
-						 "each other slot.", nc_feed_nslots)));
+						 "each other slot.", nc_feed_listed.count)));
 	nc_safe_settings(settings, lengthof(settings), "neon_comm.allow_unsafe", nc_guc_allow_unsafe);
 }
 

@@ -157,6 +157,12 @@ nc_feed_join_reason(int slot, const char **state)
 	return slot_reasons[slot];
 }
 
+void
+nc_feed_join_forget(int slot)
+{
+	slot_reasons[slot][0] = '\0';
+}
+
 static void
 note_slot(const NcEvidence *e, const NcJoinAnswer *a)
 {

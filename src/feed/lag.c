@@ -93,10 +93,16 @@ nc_feed_lag_tick(const NcFeedTurn *turn)
 	{
 		XLogRecPtr	lowest = PG_UINT64_MAX;
 
-		for (int i = 0; i < nc_feed_nslots && !turn->limit.in_recovery; i++)
+		for (int i = nc_feed_slot_after(-1); i >= 0 && !turn->limit.in_recovery; i = nc_feed_slot_after(i))
 			lowest = Min(lowest, position(i, kind));
 		nc_feed_publish_lowest(kind, lowest, (uint64) nc_feed_max_lag_mb[kind] * 1024 * 1024);
 	}
-	for (int i = 0; i < nc_feed_nslots; i++)
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 		warn(i, turn);
+}
+
+void
+nc_feed_lag_forget(int slot)
+{
+	warned_at[slot] = 0;
 }

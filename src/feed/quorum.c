@@ -81,11 +81,11 @@ nc_feed_quorum_check_settings(void)
 {
 	if (nc_feed_write_quorum == 0)
 		return;
-	if (nc_feed_write_quorum > nc_feed_nslots)
+	if (nc_feed_write_quorum > nc_feed_listed.count)
 		ereport(FATAL,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("neon_comm.write_quorum = %d is more than there are page servers (%d)",
-						nc_feed_write_quorum, nc_feed_nslots)));
+						nc_feed_write_quorum, nc_feed_listed.count)));
 	load_members(FATAL);
 	if (kept.members.write_quorum != 0 && kept.members.write_quorum != (uint32) nc_feed_write_quorum)
 		ereport(FATAL,
@@ -138,9 +138,9 @@ gather_members(NcMembers *members)
 {
 	memset(members, 0, sizeof(*members));
 	members->write_quorum = nc_feed_write_quorum;
-	for (int i = 0; i < nc_feed_nslots; i++)
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 	{
-		NcMember   *member = &members->at[i];
+		NcMember   *member = &members->at[members->n];
 
 		if (nc_id_is_none(&seen[i]) || nc_member_find(members, &seen[i]) != NULL)
 			return false;
@@ -171,7 +171,7 @@ make_members(void)
 	ereport(LOG,
 			(errmsg("WAL feed: %u page servers are members, of which %u confirm", kept.members.n,
 					kept.members.write_quorum)));
-	for (int i = 0; i < nc_feed_nslots; i++)
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 	{
 		NcFeedConn *conn = nc_feed_slot_conn(i);
 
@@ -190,6 +190,13 @@ nc_feed_quorum_joined(const NcEvidence *e)
 		return;
 	seen[slot] = e->member;
 	make_members();
+}
+
+/* Its number is given to another one. */
+void
+nc_feed_quorum_forget(int slot)
+{
+	memset(&seen[slot], 0, sizeof(seen[slot]));
 }
 
 /* ---- overtaken ---- */
@@ -264,7 +271,7 @@ nc_feed_quorum_tick(const NcFeedTurn *turn)
 		return;
 	if (own_end == InvalidXLogRecPtr)
 		own_end = turn->limit.lsn;
-	for (int i = 0; i < nc_feed_nslots; i++)
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 		confirmed += confirms(nc_feed_slot_conn(i));
 	let_in(confirmed, turn);
 }

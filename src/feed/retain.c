@@ -91,17 +91,6 @@ typedef struct SlotLook
 
 /* ---- who streams ---- */
 
-int
-nc_feed_slot_find(const char *name)
-{
-	for (int i = 0; i < nc_feed_nslots; i++)
-	{
-		if (strcmp(nc_feed_slot_names[i], name) == 0)
-			return i;
-	}
-	return -1;
-}
-
 NcFeedConn *
 nc_feed_slot_conn(int slot)
 {
@@ -192,6 +181,22 @@ look_up(int index, TimestampTz now)
 		ConditionVariableBroadcast(&slot->active_cv);
 	slots[index].held = look.held;
 	return look;
+}
+
+/* Lets go of the server's slot: what happens to it is somebody else's business from now on. */
+static void
+let_go_of(const char *name)
+{
+	SlotLook	look = {0};
+	ReplicationSlot *slot;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	slot = SearchNamedReplicationSlot(name, false);
+	if (slot != NULL)
+		look_at(slot, false, &look);
+	LWLockRelease(ReplicationSlotControlLock);
+	if (look.changed)
+		ConditionVariableBroadcast(&slot->active_cv);
 }
 
 /* Moves restart_lsn; the next checkpoint writes it. False when the slot is gone. */
@@ -313,7 +318,24 @@ drop_slot(const char *name, char *problem)
 	PG_END_TRY();
 }
 
-/* Where WAL must be kept from for a page server of which nothing is known yet. */
+/* From where WAL is kept for the one that needs most; all ones when for none. */
+static XLogRecPtr
+kept_for_all(void)
+{
+	XLogRecPtr	lowest = PG_UINT64_MAX;
+
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
+	{
+		if (slots[i].kept != InvalidXLogRecPtr)
+			lowest = Min(lowest, slots[i].kept);
+	}
+	return lowest;
+}
+
+/*
+ * Where WAL must be kept from for a page server of which nothing is known yet.  It begins as
+ * a copy of another one, and may be as far behind as that is.
+ */
 static XLogRecPtr
 first_position(const FeedSlot *slot, TimeLineID timeline, char *problem)
 {
@@ -336,6 +358,8 @@ first_position(const FeedSlot *slot, TimeLineID timeline, char *problem)
 	if (slot->conn != NULL && slot->conn->flush != InvalidXLogRecPtr &&
 		slot->conn->flush < position && nc_feed_wal_present(timeline, slot->conn->flush))
 		position = slot->conn->flush;
+	if (kept_for_all() < position && nc_feed_wal_present(timeline, kept_for_all()))
+		position = kept_for_all();
 	return position;
 }
 
@@ -379,7 +403,7 @@ make_slot(int index, TimestampTz now)
 				(errmsg("replication slot \"%s\" of a page server was dropped; made it again at "
 						"%X/%X, nothing is lost", name, LSN_FORMAT_ARGS(from)),
 				 errhint("To remove a page server, take its name out of "
-						 "neon_comm.wal_feed_slots and restart.")));
+						 "neon_comm.wal_feed_slots and reload.")));
 	else
 		ereport(LOG,
 				(errmsg("made replication slot \"%s\" for a page server at %X/%X",
@@ -433,7 +457,7 @@ move_back(int index, XLogRecPtr from, TimestampTz now)
 						"else; moved it back to %X/%X, nothing is lost", name,
 						LSN_FORMAT_ARGS(from), LSN_FORMAT_ARGS(slot->kept)),
 				 errhint("To remove a page server, take its name out of "
-						 "neon_comm.wal_feed_slots and restart.")));
+						 "neon_comm.wal_feed_slots and reload.")));
 		return;
 	}
 	ereport(WARNING,
@@ -499,6 +523,33 @@ nc_feed_slot_ensure(int slot, TimestampTz now, const char **why)
 		!TimestampDifferenceExceeds(slots[slot].failed_at, now, RETRY_PERIOD_MS))
 		return false;
 	return make_slot(slot, now);
+}
+
+/*
+ * A copy of another page server comes in the place of one that had more, or one that lost the
+ * end of its WAL: what was confirmed does not hold any more, and what it needs is kept from now on.
+ */
+bool
+nc_feed_slot_needs(int index, XLogRecPtr start, const NcFeedTurn *turn)
+{
+	FeedSlot   *slot = &slots[index];
+	XLogRecPtr	kept = slot->kept;
+
+	if (turn->limit.in_recovery || kept == InvalidXLogRecPtr ||
+		start >= kept - XLogSegmentOffset(kept, wal_segment_size))
+		return true;
+	slot->kept = start;
+	slot->confirmed = InvalidXLogRecPtr;
+	slot->whole_from = InvalidXLogRecPtr;
+	slot->hold_from = TimestampTzPlusMilliseconds(turn->now, HOLD_AFTER_MS);
+	(void) look_up(index, turn->now);
+	(void) move_to(nc_feed_slot_names[index], start, true);
+	ereport(LOG,
+			(errmsg("page server \"%s\" has less than it had: WAL is kept for it from %X/%X on, not %X/%X",
+					nc_feed_slot_names[index], LSN_FORMAT_ARGS(start), LSN_FORMAT_ARGS(kept))));
+
+	/* a checkpoint may have removed it before the slot was moved */
+	return nc_feed_wal_present(turn->limit.timeline, start);
 }
 
 /* ---- progress ---- */
@@ -578,7 +629,7 @@ warn_of_growth(int index, const NcFeedTurn *turn)
 bool
 nc_feed_retain_holds_all(void)
 {
-	for (int i = 0; i < nc_feed_nslots; i++)
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 	{
 		if (!slots[i].held)
 			return false;
@@ -590,7 +641,7 @@ nc_feed_retain_holds_all(void)
 void
 nc_feed_retain_init(void)
 {
-	for (int i = 0; i < nc_feed_nslots; i++)
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 	{
 		NcFeedPeer	row;
 
@@ -599,12 +650,29 @@ nc_feed_retain_init(void)
 	}
 }
 
+/* Its connection ends, its slot stays with the WAL that it keeps. */
+void
+nc_feed_retain_forget(int slot)
+{
+	NcFeedConn *conn = slots[slot].conn;
+
+	if (conn != NULL)
+	{
+		nc_feed_conn_fatal(conn, "57P01", "this page server was removed",
+						   "Its name is not in neon_comm.wal_feed_slots any more.", NULL);
+		conn->slot = -1;
+		conn->streaming = false;
+	}
+	let_go_of(nc_feed_slot_names[slot]);
+	slots[slot] = (FeedSlot) {0};
+}
+
 void
 nc_feed_retain_tick(const NcFeedTurn *turn)
 {
 	bool		check = TimestampDifferenceExceeds(checked_at, turn->now, CHECK_PERIOD_MS);
 
-	for (int i = 0; i < nc_feed_nslots; i++)
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 	{
 		const char *why;
 

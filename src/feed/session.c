@@ -161,7 +161,7 @@ check_slot(NcFeedConn *conn, const NcFeedCommand *cmd, int *slot)
 		return true;
 	snprintf(message, sizeof(message), "slot \"%s\" is not registered", cmd->name);
 	nc_feed_conn_error(conn, "42704", message, NULL,
-					   "Add it to neon_comm.wal_feed_slots of the compute and restart, or "
+					   "Add it to neon_comm.wal_feed_slots of the compute and reload, or "
 					   "correct primary_slot_name on the page server.");
 	return false;
 }
@@ -219,13 +219,17 @@ check_start(NcFeedConn *conn, const NcFeedTurn *turn, const NcFeedCommand *cmd)
 }
 
 static bool
-check_retention(NcFeedConn *conn, const NcFeedTurn *turn, int slot)
+check_retention(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRecPtr start)
 {
 	const char *why;
 	char		message[NC_FEED_WHY_BYTES];
 
 	if (turn->limit.in_recovery || nc_feed_slot_ensure(slot, turn->now, &why))
-		return true;
+	{
+		if (nc_feed_slot_needs(slot, start, turn))
+			return true;
+		why = "WAL that the page server needs was removed in this moment";
+	}
 	snprintf(message, sizeof(message), "no WAL can be kept for \"%s\"", nc_feed_slot_names[slot]);
 	nc_feed_conn_error(conn, "55000", message, why, "The compute's log says more.");
 	return false;
@@ -238,7 +242,7 @@ start_replication(NcFeedConn *conn, const NcFeedTurn *turn, const NcFeedCommand 
 
 	if (check_slot(conn, cmd, &slot) && nc_feed_join_may_stream(conn, slot) &&
 		check_timeline(conn, turn, cmd) &&
-		check_start(conn, turn, cmd) && check_retention(conn, turn, slot))
+		check_start(conn, turn, cmd) && check_retention(conn, turn, slot, cmd->start))
 		nc_feed_stream_begin(conn, turn, slot, cmd->start);
 }
 

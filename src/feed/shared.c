@@ -100,10 +100,17 @@ nc_feed_doorbell_answer(void)
 	ssize_t		got pg_attribute_unused() = read(doorbell, &count, sizeof(count));
 }
 
+/* Page servers may be added while the server runs. */
+static int
+rows_wanted(void)
+{
+	return nc_feed_port == 0 ? 0 : NC_FEED_SLOTS_MAX;
+}
+
 Size
 nc_feed_shmem_bytes(void)
 {
-	return MAXALIGN(offsetof(FeedShared, rows) + nc_feed_nslots * sizeof(FeedRow));
+	return MAXALIGN(offsetof(FeedShared, rows) + rows_wanted() * sizeof(FeedRow));
 }
 
 /*
@@ -157,13 +164,16 @@ nc_feed_shmem_startup(void)
 	pg_atomic_init_u32(&shared->let_in, 0);
 	pg_atomic_init_u32(&shared->confirmed, 0);
 	pg_atomic_init_u64(&shared->confirmed_end, 0);
-	shared->nrows = nc_feed_nslots;
-	for (int i = 0; i < nc_feed_nslots; i++)
-	{
+	shared->nrows = rows_wanted();
+	for (int i = 0; i < shared->nrows; i++)
 		pg_atomic_init_u32(&shared->rows[i].version, 0);
-		strlcpy(shared->rows[i].peer.name, nc_feed_slot_names[i], NAMEDATALEN);
-		strlcpy(shared->rows[i].peer.state, "absent", NC_FEED_STATE_BYTES);
-		shared->rows[i].peer.retained_from = slot_on_disk(nc_feed_slot_names[i]);
+	for (int i = 0; i < Min(nc_feed_listed.count, shared->nrows); i++)
+	{
+		NcFeedPeer *peer = &shared->rows[i].peer;
+
+		strlcpy(peer->name, nc_feed_listed.names[i], NAMEDATALEN);
+		strlcpy(peer->state, "absent", NC_FEED_STATE_BYTES);
+		peer->retained_from = slot_on_disk(peer->name);
 	}
 }
 
@@ -307,9 +317,13 @@ nc_feed_row_write(int index, const NcFeedPeer *row)
 int
 nc_feed_peers(NcFeedPeer *rows, int max)
 {
-	int			n = shared == NULL ? 0 : Min(shared->nrows, max);
+	int			n = 0;
 
-	for (int i = 0; i < n; i++)
-		nc_feed_row_read(i, &rows[i]);
+	/* a row without a name is of nobody */
+	for (int i = 0; shared != NULL && i < shared->nrows && n < max; i++)
+	{
+		nc_feed_row_read(i, &rows[n]);
+		n += rows[n].name[0] != '\0';
+	}
 	return n;
 }

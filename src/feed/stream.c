@@ -188,12 +188,18 @@ is_stuck_without_news(const NcFeedConn *conn, const NcFeedTurn *turn)
 	return conn->stuck_since != 0 && TimestampDifferenceExceeds(conn->replied_at, turn->now, STUCK_NEWS_MS);
 }
 
+static bool ended[NC_FEED_SLOTS_MAX];
+
+void
+nc_feed_stream_forget(int slot)
+{
+	ended[slot] = false;
+}
+
 /* Once: replay may stand there because somebody has paused it. */
 static void
 end_if_stuck(NcFeedConn *conn, const NcFeedTurn *turn)
 {
-	static bool ended[NC_FEED_SLOTS_MAX];
-
 	if (conn->stuck_since == 0 || conn->slot < 0 || ended[conn->slot] ||
 		!TimestampDifferenceExceeds(conn->stuck_since, conn->replied_at, STUCK_MS))
 		return;

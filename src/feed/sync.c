@@ -180,8 +180,16 @@ give_back(int slot)
 static void
 give_all_back(int code, Datum arg)
 {
-	for (int i = 0; i < nc_feed_nslots; i++)
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 		(void) give_back(i);
+}
+
+/* Called also before the setting was looked at for the first time. */
+void
+nc_feed_sync_forget(int slot)
+{
+	(void) give_back(slot);
+	peers[slot] = (SyncPeer) {.state = async};
 }
 
 /* ---- who counts ---- */
@@ -245,7 +253,7 @@ find_states(void)
 	int			n = SyncRepGetCandidateStandbys(&candidates);
 	bool		news = false;
 
-	for (int slot = 0; slot < nc_feed_nslots; slot++)
+	for (int slot = nc_feed_slot_after(-1); slot >= 0; slot = nc_feed_slot_after(slot))
 	{
 		SyncPeer   *peer = &peers[slot];
 
@@ -289,7 +297,7 @@ release_waiters(void)
 {
 	bool		released = false;
 
-	for (int slot = 0; slot < nc_feed_nslots; slot++)
+	for (int slot = nc_feed_slot_after(-1); slot >= 0; slot = nc_feed_slot_after(slot))
 	{
 		SyncPeer   *peer = &peers[slot];
 
@@ -308,7 +316,7 @@ release_waiters(void)
 void
 nc_feed_sync_tick(const NcFeedTurn *turn)
 {
-	for (int slot = 0; slot < nc_feed_nslots; slot++)
+	for (int slot = nc_feed_slot_after(-1); slot >= 0; slot = nc_feed_slot_after(slot))
 		owed |= look_at(slot, turn);
 	owed |= find_states();
 	if (owed && lock_is_free())
@@ -345,7 +353,7 @@ nc_feed_sync_state(int slot)
 void
 nc_feed_sync_reloaded(void)
 {
-	for (int slot = 0; slot < nc_feed_nslots; slot++)
+	for (int slot = nc_feed_slot_after(-1); slot >= 0; slot = nc_feed_slot_after(slot))
 	{
 		peers[slot].priority = priority_of(nc_feed_slot_names[slot]);
 		peers[slot].state = async;

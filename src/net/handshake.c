@@ -589,6 +589,121 @@ nc_conninfo_parts(const char *conninfo, NcConninfoParts *parts, char *err, size_
 	return fits;
 }
 
+/* ---- lists of hosts ---- */
+
+static uint32_t
+count_items(const char *list)
+{
+	uint32_t	n = list[0] != '\0' ? 1 : 0;
+
+	for (; *list != '\0'; list++)
+		n += *list == ',';
+	return n;
+}
+
+/* A list of one item holds for all hosts. */
+static const char *
+item_of(const char *list, uint32_t index, size_t *bytes)
+{
+	if (count_items(list) > 1)
+		for (; index > 0; index--)
+			list += strcspn(list, ",") + 1;
+	*bytes = strcspn(list, ",");
+	return list;
+}
+
+static uint32_t
+count_hosts(const PQconninfoOption *options)
+{
+	const char *hostaddr = option_value(options, "hostaddr");
+	uint32_t	n = count_items(hostaddr[0] != '\0' ? hostaddr : option_value(options, "host"));
+
+	return n < 1 ? 1 : n;
+}
+
+static bool
+has_empty_item(const char *list)
+{
+	return list[0] == ',' || strstr(list, ",,") != NULL ||
+		(list[0] != '\0' && list[strlen(list) - 1] == ',');
+}
+
+/* Why a list of hosts cannot be used, or NULL. */
+static const char *
+hosts_fault(const PQconninfoOption *options)
+{
+	const char *host = option_value(options, "host");
+	const char *hostaddr = option_value(options, "hostaddr");
+	const char *port = option_value(options, "port");
+	uint32_t	n = count_hosts(options);
+
+	if (n > NC_HOSTS_MAX)
+		return "it names more than 8 hosts";
+	if (has_empty_item(host) || has_empty_item(hostaddr))
+		return "one of its hosts is empty";
+	if (host[0] != '\0' && count_items(host) != n)
+		return "it has not as many hosts as addresses of hosts";
+	if (count_items(port) > 1 && count_items(port) != n)
+		return "it has not as many ports as hosts";
+	return NULL;
+}
+
+/* keyword=value, in quotes if it has to be. */
+static void
+append_option(char *out, size_t bytes, const char *keyword, const char *value, size_t n)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/@%-";
+	size_t		at = strlen(out);
+	bool		quoted = strspn(value, plain) < n;
+
+	/* no string of a map is so long */
+	if (at + strlen(keyword) + 2 * n + 6 > bytes)
+		return;
+	at += (size_t) snprintf(out + at, bytes - at, "%s%s=%s", at > 0 ? " " : "", keyword, quoted ? "'" : "");
+	for (size_t i = 0; i < n; i++)
+	{
+		if (value[i] == '\'' || value[i] == '\\')
+			out[at++] = '\\';
+		out[at++] = value[i];
+	}
+	if (quoted)
+		out[at++] = '\'';
+	out[at] = '\0';
+}
+
+uint32_t
+nc_conninfo_host(const char *conninfo, uint32_t index, char *out, size_t bytes)
+{
+	static const char *const lists[] = {"host", "hostaddr", "port"};
+	PQconninfoOption *options = PQconninfoParse(conninfo, NULL);
+	uint32_t	n = options != NULL ? count_hosts(options) : 1;
+
+	/* a list that was refused before, if anybody asked */
+	if (n > 1 && (n > NC_HOSTS_MAX || hosts_fault(options) != NULL))
+		n = 1;
+	snprintf(out, bytes, "%s", n == 1 ? conninfo : "");
+	for (const PQconninfoOption *o = options; n > 1 && o->keyword != NULL; o++)
+	{
+		bool		is_list = false;
+		size_t		value_bytes;
+		const char *value;
+
+		if (o->val == NULL)
+			continue;
+		for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+			is_list = is_list || strcmp(o->keyword, lists[i]) == 0;
+		value = o->val;
+		value_bytes = strlen(value);
+		if (is_list)
+			value = item_of(value, index, &value_bytes);
+		/* an empty port is the usual one */
+		if (value_bytes > 0)
+			append_option(out, bytes, o->keyword, value, value_bytes);
+	}
+	PQconninfoFree(options);
+	return n;
+}
+
 bool
 nc_conninfo_home_passfile(char *path, size_t bytes)
 {
@@ -649,6 +764,26 @@ options_work(const PQconninfoOption *options)
 	return works;
 }
 
+/* Each by itself: libpq would try the others in silence. */
+static bool
+each_host_works(const char *conninfo, const PQconninfoOption *options)
+{
+	char		one[NC_HOST_CONNINFO_BYTES];
+	uint32_t	n = count_hosts(options);
+	bool		works = true;
+
+	for (uint32_t i = 0; i < n && works; i++)
+	{
+		PQconninfoOption *of;
+
+		(void) nc_conninfo_host(conninfo, i, one, sizeof(one));
+		of = PQconninfoParse(one, NULL);
+		works = of != NULL && options_work(of);
+		PQconninfoFree(of);
+	}
+	return works;
+}
+
 /* libpq's own words may repeat a piece of the string, and that may be a secret. */
 bool
 nc_conninfo_check(const char *conninfo, NcConninfoParts *parts, char *err, size_t err_bytes)
@@ -660,14 +795,13 @@ nc_conninfo_check(const char *conninfo, NcConninfoParts *parts, char *err, size_
 	if (options == NULL || !nc_conninfo_parts(conninfo, parts, ignored, sizeof(ignored)))
 		fault = options == NULL ? "it is neither a list of keyword=value that libpq knows nor a URI" :
 			"its options are too long";
-	else if (strchr(option_value(options, "host"), ',') != NULL ||
-			 strchr(option_value(options, "hostaddr"), ',') != NULL)
-		fault = "it names more than one host";
+	else if (hosts_fault(options) != NULL)
+		fault = hosts_fault(options);
 	else if (parts->has_service)
 		fault = "it names a service: say here what the service would";
 	else if (no_file_at(options) != NULL)
 		fault = "one of the files that it names for TLS is not a regular file";
-	else if (!options_work(options))
+	else if (!each_host_works(conninfo, options))
 		fault = "libpq does not take one of its values, such as its port or its sslmode";
 	PQconninfoFree(options);
 	if (fault == NULL)

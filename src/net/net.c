@@ -73,7 +73,7 @@ make_pool(NcNet *net, const char *conninfo)
 	NcPool	   *pool = net->store;
 	char		err[NC_CONN_ERROR_BYTES];
 
-	/* twice as many as shards can be: one is free */
+	/* twice as many as can be in a map: one is free */
 	while (pool->used)
 		pool++;
 	NC_ASSERT(pool < net->store + 2 * NC_NET_POOLS_MAX);
@@ -81,6 +81,7 @@ make_pool(NcNet *net, const char *conninfo)
 	pool->net = net;
 	pool->used = true;
 	nc_late_init(&pool->late);
+	pool->share = NC_SHARE_ALL;
 	snprintf(pool->conninfo, sizeof(pool->conninfo), "%s", conninfo);
 	/* a string that libpq refuses is told when connecting fails */
 	if (!nc_conninfo_parts(pool->conninfo, &pool->parts, err, sizeof(err)))
@@ -97,23 +98,44 @@ drop_pool(NcPool *pool)
 	pool->used = false;
 }
 
+/* Is a host with this string one of a shard's? */
+static bool
+names_host(const char *shard_conninfo, const char *host_conninfo)
+{
+	char		one[NC_HOST_CONNINFO_BYTES];
+	uint32_t	n = 1;
+
+	for (uint32_t i = 0; i < n; i++)
+	{
+		n = nc_conninfo_host(shard_conninfo, i, one, sizeof(one));
+		if (strcmp(one, host_conninfo) == 0)
+			return true;
+	}
+	return false;
+}
+
 /*
- * The pool among `from` for a string: the one of the same shard, else any that nobody claims.
- * By the string, not the number: a map in another order must not cost connections.
+ * The pool among `from` for a host's string: the one of the same shard, else any that nobody
+ * claims.  By the string, not the number: a map in another order must not cost connections.
  */
 static NcPool *
-claim_pool(NcPool **from, uint32_t nfrom, uint32_t shard, uint32_t count,
+claim_pool(NcPool **from, uint32_t nfrom, uint32_t shard, uint32_t count, const char *host_conninfo,
 		   const char (*conninfo)[256])
 {
 	uint32_t	found = nfrom;
 	NcPool	   *pool;
 
-	for (uint32_t i = 0; i < nfrom && found != shard; i++)
+	for (uint32_t i = 0; i < nfrom; i++)
 	{
-		if (from[i] == NULL || strcmp(from[i]->conninfo, conninfo[shard]) != 0)
+		if (from[i] == NULL || strcmp(from[i]->conninfo, host_conninfo) != 0)
 			continue;
+		if (from[i]->shard == shard)
+		{
+			found = i;
+			break;
+		}
 		/* somebody else's own place is not taken away from him */
-		if (i == shard || i >= count || strcmp(conninfo[i], conninfo[shard]) != 0)
+		if (from[i]->shard >= count || !names_host(conninfo[from[i]->shard], host_conninfo))
 			found = i;
 	}
 	if (found == nfrom)
@@ -128,9 +150,7 @@ static void
 take_queues(NcPool *pool, NcFlightList *displaced)
 {
 	nc_flight_append_list(displaced, &pool->again);
-	nc_flight_append_list(displaced, &pool->foreground);
-	nc_flight_append_list(displaced, &pool->promoted);
-	nc_flight_append_list(displaced, &pool->background);
+	nc_pool_take_queues(pool, displaced);
 }
 
 /* A pool that stays: its queue is routed again, what is in flight is asked about. */
@@ -164,6 +184,30 @@ remove_pool(NcPool *pool, NcFlightList *displaced)
 	drop_pool(pool);
 }
 
+/* A shard's hosts under the new map, behind the pools that are in it already. */
+static void
+set_hosts(NcNet *net, NcPool **from, uint32_t nfrom, uint32_t shard, uint32_t count,
+		  const char (*conninfo)[256], NcFlightList *displaced)
+{
+	NcHosts    *hosts = &net->hosts[shard];
+	char		one[NC_HOST_CONNINFO_BYTES];
+
+	*hosts = (NcHosts) {.first = net->npools, .count = 1};
+	for (uint32_t i = 0; i < hosts->count; i++)
+	{
+		NcPool	   *pool;
+
+		hosts->count = nc_conninfo_host(conninfo[shard], i, one, sizeof(one));
+		pool = claim_pool(from, nfrom, shard, count, one, conninfo);
+		if (pool != NULL)
+			keep_pool(pool, shard, displaced);
+		else
+			pool = make_pool(net, one);
+		pool->shard = shard;
+		net->pools[net->npools++] = pool;
+	}
+}
+
 void
 nc_net_set_addresses(NcNet *net, uint32_t count, const char (*conninfo)[256],
 					 NcFlightList *displaced, uint64_t now_us)
@@ -171,23 +215,13 @@ nc_net_set_addresses(NcNet *net, uint32_t count, const char (*conninfo)[256],
 	NcPool	   *from[NC_NET_POOLS_MAX];
 	uint32_t	nfrom = net->npools;
 
-	NC_ASSERT(count <= NC_NET_POOLS_MAX);
+	NC_ASSERT(count <= NC_NET_SHARDS_MAX);
 	net->now_us = now_us;
 	memcpy(from, net->pools, sizeof(from));
+	net->npools = 0;
+	net->nshards = count;
 	for (uint32_t i = 0; i < count; i++)
-	{
-		NcPool	   *pool = claim_pool(from, nfrom, i, count, conninfo);
-
-		if (pool != NULL)
-			keep_pool(pool, i, displaced);
-		else
-		{
-			pool = make_pool(net, conninfo[i]);
-			pool->shard = i;
-		}
-		net->pools[i] = pool;
-	}
-	net->npools = count;
+		set_hosts(net, from, nfrom, i, count, conninfo, displaced);
 	/* behind all claims: a pool without a claim is in nobody's map any more */
 	for (uint32_t i = 0; i < nfrom; i++)
 		if (from[i] != NULL)
@@ -220,21 +254,29 @@ nc_net_configure(NcNet *net, const NcNetSettings *settings, uint64_t now_us)
 uint32_t
 nc_net_load(const NcNet *net, uint32_t shard)
 {
-	const NcPool *pool = net->pools[shard];
-	uint32_t	n = pool->foreground.count + pool->promoted.count + pool->background.count +
-		pool->again.count;
+	const NcHosts *hosts = &net->hosts[shard];
+	uint32_t	n = 0;
 
-	NC_ASSERT(shard < net->npools);
-	for (uint32_t i = 0; i < pool->nconns; i++)
-		n += pool->conns[i]->in_flight.count;
+	NC_ASSERT(shard < net->nshards);
+	for (uint32_t h = 0; h < hosts->count; h++)
+	{
+		const NcPool *pool = net->pools[hosts->first + h];
+
+		n += nc_pool_queued(pool) + pool->again.count;
+		for (uint32_t i = 0; i < pool->nconns; i++)
+			n += pool->conns[i]->in_flight.count;
+	}
 	return n;
 }
 
 void
 nc_net_submit(NcNet *net, uint32_t shard, NcFlight *flight)
 {
-	NC_ASSERT(shard < net->npools);
-	nc_flight_append(nc_pool_queue_of(net->pools[shard], flight), flight);
+	NcPool	   *pool;
+
+	NC_ASSERT(shard < net->nshards);
+	pool = nc_hosts_choose(net, shard, flight->group);
+	nc_flight_append(nc_pool_queue_of(pool, flight), flight);
 }
 
 uint32_t
@@ -303,6 +345,7 @@ nc_net_turn(NcNet *net, uint64_t now_us)
 	net->now_us = now_us;
 	if (now_us >= net->deadline_us)
 		check_timers(net);
+	nc_hosts_turn(net);
 	for (uint32_t i = 0; i < net->npools; i++)
 		nc_pool_turn(net->pools[i]);
 }
@@ -329,7 +372,9 @@ nc_net_conns_used(const NcNet *net)
 const char *
 nc_net_address(const NcNet *net, uint32_t shard)
 {
-	return shard < net->npools ? net->pools[shard]->parts.address : "?";
+	const NcHosts *hosts = &net->hosts[shard];
+
+	return shard < net->nshards ? net->pools[hosts->first + hosts->last]->parts.address : "?";
 }
 
 /* ---- the end ---- */

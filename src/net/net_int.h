@@ -21,14 +21,19 @@ typedef enum NcConnEnd
 } NcConnEnd;
 
 /*
- * Requests and connections of one shard.  Of the communicator alone, as all of the net;
- * only `resolve` is shared, with its thread (resolve.c).
+ * Requests and connections of one host of a shard.  Of the communicator alone, as all of the
+ * net; only `resolve` is shared, with its thread (resolve.c).
  */
 struct NcPool
 {
 	NcNet	   *net;
 	uint32_t	shard;
-	char		conninfo[256];
+	char		conninfo[NC_HOST_CONNINFO_BYTES];	/* of this host alone */
+
+	/* With several hosts (hosts.c): of NC_SHARE_ALL reads so many are for this one. */
+	uint32_t	share;
+	uint64_t	share_us;		/* it grows from then on */
+	uint64_t	rest_us;		/* the last rest; 0 after it had all again */
 	NcConninfoParts parts;
 
 	NcFlightList foreground;	/* somebody waits */
@@ -63,6 +68,16 @@ struct NcPool
 	char		last_error[NC_CONN_TEXT_BYTES];
 };
 
+/* The hosts of one shard. */
+typedef struct NcHosts
+{
+	uint32_t	first;			/* index of the first one's pool */
+	uint32_t	count;
+	uint32_t	last;			/* which one was chosen last, of count */
+	uint64_t	last_group;		/* for this range */
+	uint32_t	turn;			/* counts choices, for shares */
+} NcHosts;
+
 struct NcNet
 {
 	NcLoop	   *loop;
@@ -76,8 +91,10 @@ struct NcNet
 	uint64_t	last_reqid;
 	uint64_t	random;
 
-	NcPool	   *pools[NC_NET_POOLS_MAX];	/* by shard, point into the store */
+	NcPool	   *pools[NC_NET_POOLS_MAX];	/* the hosts of shard 0, those of shard 1, ...; point into the store */
 	uint32_t	npools;
+	NcHosts		hosts[NC_NET_SHARDS_MAX];	/* by shard */
+	uint32_t	nshards;
 	/* while addresses are swapped both sets exist */
 	NcPool		store[2 * NC_NET_POOLS_MAX];
 
@@ -152,14 +169,61 @@ extern void nc_pool_turn(NcPool *pool);
 /* Where a flight that is to be sent has to stand. */
 extern NcFlightList *nc_pool_queue_of(NcPool *pool, const NcFlight *flight);
 
+/* Flights to the front of a pool's queues, in their order. */
+extern void nc_pool_queue_again(NcPool *pool, NcFlightList *from);
+
+/* All that is queued, but what is asked again after a pause; and how much that is. */
+extern void nc_pool_take_queues(NcPool *pool, NcFlightList *to);
+extern uint32_t nc_pool_queued(const NcPool *pool);
+
 /* Hands sent bytes to the loop. A connection may end by it, and another take its place. */
 extern void nc_pool_flush(NcPool *pool);
 
 /* One more connection for the foreground, within the caps, unless one is coming. */
 extern void nc_pool_add_spare(NcPool *pool);
 
+/* The least loaded connection of a pool on which a copy may go, or NULL; never one that is late itself. */
+extern NcConn *nc_pool_for_copy(const NcPool *pool);
+
 /* Takes what is not wanted any more out of its queues. */
 extern void nc_pool_sweep(NcPool *pool);
+
+/* ---- hosts.c ---- */
+
+/* Of so many reads a host gets its share; what it has when nothing is held against it. */
+#define NC_SHARE_ALL 16
+
+/*
+ * A host that was left gets nothing for so long, twice as long each time, while there is
+ * another; then one share more in each of the steps.
+ */
+#define NC_HOST_REST_MIN_US 500000
+#define NC_HOST_REST_MAX_US 16000000
+#define NC_HOST_STEP_US 200000
+
+/* A host that lets somebody wait so long for WAL is behind: another one is asked, too. */
+#define NC_HOST_WAL_US 200000
+
+/* Who could not be asked elsewhere for want of room has another try after this. */
+#define NC_HOST_RETRY_US 5000
+
+/* The pool of a shard that a flight goes to. */
+extern NcPool *nc_hosts_choose(NcNet *net, uint32_t shard, uint64_t group);
+
+/* Something is held against this host. */
+extern void nc_hosts_left(NcPool *pool);
+
+/* Has it a connection that makes progress? */
+extern bool nc_host_usable(const NcPool *pool);
+
+/* The next host of the same shard, behind it and round again, that is usable; NULL = none. */
+extern NcPool *nc_hosts_next(const NcPool *pool);
+
+/* The connection of another host of the same shard on which a copy can go now; *lacks_room: there is one, full. */
+extern NcConn *nc_hosts_elsewhere(const NcPool *pool, bool *lacks_room);
+
+/* What is queued for a host that was left, or to which nothing can be sent, goes to another one. */
+extern void nc_hosts_turn(NcNet *net);
 
 /* ---- hedge.c ---- */
 

@@ -1,7 +1,7 @@
 /*
  * pool.c
- *	  The pools: which connections a shard has, which request goes on which of
- *	  them, and what happens to requests whose connection ended.
+ *	  The pools: which connections a host of a shard has, which request goes on which
+ *	  of them, and what happens to requests whose connection ended.
  *
  * Runs in the communicator.  A shard has connections for requests that somebody
  * waits for and, once there are others, some for these: a page server answers the
@@ -25,8 +25,8 @@
 
 /* ---- telling about trouble ---- */
 
-static uint32_t
-pool_queued(const NcPool *pool)
+uint32_t
+nc_pool_queued(const NcPool *pool)
 {
 	return pool->foreground.count + pool->promoted.count + pool->background.count;
 }
@@ -72,7 +72,7 @@ trouble(NcPool *pool, const char *what, const char *reason)
 	snprintf(line, sizeof(line),
 			 "shard %u (%s): %s: %s; %u requests waiting, %u failures in %.1f s",
 			 pool->shard, pool->parts.address, what, reason,
-			 pool_queued(pool) + pool->again.count, pool->failures,
+			 nc_pool_queued(pool) + pool->again.count, pool->failures,
 			 (double) (now_us - pool->trouble_since_us) / 1e6);
 	net->host.log(net->host.ctx, NC_NET_WARNING, line);
 }
@@ -105,8 +105,23 @@ void
 nc_pool_ask_again(NcPool *pool, NcFlight *flight, const char *message)
 {
 	NcNet	   *net = pool->net;
+	NcPool	   *other = nc_hosts_next(pool);
 
 	flight->refusals++;
+	nc_hosts_left(pool);
+	/* another host that has not refused is asked at once; this one has, until it answers well */
+	if (other != NULL && other->again_pause_us == 0)
+	{
+		NcFlightList one = {0};
+
+		if (pool->again_pause_us == 0)
+			pool->again_pause_us = NC_AGAIN_MIN_US;
+		nc_flight_append(&one, flight);
+		nc_pool_queue_again(other, &one);
+		nc_net_arm(net, net->now_us);
+		trouble(pool, "cannot answer now", message);
+		return;
+	}
 	/* one pause for all: whoever joins the list later does not make the first wait longer */
 	if (pool->again.head == NULL)
 	{
@@ -189,8 +204,8 @@ nc_pool_queue_of(NcPool *pool, const NcFlight *flight)
 }
 
 /* Each to the front of its queue, in their order: they are older than what is queued. */
-static void
-queue_again(NcPool *pool, NcFlightList *from)
+void
+nc_pool_queue_again(NcPool *pool, NcFlightList *from)
 {
 	NcFlightList foreground = {0};
 	NcFlightList promoted = {0};
@@ -207,6 +222,14 @@ queue_again(NcPool *pool, NcFlightList *from)
 	nc_flight_prepend_list(&pool->foreground, &foreground);
 	nc_flight_prepend_list(&pool->promoted, &promoted);
 	nc_flight_prepend_list(&pool->background, &background);
+}
+
+void
+nc_pool_take_queues(NcPool *pool, NcFlightList *to)
+{
+	nc_flight_append_list(to, &pool->foreground);
+	nc_flight_append_list(to, &pool->promoted);
+	nc_flight_append_list(to, &pool->background);
 }
 
 /* Flights of an ended connection: to the front of the queue in their order, or dropped. */
@@ -226,7 +249,7 @@ take_back(NcPool *pool, NcFlightList *from, NcConnEnd why, const char *reason)
 		else
 			nc_flight_append(&again, flight);
 	}
-	queue_again(pool, &again);
+	nc_pool_queue_again(pool, &again);
 }
 
 /* The last one takes its place: who walks the list and may end one walks it backwards. */
@@ -254,6 +277,7 @@ nc_pool_conn_ended(NcPool *pool, NcConn *c, NcConnEnd why, const char *reason)
 		return;
 	/* whoever answers next may have less WAL */
 	pool->replayed = 0;
+	nc_hosts_left(pool);
 	/* A silent connection says nothing about the next: its requests move at once. */
 	if (why != NC_CONN_END_SILENT)
 		back_off(pool, c, why);
@@ -434,6 +458,18 @@ free_row(NcNet *net)
 	return NULL;
 }
 
+/* Has any host of the shard a connection? */
+static bool
+shard_has_conn(const NcNet *net, uint32_t shard)
+{
+	const NcHosts *hosts = &net->hosts[shard];
+
+	for (uint32_t i = 0; i < hosts->count; i++)
+		if (net->pools[hosts->first + i]->nconns > 0)
+			return true;
+	return false;
+}
+
 /* Are there rows beyond one for each shard that has none? A second one is no right. */
 static bool
 rows_to_spare(const NcNet *net)
@@ -443,9 +479,29 @@ rows_to_spare(const NcNet *net)
 
 	for (uint32_t i = 0; i < net->settings.connections_max; i++)
 		unused += net->conns[i].state == NC_CONN_UNUSED;
-	for (uint32_t i = 0; i < net->npools; i++)
-		without += net->pools[i]->nconns == 0;
+	for (uint32_t i = 0; i < net->nshards; i++)
+		without += !shard_has_conn(net, i);
 	return unused > without;
+}
+
+/*
+ * May the pool have one more? With no row to spare a shard has one connection, to
+ * the host that was left longest ago.
+ */
+static bool
+may_have_row(const NcPool *pool)
+{
+	const NcNet *net = pool->net;
+	const NcHosts *hosts = &net->hosts[pool->shard];
+
+	if (rows_to_spare(net))
+		return true;
+	if (shard_has_conn(net, pool->shard))
+		return false;
+	for (uint32_t i = 0; i < hosts->count; i++)
+		if (net->pools[hosts->first + i]->share_us < pool->share_us)
+			return false;
+	return true;
 }
 
 /* Gives the pool one more connection object; it is started by start_waiting(). */
@@ -614,7 +670,7 @@ grow_pool_kind(NcPool *pool, bool bulk, uint32_t most)
 	while (n < most && pool->nconns < pool->net->settings.connections_per_shard_max &&
 		   (pool->nconns == 0 || queued > coming))
 	{
-		if ((pool->nconns > 0 && !rows_to_spare(pool->net)) || !add_conn(pool, bulk))
+		if (!may_have_row(pool) || !add_conn(pool, bulk))
 			return;
 		n++;
 		coming += bulk ? NC_CONN_BULK_DEPTH : pool->net->settings.depth_max;
@@ -638,8 +694,14 @@ void
 nc_pool_turn(NcPool *pool)
 {
 	if (pool->again.head != NULL && pool->net->now_us >= pool->again_at_us)
-		queue_again(pool, &pool->again);
-	if (pool_queued(pool) > 0)
+	{
+		/* with several hosts they are asked in turn */
+		NcPool	   *next = nc_hosts_next(pool);
+
+		nc_pool_queue_again(next != NULL ? next : pool, &pool->again);
+		nc_net_arm(pool->net, pool->net->now_us);
+	}
+	if (nc_pool_queued(pool) > 0)
 	{
 		if (pool->promoted.head != NULL && count_ready(pool, true) == 0)
 			treat_as_foreground(pool);
@@ -651,7 +713,7 @@ nc_pool_turn(NcPool *pool)
 		/* one send for all that a connection got in this turn */
 		nc_pool_flush(pool);
 	}
-	if (pool->nconns == 0 || pool_queued(pool) > 0)
+	if (pool->nconns == 0 || nc_pool_queued(pool) > 0)
 		grow_pool(pool);
 	if (pool->waiting)
 		start_waiting(pool);

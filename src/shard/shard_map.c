@@ -34,6 +34,37 @@ skip_map_blanks(const char *s)
 	return s;
 }
 
+/* Does a connection string begin here, with a keyword and its equals sign or as a URI? */
+static bool
+begins_string(const char *s)
+{
+	size_t		n = strspn(s, "abcdefghijklmnopqrstuvwxyz_");
+
+	return strncmp(s, "postgresql://", 13) == 0 || strncmp(s, "postgres://", 11) == 0 ||
+		(n > 0 && *skip_map_blanks(s + n) == '=');
+}
+
+/*
+ * The comma behind an element, or the end of the list.  What follows a comma and begins no
+ * string goes on with a list of hosts or ports, as libpq's own strings have them; nothing at
+ * all is an element that is empty.
+ */
+static const char *
+element_end(const char *start)
+{
+	const char *comma = strchrnul(start, ',');
+
+	while (*comma == ',' && comma > start)
+	{
+		const char *next = skip_map_blanks(comma + 1);
+
+		if (*next == ',' || *next == '\0' || begins_string(next))
+			break;
+		comma = strchrnul(next, ',');
+	}
+	return comma;
+}
+
 /*
  * Takes the next element off the list; false at its end.  The end after a comma
  * is no element, which is what makes one trailing comma harmless.
@@ -42,7 +73,7 @@ static bool
 next_element(const char **at, Element *e)
 {
 	const char *start = skip_map_blanks(*at);
-	const char *comma = strchrnul(start, ',');
+	const char *comma = element_end(start);
 	const char *end = comma;
 
 	if (*start == '\0')

@@ -36,6 +36,9 @@ check_routes(const NcShardMap *map, uint32_t seed)
 static void
 check_map(const NcShardMap *map, uint32_t stripe)
 {
+	static NcShardMap one;
+	char		err[80];
+
 	check(map->shard_count <= NC_SHARDS_MAX);
 	check(stripe >= 1 && map->stripe_blocks == stripe);
 	for (uint32_t i = 0; i < map->shard_count; i++)
@@ -43,7 +46,9 @@ check_map(const NcShardMap *map, uint32_t stripe)
 		size_t		bytes = strnlen(map->conninfo[i], NC_CONNINFO_BYTES_MAX);
 
 		check(bytes > 0 && bytes < NC_CONNINFO_BYTES_MAX);
-		check(memchr(map->conninfo[i], ',', bytes) == NULL);
+		/* a string of the list is a list of one */
+		check(nc_shard_map_parse(map->conninfo[i], stripe, &one, err, sizeof(err)));
+		check(one.shard_count == 1 && strcmp(one.conninfo[0], map->conninfo[i]) == 0);
 	}
 	if (map->shard_count > 0)
 		check_routes(map, stripe);

@@ -264,6 +264,8 @@ typedef struct Sim
 	uint64_t	total_restarts;
 	uint64_t	total_hedged;
 	uint64_t	total_hedged_late;
+	uint64_t	total_elsewhere;	/* of those sent twice: to another host of the shard */
+	uint64_t	total_other_host;	/* sent for the first time to another host than the first in the list */
 	uint64_t	total_exits;	/* of these, within a turn */
 	uint64_t	total_maps;
 	uint64_t	total_connects;
@@ -290,6 +292,7 @@ typedef struct Sim
 	bool		tls;
 	bool		names;			/* page servers are named, not numbered */
 	bool		same_address;	/* one page server may hold two shards */
+	bool		hosts;			/* a shard may have several hosts, a page server be one of several shards */
 	bool		small_stores;	/* the engine's memory is at its bound all the time */
 	uint32_t	admin_mean_us;	/* 0 = never */
 	uint32_t	nhandles;		/* 0 = as before PostgreSQL 18 */
@@ -352,7 +355,13 @@ typedef struct Sim
 	uint64_t	page_requests;
 	uint64_t	foreground;		/* requests sent for the first time that somebody waits for */
 	uint64_t	hedged;
+	uint64_t	elsewhere;		/* of these, to another host */
 	uint64_t	waits_behind_us[NC_CONN_ROWS];	/* check_stalled() */
+	uint64_t	left_alone_us[NC_CONN_ROWS];
+	uint64_t	late_us[2 * NC_NET_POOLS_MAX];	/* when another host was asked instead of this one; 0 = never */
+	uint64_t	queued_since_us[2 * NC_NET_POOLS_MAX];	/* check_hosts(), by the pool in the engine's store */
+	uint32_t	share_seen[2 * NC_NET_POOLS_MAX];
+	uint64_t	share_seen_us[2 * NC_NET_POOLS_MAX];	/* 0 = not seen under this map */
 	uint64_t	sent_again;
 	uint64_t	tainted_conns;
 	uint64_t	streams;		/* handshakes that ended in CopyBoth */
@@ -381,6 +390,7 @@ extern void sim_new_map(void);
 extern uint32_t sim_owner(uint32_t map, const NcRelKey *rel, uint32_t block);
 extern bool sim_owns(uint32_t server, uint32_t map, const NcRelKey *rel, uint32_t block);
 extern uint32_t sim_server_of(const char *conninfo);
+extern bool sim_is_host(const char *conninfo, uint32_t server);
 extern void sim_page_fill(uint64_t *page, const NcRelKey *rel, uint32_t block, NcLsn lsn,
 						  uint32_t server, bool poison);
 extern uint64_t sim_value(NcSlotKind kind, const NcRelKey *rel);
@@ -447,6 +457,9 @@ extern const SimAsk *sim_aio_ask(const NcJob *job);
 
 /* ---- sim_check.c ---- */
 extern void sim_check_step(void);
+
+/* Another map or another engine: pools are others. */
+extern void sim_check_forget_pools(void);
 /* Is nothing queued or in flight? */
 extern bool sim_at_rest(void);
 extern void sim_check_idle(void);

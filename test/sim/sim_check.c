@@ -60,22 +60,77 @@ conn_of(const NcPool *pool, const NcFlight *flight)
 	return NULL;
 }
 
-/* A request is sent a second time: elsewhere, not because of WAL that is missing, and not too often. */
+/* The connection of any host of the shard that has it. */
+static const NcConn *
+conn_of_shard(const NcPool *pool, const NcFlight *flight)
+{
+	const NcNet *net = pool->net;
+	const NcHosts *hosts = &net->hosts[pool->shard];
+	const NcConn *c = NULL;
+
+	for (uint32_t i = 0; i < hosts->count && c == NULL; i++)
+		c = conn_of(net->pools[hosts->first + i], flight);
+	return c;
+}
+
+/*
+ * A request is sent a second time: elsewhere, not because of WAL that is missing, unless to another
+ * host, and not too often.
+ */
 static void
 check_hedge(const NcConn *c, const NcPart *first)
 {
-	const NcConn *before = conn_of(c->pool, &first->flight);
+	const NcConn *before = conn_of_shard(c->pool, &first->flight);
 	uint32_t	server = sim_server_of(c->pool->conninfo);
 
 	sim.hedged++;
 	if (before == NULL || before == c)
 		sim_fail("a request that is not on its way elsewhere is sent a second time");
+	if (before->pool != c->pool)
+	{
+		sim.elsewhere++;
+		sim.total_elsewhere++;
+		sim.late_us[before->pool - sim.engine->net->store] = sim.now_us;
+		return;
+	}
 	if (before->in_flight.head->msg.not_modified_since > sim.servers[server].applied)
 		sim_fail("a request is sent a second time although its page server waits for WAL");
 	if (sim.admin_mean_us == 0 && sim.exit_rate == 0 &&
-		sim.hedged > (uint64_t) NC_LATE_BURST * sim.nservers + sim.foreground / NC_LATE_PRICE)
+		sim.hedged - sim.elsewhere > (uint64_t) NC_LATE_BURST * sim.nservers * (sim.hosts ? sim.nservers : 1) +
+		sim.foreground / NC_LATE_PRICE)
 		sim_fail("%llu of %llu requests were sent a second time", (unsigned long long) sim.hedged,
 				 (unsigned long long) sim.foreground);
+}
+
+/* Is there another host that can be asked? */
+static bool
+another_is_usable(const NcPool *pool)
+{
+	const NcNet *net = pool->net;
+	const NcHosts *hosts = &net->hosts[pool->shard];
+
+	for (uint32_t i = 0; i < hosts->count; i++)
+		if (net->pools[hosts->first + i] != pool && nc_host_usable(net->pools[hosts->first + i]))
+			return true;
+	return false;
+}
+
+/* A request goes to a host that was found late, and there is one that nothing is held against. */
+static bool
+goes_to_late_host(const NcPool *pool)
+{
+	const NcNet *net = pool->net;
+	const NcHosts *hosts = &net->hosts[pool->shard];
+	uint64_t	late_us = sim.late_us[pool - net->store];
+	bool		better = false;
+
+	for (uint32_t i = 0; i < hosts->count; i++)
+	{
+		const NcPool *other = net->pools[hosts->first + i];
+
+		better = better || (other != pool && other->share == NC_SHARE_ALL && nc_host_usable(other));
+	}
+	return better && (pool->share == 0 || (late_us != 0 && sim.now_us - late_us < NC_HOST_REST_MIN_US));
 }
 
 void
@@ -92,6 +147,10 @@ __wrap_nc_conn_send(NcConn *c, NcFlight *flight)
 		check_hedge(c, part->twin);
 	else if (!flight->background && !flight->was_sent && !flight->hedged)
 		sim.foreground++;
+	if (!flight->hedged && !flight->was_sent && goes_to_late_host(c->pool))
+		sim_fail("a request is sent to a host that was left, and another one could be asked");
+	if (c->pool != sim.engine->net->pools[sim.engine->net->hosts[c->pool->shard].first])
+		sim.total_other_host++;
 	if (flight->was_sent)
 		sim.sent_again++;
 	if (flight->msg.tag == NC_REQ_GETPAGE)
@@ -300,6 +359,86 @@ check_stalled(const NcPool *pool, const NcConn *c)
 				 (unsigned long long) (sim.now_us - nc_conn_silent_since(c)));
 }
 
+/*
+ * With several hosts: nothing is queued where nothing can be sent while there is another one;
+ * a process does not wait for ever for a host that is late while another one is idle; and a
+ * host that was left comes back step by step, after a rest.
+ */
+static void
+check_host(const NcPool *pool)
+{
+	uint32_t	p = (uint32_t) (pool - sim.engine->net->store);
+	bool		strands = nc_pool_queued(pool) > 0 && !nc_host_usable(pool) && another_is_usable(pool);
+
+	if (!strands)
+		sim.queued_since_us[p] = 0;
+	else if (sim.queued_since_us[p] == 0)
+		sim.queued_since_us[p] = sim.now_us;
+	else if (sim.now_us - sim.queued_since_us[p] > 20000)
+		sim_fail("requests are queued for a host that has no connection, and another one has");
+	if (pool->share == sim.share_seen[p] && sim.share_seen_us[p] != 0)
+		return;
+	if (sim.share_seen_us[p] != 0 && pool->share > sim.share_seen[p] + 1)
+		sim_fail("the share of a host rose from %u to %u", sim.share_seen[p], pool->share);
+	if (sim.share_seen_us[p] != 0 && pool->share > sim.share_seen[p] &&
+		sim.now_us - sim.share_seen_us[p] < (sim.share_seen[p] == 0 ? NC_HOST_REST_MIN_US : NC_HOST_STEP_US) / 2)
+		sim_fail("the share of a host rose after %llu us", (unsigned long long) (sim.now_us - sim.share_seen_us[p]));
+	sim.share_seen[p] = pool->share;
+	/* since when it has its first one is not known */
+	sim.share_seen_us[p] = sim.share_seen_us[p] == 0 ? 1 : sim.now_us;
+}
+
+void
+sim_check_forget_pools(void)
+{
+	memset(sim.late_us, 0, sizeof(sim.late_us));
+	memset(sim.queued_since_us, 0, sizeof(sim.queued_since_us));
+	memset(sim.share_seen_us, 0, sizeof(sim.share_seen_us));
+}
+
+/* Who waits for WAL of one host, or behind its answer, is helped by another one that is idle. */
+static bool
+is_left_alone(const NcPool *pool, const NcConn *c)
+{
+	const NcFlight *head = c->in_flight.head;
+	const NcNet *net = pool->net;
+	const NcHosts *hosts = &net->hosts[pool->shard];
+	bool		idle = false;
+
+	for (uint32_t i = 0; i < hosts->count; i++)
+		idle = idle || (net->pools[hosts->first + i] != pool && has_idle(net->pools[hosts->first + i]));
+	return idle && c->state == NC_CONN_READY && head != NULL && !head->background &&
+		sim.now_us - nc_conn_silent_since(c) >= nc_late_after_us(&pool->late) + NC_HOST_WAL_US + 3 * NC_LATE_MIN_US &&
+		((const NcPart *) head)->twin == NULL && somebody_waits(head) && has_message_for_copy();
+}
+
+static void
+check_hosts(void)
+{
+	const NcNet *net = sim.engine->net;
+
+	for (uint32_t i = 0; i < net->npools; i++)
+	{
+		const NcPool *pool = net->pools[i];
+
+		if (net->hosts[pool->shard].count == 1)
+			continue;
+		check_host(pool);
+		for (uint32_t k = 0; k < pool->nconns && sim.config.hedged_reads; k++)
+		{
+			uint64_t   *since_us = &sim.left_alone_us[pool->conns[k] - net->conns];
+
+			if (!is_left_alone(pool, pool->conns[k]))
+				*since_us = 0;
+			else if (*since_us == 0)
+				*since_us = sim.now_us;
+			else if (sim.now_us - *since_us > 3 * NC_LATE_MIN_US)
+				sim_fail("a request waits for a host since %llu us, and another one is idle",
+						 (unsigned long long) (sim.now_us - nc_conn_silent_since(pool->conns[k])));
+		}
+	}
+}
+
 static void
 check_hedging(void)
 {
@@ -354,6 +493,7 @@ sim_check_step(void)
 	check_counters();
 	check_promotions();
 	check_hedging();
+	check_hosts();
 }
 
 /* The communicator is about to wait. */

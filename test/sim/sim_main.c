@@ -84,6 +84,7 @@ start_engine(void)
 	}
 	sim.map_changes++;
 	nc_engine_set_shard_map(sim.engine, &sim.maps[sim.nmaps - 1]);
+	sim_check_forget_pools();
 }
 
 /* ---- what an administrator does ---- */
@@ -111,6 +112,7 @@ change_map(void)
 	if (!maps_equal(&sim.maps[sim.nmaps - 1], &sim.maps[sim.nmaps - 2]))
 		sim.map_changes++;
 	nc_engine_set_shard_map(sim.engine, &sim.maps[sim.nmaps - 1]);
+	sim_check_forget_pools();
 }
 
 static void
@@ -322,7 +324,7 @@ static void
 print_sums(uint64_t seeds)
 {
 	printf("%llu seeds, %llu requests, %llu pages right, %llu given up, %llu refused by LSN, "
-		   "%llu errors, %llu restarts (%llu within a turn), %llu maps, %llu connections, %llu asked twice (%llu answered twice), "
+		   "%llu errors, %llu restarts (%llu within a turn), %llu maps, %llu connections, %llu asked twice (%llu answered twice, %llu of another host), %llu asked of another host, "
 		   "%llu reads of AIO handles (%llu taken away, %llu times waited for)\n",
 		   (unsigned long long) seeds, (unsigned long long) sim.total_requests,
 		   (unsigned long long) sim.total_pages, (unsigned long long) sim.total_cancels,
@@ -331,6 +333,7 @@ print_sums(uint64_t seeds)
 		   (unsigned long long) sim.total_maps,
 		   (unsigned long long) sim.total_connects,
 		   (unsigned long long) sim.total_hedged, (unsigned long long) sim.total_hedged_late,
+		   (unsigned long long) sim.total_elsewhere, (unsigned long long) sim.total_other_host,
 		   (unsigned long long) sim.total_handles, (unsigned long long) sim.total_claims,
 		   (unsigned long long) sim.total_promoted);
 }
@@ -367,6 +370,11 @@ run_seeds(uint64_t first, uint64_t n)
 			sim_fail("the seed gave two histories");
 	}
 	print_sums(n);
+	if (n >= 200 && (sim.total_elsewhere == 0 || sim.total_other_host == 0))
+	{
+		printf("no other host was ever asked\n");
+		return 1;
+	}
 	return n > 1 ? print_faults(n) : 0;
 }
 

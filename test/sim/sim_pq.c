@@ -68,7 +68,7 @@ fail(PGconn *pg, const char *text)
 static void
 check_back_off(const SimServer *s)
 {
-	if (!sim.same_address && s->failed_us != 0 && s->failed_map == sim.nmaps &&
+	if (!sim.same_address && !sim.hosts && s->failed_us != 0 && s->failed_map == sim.nmaps &&
 		sim.now_us - s->failed_us < NC_BACKOFF_MIN_US / 2)
 		sim_fail("an attempt to connect %llu us after the last one failed",
 				 (unsigned long long) (sim.now_us - s->failed_us));

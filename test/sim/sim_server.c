@@ -444,7 +444,7 @@ check_request(SimConn *c, const NcPsRequest *req)
 	if (req->not_modified_since > sim.lsn)
 		sim_fail("a page server was asked for an LSN that does not exist");
 	if (req->tag != NC_REQ_GETPAGE &&
-		sim_server_of(sim.maps[sim.nmaps - 1].conninfo[0]) != c->server && sim.nmaps == 1)
+		!sim_is_host(sim.maps[sim.nmaps - 1].conninfo[0], c->server) && sim.nmaps == 1)
 		sim_fail("a size was asked of another shard than 0");
 	if (c->queued == SIM_QUEUE_MAX)
 		sim_fail("a page server holds %u requests of one connection", c->queued);

@@ -279,13 +279,44 @@ sim_value(NcSlotKind kind, const NcRelKey *rel)
 
 /* ---- shard maps ---- */
 
+static size_t
+write_host(char *out, size_t bytes, uint32_t server)
+{
+	if (sim.names)
+		return (size_t) snprintf(out, bytes, "ps%u.sim", server);
+	return (size_t) snprintf(out, bytes, "10.0.0.%u", server + 1);
+}
+
+/* The server first, and with several hosts some of the others. */
 static void
 write_conninfo(char *out, size_t bytes, uint32_t server)
 {
-	if (sim.names)
-		snprintf(out, bytes, "host=ps%u.sim port=64000 sslmode=disable", server);
-	else
-		snprintf(out, bytes, "host=10.0.0.%u port=64000 sslmode=disable", server + 1);
+	size_t		at = (size_t) snprintf(out, bytes, "host=");
+	uint32_t	more = sim.hosts ? sim_below(3) : 0;
+
+	at += write_host(out + at, bytes - at, server);
+	for (uint32_t i = 1; i <= more && i < sim.nservers; i++)
+	{
+		at += (size_t) snprintf(out + at, bytes - at, ",");
+		at += write_host(out + at, bytes - at, (server + i) % sim.nservers);
+	}
+	snprintf(out + at, bytes - at, " port=64000 sslmode=disable");
+}
+
+bool
+sim_is_host(const char *conninfo, uint32_t server)
+{
+	char		host[32];
+	size_t		n = write_host(host, sizeof(host), server);
+	const char *at = conninfo;
+
+	while ((at = strstr(at, host)) != NULL)
+	{
+		if (at[n] == ',' || at[n] == ' ')
+			return true;
+		at += n;
+	}
+	return false;
 }
 
 uint32_t
@@ -338,7 +369,10 @@ sim_owner(uint32_t m, const NcRelKey *rel, uint32_t block)
 bool
 sim_owns(uint32_t server, uint32_t m, const NcRelKey *rel, uint32_t block)
 {
-	return sim_owner(m, rel, block) == server;
+	const NcShardMap *map = &sim.maps[m];
+
+	return sim_is_host(map->conninfo[nc_shard_of_block(map->shard_count, map->stripe_blocks,
+													   rel, block)], server);
 }
 
 /* ---- what a seed decides ---- */
@@ -421,6 +455,7 @@ sim_choose(uint64_t seed)
 	if (sim.small_stores)
 		sim.active_max = 8 + sim_below(24);
 	sim.nhandles = sim_below(2) == 0 ? 1 + sim_below(SIM_HANDLES_MAX) : 0;
+	sim.hosts = sim_below(3) == 0;
 	choose_faults();
 	choose_config();
 	choose_world();

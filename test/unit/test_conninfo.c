@@ -24,6 +24,8 @@ static const char *const good[] = {
 	"postgresql://ps0.example:64000/neon?sslmode=require",
 	"host=/var/run/postgresql",
 	"port=64000",
+	"host=a,b port=1,2",
+	"postgresql://a,b:2/x",
 };
 
 static const char *const bad[] = {
@@ -37,7 +39,13 @@ static const char *const bad[] = {
 	"host=127.0.0.1 sslmode=secret1",
 	"hostaddr=127.0.0.1 target_session_attrs=secret1",
 	"postgresql://127.0.0.1:64000/?nosuchthing=secret1",
-	"postgresql://a%2Cb:64000/",
+	"host=a,b,c port=1,2",
+	"host=a, port=1",
+	"host=,a port=1",
+	"host=a,b port=1,secret1",
+	"host=a,b port=1,0",
+	"host=a,b hostaddr=127.0.0.1",
+	"host=a,b,c,d,e,f,g,h,i port=1",
 	"secret1",
 };
 
@@ -177,6 +185,36 @@ strings_are_judged_without_descriptors(void **state)
 }
 
 static void
+assert_host(const char *conninfo, uint32_t count, uint32_t index, const char *one)
+{
+	char		out[NC_HOST_CONNINFO_BYTES];
+
+	assert_int_equal(nc_conninfo_host(conninfo, index, out, sizeof(out)), count);
+	assert_string_equal(out, one);
+}
+
+/* All else is said to each of them: TLS and its names hold for each host. */
+static void
+each_host_of_a_list_has_its_own_string(void **state)
+{
+	NcConninfoParts parts;
+	char		err[256];
+
+	assert_host("host=a  port=1", 1, 0, "host=a  port=1");
+	assert_host("no string", 1, 0, "no string");
+	assert_host("host=a,b port=1,2 sslmode=verify-full", 2, 0, "host=a port=1 sslmode=verify-full");
+	assert_host("host=a,b port=1,2 sslmode=verify-full", 2, 1, "host=b port=2 sslmode=verify-full");
+	assert_host("host=a,b,c port=7", 3, 2, "host=c port=7");
+	assert_host("hostaddr=10.0.0.1,::1 host=a,b", 2, 1, "host=b hostaddr=::1");
+	assert_host("hostaddr=10.0.0.1,::1", 2, 1, "hostaddr=::1");
+	assert_host("postgresql://u@a,b:2/x?application_name=it%27s%20%5C", 2, 0,
+				"user=u dbname=x host=a application_name='it\\'s \\\\'");
+	assert_host("postgresql://u@a,b:2/x?application_name=it%27s%20%5C", 2, 1,
+				"user=u dbname=x host=b port=2 application_name='it\\'s \\\\'");
+	assert_true(nc_conninfo_parts("user=u dbname=x host=a application_name='it\\'s \\\\'", &parts, err, sizeof(err)));
+}
+
+static void
 passwords_are_seen_however_written(void **state)
 {
 	static const char *const with[] = {
@@ -239,6 +277,7 @@ main(void)
 		cmocka_unit_test(options_are_kept_or_refused),
 		cmocka_unit_test(what_libpq_refuses_is_refused),
 		cmocka_unit_test(strings_are_judged_without_descriptors),
+		cmocka_unit_test(each_host_of_a_list_has_its_own_string),
 		cmocka_unit_test(passwords_are_seen_however_written),
 		cmocka_unit_test(services_are_seen),
 		cmocka_unit_test(file_of_passwords_at_home_is_seen),

@@ -151,6 +151,36 @@ one_trailing_comma_is_ignored(void **state)
 	assert_int_equal(map.shard_count, 2);
 }
 
+/* As libpq's own strings name them. */
+static void
+a_shard_may_name_several_hosts(void **state)
+{
+	static const struct
+	{
+		const char *list;
+		uint32_t	count;
+		const char *first;
+		const char *second;
+	}			of[] = {
+		{"host=a,b port=1,2", 1, "host=a,b port=1,2", ""},
+		{"host=a,b port=1,2,host=c,d port=3", 2, "host=a,b port=1,2", "host=c,d port=3"},
+		{"port=1,2 host=a,b , port = 3", 2, "port=1,2 host=a,b", "port = 3"},
+		{"postgresql://a:1,b:2/x?sslmode=disable,host=c", 2, "postgresql://a:1,b:2/x?sslmode=disable", "host=c"},
+		{"host=c,postgres://a,b", 2, "host=c", "postgres://a,b"},
+		{"hostaddr=10.0.0.1,::1 port=1 , host=c,", 2, "hostaddr=10.0.0.1,::1 port=1", "host=c"},
+		{"host=a,b=c", 2, "host=a", "b=c"},
+	};
+
+	for (size_t i = 0; i < sizeof(of) / sizeof(of[0]); i++)
+	{
+		assert_true(parse(of[i].list));
+		assert_int_equal(map.shard_count, of[i].count);
+		assert_string_equal(map.conninfo[0], of[i].first);
+		assert_string_equal(map.conninfo[1], of[i].second);
+	}
+	assert_refused("host=a,b,,host=c", STRIPE, "shard 1");
+}
+
 static void
 an_empty_list_is_no_page_server(void **state)
 {
@@ -182,15 +212,15 @@ a_stripe_of_nothing_is_refused(void **state)
 	assert_refused("", 0, "stripe size");
 }
 
-/* "hN," repeated; the last one without its comma. */
+/* "port=N," repeated; the last one without its comma. */
 static char *
 list_of(int n)
 {
-	char	   *list = calloc(1, (size_t) n * 8 + 1);
+	char	   *list = calloc(1, (size_t) n * 9 + 1);
 	size_t		at = 0;
 
 	for (int i = 0; i < n; i++)
-		at += (size_t) sprintf(list + at, "%sh%d", i > 0 ? "," : "", i);
+		at += (size_t) sprintf(list + at, "%sport=%d", i > 0 ? "," : "", i);
 	return list;
 }
 
@@ -199,12 +229,12 @@ the_number_of_shards_is_bounded(void **state)
 {
 	char	   *most = list_of(NC_SHARDS_MAX);
 	char	   *more = list_of(NC_SHARDS_MAX + 1);
-	char		trailing[NC_SHARDS_MAX * 8 + 2];
+	char		trailing[NC_SHARDS_MAX * 9 + 2];
 
 	assert_true(parse(most));
 	assert_int_equal(map.shard_count, 128);
-	assert_string_equal(map.conninfo[0], "h0");
-	assert_string_equal(map.conninfo[127], "h127");
+	assert_string_equal(map.conninfo[0], "port=0");
+	assert_string_equal(map.conninfo[127], "port=127");
 	snprintf(trailing, sizeof(trailing), "%s,", most);
 	assert_true(parse(trailing));
 	assert_int_equal(map.shard_count, 128);
@@ -218,11 +248,11 @@ the_length_of_a_connection_string_is_bounded(void **state)
 {
 	char		list[NC_CONNINFO_BYTES_MAX + 128];
 
-	snprintf(list, sizeof(list), "host=a, %0255d ", 1);
+	snprintf(list, sizeof(list), "host=a, port=%0250d ", 1);
 	assert_true(parse(list));
 	assert_int_equal(map.shard_count, 2);
 	assert_int_equal(strlen(map.conninfo[1]), 255);
-	snprintf(list, sizeof(list), "host=a,%0256d", 1);
+	snprintf(list, sizeof(list), "host=a,port=%0251d", 1);
 	assert_refused(list, STRIPE, "shard 1");
 	assert_non_null(strstr(err, "256 bytes"));
 }
@@ -260,6 +290,7 @@ main(void)
 		cmocka_unit_test(the_init_fork_is_on_shard_zero),
 		cmocka_unit_test(a_list_becomes_numbered_shards),
 		cmocka_unit_test(one_trailing_comma_is_ignored),
+		cmocka_unit_test(a_shard_may_name_several_hosts),
 		cmocka_unit_test(an_empty_list_is_no_page_server),
 		cmocka_unit_test(empty_elements_are_refused_by_number),
 		cmocka_unit_test(a_stripe_of_nothing_is_refused),

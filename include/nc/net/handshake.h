@@ -102,6 +102,17 @@ typedef struct NcConninfoParts
 NC_MUST_USE extern bool nc_conninfo_parts(const char *conninfo, NcConninfoParts *parts,
 										  char *err, size_t err_bytes);
 
+/* Hosts that one string may name, and what the string of one of them may take. */
+#define NC_HOSTS_MAX 8
+#define NC_HOST_CONNINFO_BYTES 1024
+
+/*
+ * How many hosts a string names, at least one, and the string of the host with this index,
+ * which names no other: all else in it is the same.  A string that names one, or that libpq
+ * does not accept, is copied as it is.
+ */
+extern uint32_t nc_conninfo_host(const char *conninfo, uint32_t index, char *out, size_t bytes);
+
 /*
  * Would libpq try to connect by this string?  libpq itself judges all of it: keywords, ports,
  * modes.  False and a reason, which repeats nothing of the string, if not.  Any process; resolves

@@ -17,7 +17,10 @@
 #include "nc/net/conn.h"
 #include "nc/net/settings.h"
 
-#define NC_NET_POOLS_MAX 128
+#define NC_NET_SHARDS_MAX 128
+
+/* Each shard may have several hosts. */
+#define NC_NET_POOLS_MAX (NC_NET_SHARDS_MAX * NC_HOSTS_MAX)
 
 /* Connections of one shard: the upper limit of the setting. */
 #define NC_POOL_CONNS_MAX 64
@@ -95,7 +98,7 @@ extern NcNet *nc_net_create(NcLoop *loop, const NcNetSettings *settings, const N
 extern void nc_net_configure(NcNet *net, const NcNetSettings *settings, uint64_t now_us);
 
 /*
- * New addresses, one for each shard.  Pools whose string did not change keep
+ * New addresses, one string for each shard.  Hosts whose string did not change keep
  * their connections, wherever they are in the list.  All flights that are
  * queued, or in flight on connections that end, come back in `displaced`.
  */
@@ -133,7 +136,7 @@ extern NcConn *nc_net_conn(NcNet *net, uint32_t index);
 /* Connections ever used: indexes below this. */
 extern uint32_t nc_net_conns_used(const NcNet *net);
 
-/* "host:port" of a shard, for messages. */
+/* "host:port" of a shard, for messages; of several hosts the one that was chosen last. */
 extern const char *nc_net_address(const NcNet *net, uint32_t shard);
 
 /*

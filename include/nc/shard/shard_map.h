@@ -24,8 +24,9 @@ typedef struct NcShardMap
 
 /*
  * Parses a comma-separated list of conninfo strings; the index is the shard
- * number, one trailing comma is ignored, blanks around an element too.  An
- * empty list gives shard_count 0.  On failure returns false, writes a reason
+ * number, one trailing comma is ignored, blanks around an element too.  A comma
+ * behind which no string begins (keyword= or a URI) belongs to the string: it may
+ * name several hosts.  An empty list gives shard_count 0.  On failure returns false, writes a reason
  * that names the element into err, and leaves *map untouched.
  */
 NC_MUST_USE extern bool nc_shard_map_parse(const char *list, uint32_t stripe_blocks,

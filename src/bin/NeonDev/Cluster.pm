@@ -13,7 +13,7 @@ use Fcntl qw(:flock);
 use NeonDev::Base;
 
 our @EXPORT = qw(%cluster SHARDS_MAX PREPARED_MAX load_cluster save_cluster conf_file lock_cluster lock_if_free
-	hold_cluster check_unchanged check_place set_state part_name part_id part_data part_log part_port chosen_page_servers chosen_compute page_servers
+	hold_cluster check_unchanged check_place set_state part_name part_id part_data part_log part_port chosen_page_servers chosen_compute page_servers hosts_per_shard
 	shards program_of security_dir compute_conf);
 
 use constant {
@@ -26,7 +26,7 @@ our %cluster;
 my $held;						# the lock, if this process keeps it
 
 my @keys = qw(format state dir pg_version bindir shards page_servers stripe_blocks checksums superuser socket_dir
-	compute_port wal_feed_port tenant_id timeline_id system_identifier auth tls write_quorum members wal_dir upgrade_tmp);
+	compute_port wal_feed_port tenant_id timeline_id system_identifier auth tls write_quorum members hosts wal_dir upgrade_tmp adding adding_port copied);
 
 sub conf_file { return "$opt{dir}/neon_dev.conf" }
 
@@ -139,6 +139,7 @@ sub part_port { return $cluster{ part_id($_[0]) . '_port' } }
 sub page_servers { my @all = 0 .. ($cluster{page_servers} || $cluster{shards} || 0) - 1; return @all }
 # Those that are read from: number N has the blocks of shard N, as its copies have.
 sub shards { return 0 .. ($cluster{shards} // 0) - 1 }
+sub hosts_per_shard { return $cluster{hosts} || 1 }
 sub chosen_page_servers { return $opt{part} eq 'all' ? page_servers() : $opt{part} eq 'compute' ? () : $opt{part} }
 sub chosen_compute { return $opt{part} eq 'all' || $opt{part} eq 'compute' }
 

@@ -14,6 +14,7 @@ use NeonDev::Boot;
 use NeonDev::Change;
 use NeonDev::Cluster;
 use NeonDev::Make;
+use NeonDev::PageServers;
 use NeonDev::Parts;
 use NeonDev::Root;
 use NeonDev::Security;
@@ -35,6 +36,10 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev kill    -D DIR [PART]           SIGKILL, as a crash would
   neon_dev create-compute -D DIR           makes the compute anew from a page server, its directory being lost
   neon_dev replace-compute -D DIR          puts a new compute, made of page servers, in place of the one that is there
+  neon_dev add-page-server -D DIR          one more page server, a copy of another
+  neon_dev remove-page-server N -D DIR     takes the last one away again
+  neon_dev replace-page-server N -D DIR    makes a lost one anew, as a copy of another
+  neon_dev move-page-server N --to DIR2 -D DIR    to another directory
   neon_dev takeover -D DIR [PART]          lets a copied directory go on in place of its original
   neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
   neon_dev psql    -D DIR [ARGS]           psql on the compute
@@ -85,6 +90,7 @@ my %options = (
 	'--to' => { key => 'to', value => matching(qr/^[1-9]\d\z/, '--to needs a major version, for example 17, not "%s"') },
 	'--shards' => { key => 'shards', value => number(1, SHARDS_MAX) },
 	'--page-servers' => { key => 'page_servers', value => number(1, SHARDS_MAX) },
+	'--hosts' => { key => 'hosts', value => number(1, 8) },	# NC_HOSTS_MAX
 	'--durable' => { key => 'durable', set => 1 },
 	'--write-quorum' => { key => 'write_quorum', value => number(1, SHARDS_MAX) },
 	'--stripe-blocks' => { key => 'stripe_blocks', value => number(1, 131072) },
@@ -114,7 +120,7 @@ my @everywhere = qw(-D --quiet -q);
 
 # ---- commands
 
-my @for_new = qw(--shards --page-servers --durable --write-quorum --stripe-blocks --port --auth --tls --conf --ps-conf --pg-config);
+my @for_new = qw(--shards --page-servers --hosts --durable --write-quorum --stripe-blocks --port --auth --tls --conf --ps-conf --pg-config);
 my %commands = (
 	init => { run => \&init, makes => 1, options => [ @for_new, '--checksums', '--initdb' ], help => <<'END' },
 neon_dev init -D DIR [options]
@@ -123,7 +129,9 @@ Makes a cluster in DIR, which must not exist or be empty. Nothing runs afterward
 
   --shards N            shards that reads are spread over (default 2, at most 128)
   --page-servers N      page servers, at least one per shard (default: as many as shards); more are copies
-                        that follow and are not read from
+                        that follow and are not read from, but with --hosts
+  --hosts N             page servers that each shard is read from, the others when the first does not answer
+                        (default 1, at most 8)
   --durable             a commit is acknowledged when page servers have it on disk (synchronous_standby_names),
                         so that it outlives the compute's disk; each page server has all data
   --write-quorum W      how many of them (default: more than half)
@@ -155,7 +163,7 @@ known to keep to themselves are not loaded (--conf shared_preload_libraries=... 
 becomes "trust on this machine". What was there is kept as *.adopted.
 
   --from PGDATA         the data directory to copy
-  --shards, --page-servers, --durable, --write-quorum, --stripe-blocks, --port, --auth, --tls, --conf, --ps-conf,
+  --shards, --page-servers, --hosts, --durable, --write-quorum, --stripe-blocks, --port, --auth, --tls, --conf, --ps-conf,
   --pg-config, --quiet
                         as for init
 END
@@ -234,6 +242,34 @@ stopped when too few page servers answer. Interrupted, it can be called again.
   --keep                keeps the old directory, as DIR/compute_replaced; otherwise it is removed
   --from, --lose-unconfirmed, --conf, -t
                         as for create-compute
+END
+	'add-page-server' => { run => \&add_page_server, options => ['-t'], help => <<'END' },
+neon_dev add-page-server -D DIR [-t SECONDS]
+
+Adds a page server to a cluster that runs: a copy of another one, which is stopped until the new one follows. Reads
+of its shard go to another page server meanwhile if shards have several (--hosts of init), else they wait.
+The compute goes on. With --hosts the new one is a host of its shards, without it nobody reads from it. Interrupted,
+the same command goes on.
+END
+	'remove-page-server' => { run => \&remove_page_server, number => 1, options => ['-t'], help => <<'END' },
+neon_dev remove-page-server N -D DIR [-t SECONDS]
+
+Removes page server N, its directory and its replication slot from a cluster that runs. It must be the last one,
+and none that a shard has for its own. Interrupted, the same command goes on.
+END
+	'replace-page-server' => { run => \&replace_page_server, number => 1, options => ['-t'], help => <<'END' },
+neon_dev replace-page-server N -D DIR [-t SECONDS]
+
+Makes page server N anew, whether it is there, does not start, or is lost: a copy of another one takes its name, its
+ports and its replication slot. The other one is stopped until the new one follows, see add-page-server. What was
+there is removed then. Interrupted, the same command begins anew.
+END
+	'move-page-server' => { run => \&move_page_server, number => 1, to_dir => 1, options => ['-t'], help => <<'END' },
+neon_dev move-page-server N --to DIR2 -D DIR [-t SECONDS]
+
+Moves page server N of a cluster that runs to the directory DIR2, which must not exist; a link takes its place. It
+is stopped meanwhile: reads go to another page server if shards have several (--hosts of init), else they wait.
+Interrupted, the same command goes on.
 END
 	status => { run => \&status, part => 1, options => [qw(--json --values --no-measure)], help => <<'END' },
 neon_dev status -D DIR [compute | page-server N] [--json | --values] [--no-measure]
@@ -353,6 +389,14 @@ sub set_from
 	return;
 }
 
+sub set_number
+{
+	my ($word) = @_;
+	$opt{part} eq 'all' or usage 'give one number only';
+	$opt{part} = number(0, SHARDS_MAX - 1)->('the page server', $word);
+	return;
+}
+
 sub help { my ($command) = @_; print $command->{help}; exit 0 }
 
 sub parse_word
@@ -370,6 +414,13 @@ sub parse_word
 	{
 		@$rest or usage 'page-server needs a number';
 		return set_part($name, $command, number(0, SHARDS_MAX - 1)->('page-server', shift @$rest));
+	}
+	return set_number($word) if $command->{number} && $word =~ /^\d/;
+	if ($command->{to_dir} && $word eq '--to')
+	{
+		@$rest && $rest->[0] ne '' or usage '--to needs a directory';
+		$opt{to_dir} = shift @$rest;
+		return;
 	}
 	return set_from($rest) if $word eq '--from' && $command->{from_part};
 	my $known = $options{$word} or usage "unknown argument \"$word\"";
@@ -408,6 +459,8 @@ sub parse
 	{
 		while (@words) { parse_word($name, $command, shift @words, \@words) }
 	}
+	!$command->{number} || $opt{part} ne 'all' or usage "$name needs the number of a page server";
+	!$command->{to_dir} || defined $opt{to_dir} or usage "$name needs --to DIR";
 	defined $opt{dir} && $opt{dir} ne '' or usage '-D DIR is missing';
 	$opt{dir} = absolute($opt{dir});
 	$opt{from} = absolute($opt{from}) if defined $opt{from};

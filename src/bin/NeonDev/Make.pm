@@ -193,7 +193,7 @@ sub choose_names
 {
 	my ($sql, $feed, @ports) = choose_ports($opt{page_servers} + 2);
 
-	%cluster = (%cluster, shards => $opt{shards}, page_servers => $opt{page_servers}, write_quorum => write_quorum(),
+	%cluster = (%cluster, shards => $opt{shards}, page_servers => $opt{page_servers}, write_quorum => write_quorum(), hosts => $opt{hosts},
 		members => defined $opt{write_quorum} ? 'on' : '',
 		stripe_blocks => $opt{stripe_blocks}, superuser => 'postgres',
 		tenant_id => random_id(), timeline_id => random_id(), compute_port => $sql, wal_feed_port => $feed,

@@ -9,7 +9,7 @@ use NeonDev::Base;
 use NeonDev::Cluster;
 
 our @EXPORT = qw(conninfo_value setting_line client_security compute_settings page_server_settings
-	stock_settings check_given page_server_conninfo write_quorum);
+	stock_settings check_given page_server_conninfo shard_conninfo shard_hosts write_quorum);
 
 # ---- quoting
 
@@ -17,7 +17,7 @@ our @EXPORT = qw(conninfo_value setting_line client_security compute_settings pa
 sub conninfo_value
 {
 	my ($value) = @_;
-	return $value if $value =~ m{^[A-Za-z0-9_./:-]+$};
+	return $value if $value =~ m{^[A-Za-z0-9_./:,-]+$};
 	$value =~ s/([\\'])/\\$1/g;
 	return "'$value'";
 }
@@ -218,6 +218,8 @@ sub check_page_servers
 {
 	$opt{page_servers} //= $opt{shards};
 	$opt{page_servers} >= $opt{shards} or usage "--page-servers $opt{page_servers} is fewer than one for each of $opt{shards} shards";
+	($opt{hosts} //= 1) <= $opt{page_servers}
+	  or usage "--hosts $opt{hosts} is more than there are page servers ($opt{page_servers})";
 	return;
 }
 
@@ -278,9 +280,24 @@ sub common_settings
 		recovery_init_sync_method => 'syncfs');
 }
 
+# The page servers that a shard is read from, the one of its own number first.
+sub shard_hosts
+{
+	my ($shard) = @_;
+	my $page_servers = () = page_servers();
+	return map { ($shard + $_) % $page_servers } 0 .. hosts_per_shard() - 1;
+}
+
+sub shard_conninfo
+{
+	my ($shard) = @_;
+	my @hosts = shard_hosts($shard);
+	return conninfo(host => join(',', ('127.0.0.1') x @hosts), port => join(',', map { part_port($_) } @hosts), client_security());
+}
+
 sub compute_settings
 {
-	my @page_servers = map { conninfo(host => '127.0.0.1', port => part_port($_), client_security()) } shards();
+	my @page_servers = map { shard_conninfo($_) } shards();
 
 	return "\n# ---- written by neon_dev\n" . lines(
 		common_settings(),
@@ -341,7 +358,8 @@ sub page_server_settings
 		server_security('neon_page_service.'),
 		'neon_page_service.tenant_id' => $cluster{tenant_id},
 		'neon_page_service.timeline_id' => $cluster{timeline_id},
-		'neon_page_service.shard_count' => $cluster{shards},
+		# who is read from for several shards refuses the blocks of none
+		'neon_page_service.shard_count' => hosts_per_shard() > 1 ? 0 : $cluster{shards},
 		'neon_page_service.shard_number' => $n % $cluster{shards},
 		'neon_page_service.stripe_size' => $cluster{stripe_blocks})
 	  . given_lines($opt{ps_conf});
