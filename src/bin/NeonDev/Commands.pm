@@ -13,6 +13,7 @@ use NeonDev::Base;
 use NeonDev::Boot;
 use NeonDev::Change;
 use NeonDev::Cluster;
+use NeonDev::Export;
 use NeonDev::Make;
 use NeonDev::Parts;
 use NeonDev::Root;
@@ -35,6 +36,7 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev kill    -D DIR [PART]           SIGKILL, as a crash would
   neon_dev create-compute -D DIR           makes the compute anew from a page server, its directory being lost
   neon_dev takeover -D DIR [PART]          lets a copied directory go on in place of its original
+  neon_dev export  -D DIR --to PGDATA      the way back: an ordinary PostgreSQL of what the cluster has
   neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
   neon_dev psql    -D DIR [ARGS]           psql on the compute
   neon_dev conninfo -D DIR                 connection string of the compute
@@ -107,6 +109,8 @@ my %options = (
 	'-f' => { key => 'follow', set => 1 },
 	'--quiet' => { key => 'quiet', set => 1 },
 	'-q' => { key => 'quiet', set => 1 });
+# Commands for which --to means something else.
+my %to_directory = ('--to' => { key => 'to_dir', value => $any });
 my @everywhere = qw(-D --quiet -q);
 
 # ---- commands
@@ -216,6 +220,22 @@ The configuration is what init or adopt gave the compute; what was changed in it
   --conf KEY=VALUE      a setting besides, may be repeated
   -t SECONDS            how long to wait for each part (default 300)
 END
+	export => { run => \&export_cluster, from_part => 1, own => \%to_directory, options => [qw(--to -t)], help => <<'END' },
+neon_dev export -D DIR --to PGDATA [--from page-server N] [-t SECONDS]
+
+Makes an ordinary PostgreSQL of what the cluster has: with everything that is committed when the command is called, if
+the compute runs; with all WAL of a compute that is stopped; with what page servers have of one that is lost.
+PGDATA must not exist or be empty. The cluster goes on; a page server is started again before and after its
+copy is made, and the reads of its shard wait for that.
+
+The server has the settings of the compute that stay inside of a server, its pg_hba.conf, nothing of ours, and is stopped.
+Its system identifier is the cluster's. Gone are the contents of unlogged tables and replication slots; subscriptions
+are disabled and lead nowhere. What is made until it is whole is in PGDATA.neon_export.
+
+  --to PGDATA           the data directory to make
+  --from page-server N  a copy of this one
+  -t SECONDS            how long to wait for each step of a part (default 300)
+END
 	status => { run => \&status, part => 1, options => [qw(--json --values --no-measure)], help => <<'END' },
 neon_dev status -D DIR [compute | page-server N] [--json | --values] [--no-measure]
 
@@ -317,8 +337,8 @@ sub set_part
 
 sub set_option
 {
-	my ($option, $value) = @_;
-	my $known = $options{$option};
+	my ($known, $option, $value) = @_;
+	$opt{given}{ $known->{key} } = 1;
 	if (!$known->{value}) { $opt{ $known->{key} } = $known->{set} }
 	elsif ($known->{list}) { push @{ $opt{ $known->{key} } }, $known->{value}->($option, $value) }
 	else { $opt{ $known->{key} } = $known->{value}->($option, $value) }
@@ -353,10 +373,10 @@ sub parse_word
 		return set_part($name, $command, number(0, SHARDS_MAX - 1)->('page-server', shift @$rest));
 	}
 	return set_from($rest) if $word eq '--from' && $command->{from_part};
-	my $known = $options{$word} or usage "unknown argument \"$word\"";
+	my $known = ($command->{own} // {})->{$word} // $options{$word} or usage "unknown argument \"$word\"";
 	grep { $_ eq $word } @everywhere, @{ $command->{options} } or usage "$word does not belong to $name";
 	!$known->{value} || @$rest or usage "$word needs a value";
-	return set_option($word, $known->{value} ? shift @$rest : undef);
+	return set_option($known, $word, $known->{value} ? shift @$rest : undef);
 }
 
 # psql's own arguments are not ours to judge: only a leading -D and --help are.
@@ -391,7 +411,10 @@ sub parse
 	}
 	defined $opt{dir} && $opt{dir} ne '' or usage '-D DIR is missing';
 	$opt{dir} = absolute($opt{dir});
-	$opt{from} = absolute($opt{from}) if defined $opt{from};
+	foreach my $key (grep { defined $opt{$_} } qw(from to_dir))
+	{
+		$opt{$key} = absolute($opt{$key});
+	}
 	return;
 }
 
