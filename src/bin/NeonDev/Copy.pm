@@ -91,13 +91,14 @@ sub how_far
 sub recovered_to { my ($n) = @_; return control_value(part_data($n), 'Minimum recovery ending location') || '0/0' }
 
 # One copy at a time is made of a page server, since it is started again before and after.
-sub hold_page_server
+sub lock_page_server
 {
 	my ($n) = @_;
 	open my $fh, '<', part_data($n) or fail 'cannot open ', part_data($n), ": $!";
-	flock $fh, LOCK_EX | LOCK_NB or fail part_name($n), ' is being copied by another neon_dev';
-	return $fh;
+	return flock($fh, LOCK_EX | LOCK_NB) ? $fh : undef;
 }
+
+sub hold_page_server { my ($n) = @_; return lock_page_server($n) // fail part_name($n), ' is being copied by another neon_dev' }
 
 # While it may not be as it was: a file with its number.
 sub marker { my ($n) = @_; return "$opt{dir}/copying_$n" }
@@ -108,7 +109,7 @@ sub mend_page_servers
 {
 	foreach my $n (grep { -e marker($_) } page_servers())
 	{
-		my $lock = hold_page_server($n);
+		my $lock = lock_page_server($n) // next;
 		as_configured($n);
 		part_pid($n) || !part_pid('compute') || start_part($n) or fail part_name($n), ' did not start';
 		end_copy($n);
