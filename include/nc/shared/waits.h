@@ -18,6 +18,7 @@ typedef enum NcWait
 	NC_WAIT_THROTTLE,			/* backpressure */
 	NC_WAIT_FEED_MAIN,			/* workers that have nothing to do */
 	NC_WAIT_SWEEPER_MAIN,
+	NC_WAIT_CACHE_LIST,
 	NC_WAIT_CACHE_WRITER_MAIN
 } NcWait;
 
