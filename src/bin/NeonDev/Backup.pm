@@ -146,6 +146,8 @@ sub make_backup
 	let_in($n);
 	copy_running($n, at('data'), $opt{to_dir}, $position);
 	my $ended = now();
+	# while it is not whole yet: whoever is ended here is called again
+	as_configured($n);
 	verify_backup($opt{to_dir});
 	my %about = (page_server => $n, started => $started, ended => $ended, positions(), save_settings($n));
 	run({}, 'sync', '-f', $opt{to_dir});
