@@ -20,6 +20,8 @@
 
 #include "ext.h"
 
+#define COMMAND_BYTES_MAX 4095
+
 static const struct config_enum_entry io_methods[] = {
 	{"auto", NC_LOOP_AUTO, false},
 	{"io_uring", NC_LOOP_URING, false},
@@ -199,6 +201,16 @@ check_lfc_path(char **value, void **extra, GucSource source)
 	return false;
 }
 
+/* A line for a shell, which also has to fit into a log line. */
+static bool
+check_command(char **value, void **extra, GucSource source)
+{
+	if (strlen(*value) <= COMMAND_BYTES_MAX && strpbrk(*value, "\r\n") == NULL)
+		return true;
+	GUC_check_errdetail("It is one line of at most %d bytes.", COMMAND_BYTES_MAX);
+	return false;
+}
+
 static void
 define_string(const char *name, const char *text, char **var, GucContext context,
 			  GucStringCheckHook check)
@@ -277,6 +289,12 @@ nc_guc_init(void)
 							 NULL, NULL, NULL);
 	define_int("neon_comm.last_written_lsn_entries", "Pages whose last-written LSN is remembered.",
 			   &nc_guc_lwlsn_entries, 1024, 64 * 1024 * 1024, PGC_POSTMASTER, 0);
+	define_string("neon_comm.lfc_list_restore_command", "Shell command that brings the list of the file cache's pages to %p.",
+				  &nc_guc_lfc_list_restore_command, PGC_SIGHUP, check_command);
+	define_string("neon_comm.lfc_list_save_command", "Shell command that takes away the list of the file cache's pages, %p.",
+				  &nc_guc_lfc_list_save_command, PGC_SIGHUP, check_command);
+	define_int("neon_comm.lfc_list_save_interval", "How often neon_comm.lfc_list_save_command runs by itself; 0 = never.",
+			   &nc_guc_lfc_list_save_interval, 0, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S);
 	DefineCustomStringVariable("neon_comm.lfc_path", "File of the local file cache; its list is beside it.",
 							   NULL, &nc_guc_lfc_path, nc_guc_lfc_path, PGC_POSTMASTER,
 							   GUC_SUPERUSER_ONLY, check_lfc_path, NULL, NULL);

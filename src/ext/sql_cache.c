@@ -14,6 +14,7 @@
 #include "nc/filecache/filecache.h"
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
+#include "nc/worker/cache_list.h"
 #include "nc/worker/prewarm.h"
 
 #include "ext.h"
@@ -101,6 +102,7 @@ nc_lfc_save_now(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_IO_ERROR),
 				 errmsg("the list of cached pages was not saved: %s", err)));
+	nc_cache_list_send();
 	PG_RETURN_INT64(n);
 }
 

@@ -157,16 +157,15 @@ nc_filecache_save(bool final, char *err, size_t err_bytes)
 
 /* The head, with the file behind it; NULL and a reason. */
 static FILE *
-open_list(NcLfcListHead *head, char *err, size_t err_bytes)
+open_list(const char *path, NcLfcListHead *head, char *err, size_t err_bytes)
 {
-	FILE	   *file = nc_file_fopen(nc_filecache_list_path(), "rb");
+	FILE	   *file = nc_file_fopen(path, "rb");
 	uint8		bytes[NC_LFC_LIST_HEAD_BYTES];
 	struct stat st;
 
 	if (file == NULL)
 	{
-		snprintf(err, err_bytes, "could not open \"%s\": %s", nc_filecache_list_path(),
-				 nc_file_error(errno));
+		snprintf(err, err_bytes, "could not open \"%s\": %s", path, nc_file_error(errno));
 		return NULL;
 	}
 	if (fread(bytes, 1, sizeof(bytes), file) == sizeof(bytes) &&
@@ -174,8 +173,7 @@ open_list(NcLfcListHead *head, char *err, size_t err_bytes)
 		head->items < MaxAllocHugeSize / sizeof(NcLfcItem) &&
 		(uint64) st.st_size == sizeof(bytes) + head->items * NC_LFC_LIST_ITEM_BYTES)
 		return file;
-	snprintf(err, err_bytes, "\"%s\" is no list of cached pages, or damaged",
-			 nc_filecache_list_path());
+	snprintf(err, err_bytes, "\"%s\" is no list of cached pages, or damaged", path);
 	fclose(file);
 	return NULL;
 }
@@ -213,31 +211,54 @@ same_cluster(const NcLfcListHead *a, const NcLfcListHead *b)
 		strcmp(a->timeline_id, b->timeline_id) == 0;
 }
 
-NcLfcItem *
-nc_filecache_load(uint64 *n, char *err, size_t err_bytes)
+/* The items of a list of this cluster as they stand there, palloc'd; NULL and a reason. */
+static NcLfcItem *
+load_list(const char *path, uint64 *n, char *err, size_t err_bytes)
 {
 	NcLfcListHead head,
 				here;
-	FILE	   *file = open_list(&head, err, err_bytes);
+	FILE	   *file = open_list(path, &head, err, err_bytes);
 	NcLfcItem  *items = NULL;
 
 	if (file == NULL)
 		return NULL;
 	(void) describe_list(&here);
 	if (!same_cluster(&head, &here))
-		snprintf(err, err_bytes, "\"%s\" is the list of another cluster", nc_filecache_list_path());
+		snprintf(err, err_bytes, "\"%s\" is the list of another cluster", path);
 	else
 	{
 		items = read_cache_items(file, &head);
 		if (items == NULL)
-			snprintf(err, err_bytes, "\"%s\" is damaged", nc_filecache_list_path());
+			snprintf(err, err_bytes, "\"%s\" is damaged", path);
 	}
 	fclose(file);
-	if (items == NULL)
-		return NULL;
 	*n = head.items;
-	nc_lfc_list_sort(items, head.items);
 	return items;
+}
+
+NcLfcItem *
+nc_filecache_load(uint64 *n, char *err, size_t err_bytes)
+{
+	NcLfcItem  *items = load_list(nc_filecache_list_path(), n, err, err_bytes);
+
+	if (items != NULL)
+		nc_lfc_list_sort(items, *n);
+	return items;
+}
+
+bool
+nc_filecache_take_list(const char *path, char *err, size_t err_bytes)
+{
+	uint64		n;
+	NcLfcItem  *items = load_list(path, &n, err, err_bytes);
+
+	if (items == NULL)
+		return false;
+	pfree(items);
+	if (rename(path, nc_filecache_list_path()) == 0)
+		return true;
+	snprintf(err, err_bytes, "could not rename \"%s\": %s", path, strerror(errno));
+	return false;
 }
 
 /* Is the server about to go on exactly where that stop left it? */
@@ -270,7 +291,7 @@ nc_filecache_adopt(void)
 {
 	char		err[NC_FILECACHE_ERROR_BYTES];
 	NcLfcListHead head;
-	FILE	   *file = open_list(&head, err, sizeof(err));
+	FILE	   *file = open_list(nc_filecache_list_path(), &head, err, sizeof(err));
 	NcLfcItem  *items = NULL;
 	uint64		taken = 0;
 

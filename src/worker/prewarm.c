@@ -38,6 +38,7 @@
 #include "nc/smgr/local.h"
 #include "nc/smgr/lwlsn.h"
 #include "nc/smgr/skeleton.h"
+#include "nc/worker/cache_list.h"
 #include "nc/worker/prewarm.h"
 
 #include "program.h"
@@ -491,9 +492,15 @@ nc_prewarm_at_start(void)
 		return false;
 	if (atomic_exchange(&prewarm_progress()->at_start, 1) != 0)
 		return true;
-	/* the file itself came back, or there has never been a list */
-	if (atomic_load(&nc_filecache->adopted) != 0 || access(nc_filecache_list_path(), F_OK) != 0)
+	/* the file itself came back */
+	if (atomic_load(&nc_filecache->adopted) != 0)
 		return true;
+	if (access(nc_filecache_list_path(), F_OK) != 0)
+	{
+		/* there may be one elsewhere; who fetches it goes on from there */
+		(void) nc_cache_list_fetch();
+		return true;
+	}
 	if (!nc_prewarm_start(nc_guc_lfc_prewarm_workers, err, sizeof(err)))
 		ereport(LOG, (errmsg("neon_comm: no prewarm at start: %s", err)));
 	return true;

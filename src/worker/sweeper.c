@@ -19,6 +19,7 @@
 #include "nc/smgr/skeleton.h"
 #include "nc/smgr/stock_trap.h"
 #include "nc/smgr/sweeper.h"
+#include "nc/worker/cache_list.h"
 #include "nc/worker/prewarm.h"
 #include "nc/worker/programs.h"
 
@@ -66,6 +67,7 @@ nc_sweeper_main(Datum arg)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		(void) nc_program_reload();
+		nc_cache_list_turn();
 		if (!early || (events & WL_LATCH_SET) != 0)
 			(void) nc_sweep();
 		MemoryContextReset(CurrentMemoryContext);

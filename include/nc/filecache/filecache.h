@@ -82,6 +82,9 @@ typedef struct NcFileCache
 
 	/* The index came from a clean stop. */
 	_Atomic uint32_t adopted;
+
+	/* Is a command for the list at work (src/worker/cache_list.c)? */
+	_Atomic uint32_t list_work;
 	char		last_error[NC_FILECACHE_ERROR_BYTES];
 	NcPrewarm	prewarm;
 } NcFileCache;
@@ -143,6 +146,9 @@ extern int64 nc_filecache_save(bool final, char *err, size_t err_bytes);
 
 /* In the postmaster: takes over the index of a clean stop if nothing can have changed since. */
 extern bool nc_filecache_adopt(void);
+
+/* The file becomes the list, if it is a whole one of this cluster; else a reason. */
+extern bool nc_filecache_take_list(const char *path, char *err, size_t err_bytes);
 
 /* The pages of the list, hottest first, palloc'd; NULL and a reason when there is no usable list. */
 extern NcLfcItem *nc_filecache_load(uint64 *n, char *err, size_t err_bytes);

@@ -38,6 +38,9 @@ extern int	nc_guc_verify;		/* NcVerify */
 extern int	nc_guc_lfc_size;	/* MB; 0 = no file cache */
 extern int	nc_guc_lfc_size_limit;	/* MB */
 extern int	nc_guc_lfc_prewarm_workers;
+extern int	nc_guc_lfc_list_save_interval;
+extern char *nc_guc_lfc_list_save_command;
+extern char *nc_guc_lfc_list_restore_command;
 extern char *nc_guc_lfc_path;
 extern int	nc_guc_staging_size;	/* pages, all processes together */
 extern int	nc_guc_staging_quota;	/* pages of one process */

@@ -19,6 +19,7 @@ typedef enum NcWait
 	NC_WAIT_LET_IN,				/* a login, for page servers to confirm */
 	NC_WAIT_FEED_MAIN,			/* workers that have nothing to do */
 	NC_WAIT_SWEEPER_MAIN,
+	NC_WAIT_CACHE_LIST,
 	NC_WAIT_CACHE_WRITER_MAIN
 } NcWait;
 

@@ -14,7 +14,7 @@ use NeonDev::Cluster;
 use NeonDev::Make;
 use NeonDev::Settings;
 
-our @EXPORT = qw(adopt);
+our @EXPORT = qw(adopt divide_settings settings_text $local_hba cut_subscriptions);
 
 # ---- the original
 
@@ -113,7 +113,7 @@ my %harmless_library = map { $_ => 1 } qw(pg_stat_statements auto_explain auth_d
 sub known_settings
 {
 	my $result = run({}, program_of('postgres'), '--describe-config');
-	return map { my @c = split /\t/; ($c[0] => $c[2]) } split /\n/, $result->{out};
+	return map { my @c = split /\t/; (lc $c[0] => $c[2]) } split /\n/, $result->{out};
 }
 
 sub stays_inside
@@ -160,12 +160,20 @@ sub choose_libraries
 
 # ---- the copy
 
-my $hba = <<'END';
+our $local_hba = <<'END';
 # Written by neon_dev: a developer cluster trusts this machine.
 local   all   all                  trust
 host    all   all   127.0.0.1/32   trust
 host    all   all   ::1/128        trust
 END
+
+# A configuration file of these settings, with the others for people to read.
+sub settings_text
+{
+	my ($kept, $left_out, $called, $whose) = @_;
+	return join "\n", "# Settings of $whose that stay inside of a server.", @$kept,
+	  '', "# $called:", (map { "#   $_" } @$left_out), '';
+}
 
 # What was there is kept for people to read.
 sub adopt_configuration
@@ -178,10 +186,9 @@ sub adopt_configuration
 		rename "$data/$name", "$data/$name.adopted" or fail "cannot rename $data/$name: $!" if -e "$data/$name";
 	}
 	progress "$opt{from} has no postgresql.conf; the defaults are used (see --conf)" unless -e "$data/postgresql.conf.adopted";
-	write_file("$data/postgresql.conf", join "\n", "# Settings of $opt{from} that stay inside of a server.", @$kept,
-		'', '# Not adopted:', (map { "#   $_" } @$left_out), '');
+	write_file("$data/postgresql.conf", settings_text($kept, $left_out, 'Not adopted', $opt{from}));
 	write_file("$data/postgresql.auto.conf", '');
-	write_file("$data/pg_hba.conf", $hba);
+	write_file("$data/pg_hba.conf", $local_hba);
 	write_file("$data/pg_ident.conf", '');
 	progress 'not adopted: ', join ', ', map { s/ = .*//sr } @$left_out if @$left_out;
 	return;

@@ -118,7 +118,7 @@ sub become_program
 	$SIG{$_} = 'DEFAULT' foreach qw(INT TERM HUP PIPE);
 	open STDIN, $in ? '<&' : '<', $in // '/dev/null' or POSIX::_exit(126);
 	open STDOUT, '>&', $out or POSIX::_exit(126);
-	open STDERR, '>&', $err or POSIX::_exit(126);
+	$how->{shown} || open STDERR, '>&', $err or POSIX::_exit(126);
 	%ENV = (%ENV, %{ $how->{env} // {} });
 	!defined $how->{cwd} || chdir $how->{cwd} or POSIX::_exit(126);
 	return exec_or_leave(@command);
@@ -149,7 +149,8 @@ sub read_both
 }
 
 # Runs a program to its end, no shell in between: { status, out, err }. Status as a shell would
-# have it; 124 when "seconds" were over. %$how: input (text), env (hash), seconds, cwd.
+# have it; 124 when "seconds" were over. %$how: input (text), env (hash), seconds, cwd,
+# shown (what it says to stderr goes to ours).
 sub run
 {
 	my ($how, @command) = @_;

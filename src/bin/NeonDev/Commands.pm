@@ -9,13 +9,16 @@ use warnings;
 
 use Exporter 'import';
 use NeonDev::Adopt;
+use NeonDev::Backup;
 use NeonDev::Base;
 use NeonDev::Boot;
 use NeonDev::Change;
 use NeonDev::Cluster;
+use NeonDev::Export;
 use NeonDev::Make;
 use NeonDev::PageServers;
 use NeonDev::Parts;
+use NeonDev::Restore;
 use NeonDev::Root;
 use NeonDev::Security;
 use NeonDev::Settings;
@@ -41,6 +44,10 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev replace-page-server N -D DIR    makes a lost one anew, as a copy of another
   neon_dev move-page-server N --to DIR2 -D DIR    to another directory
   neon_dev takeover -D DIR [PART]          lets a copied directory go on in place of its original
+  neon_dev backup  -D DIR --to DIR2        a backup of a cluster that runs
+  neon_dev archive -D DIR --to ARCHIVE     WAL is archived from now on
+  neon_dev restore --from DIR2 --to DIR    a new cluster of a backup, up to a moment if one is given
+  neon_dev export  -D DIR --to PGDATA      the way back: an ordinary PostgreSQL of what the cluster has
   neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
   neon_dev psql    -D DIR [ARGS]           psql on the compute
   neon_dev conninfo -D DIR                 connection string of the compute
@@ -104,6 +111,11 @@ my %options = (
 	'--scope' => { key => 'scope', value => matching(qr/^[a-z_]+\z/, '"%s" is not a scope') },
 	'--tenant-id' => { key => 'tenant_id', value => matching(qr/^[0-9a-fA-F]{32}\z/, '--tenant-id needs 32 hexadecimal digits') },
 	'--expires' => { key => 'expires', value => number(0, 999999999) },
+	'--archive' => { key => 'archive', value => $any },
+	'--archive-timeout' => { key => 'archive_timeout', value => number(1, 86400) },
+	'--off' => { key => 'off', set => 1 },
+	'--target-time' => { key => 'target_time', value => matching(qr/^\d{4}-\d\d-\d\d[^'\n]*\z/, '--target-time needs a date and a time, not "%s"') },
+	'--target-lsn' => { key => 'target_lsn', value => matching(qr{^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}\z}, '--target-lsn needs an LSN, not "%s"') },
 	'--checksums' => { key => 'checksums', set => 1 },
 	'--lose-unconfirmed' => { key => 'lose_unconfirmed', set => 1 },
 	'--keep' => { key => 'keep', set => 1 },
@@ -116,6 +128,9 @@ my %options = (
 	'-f' => { key => 'follow', set => 1 },
 	'--quiet' => { key => 'quiet', set => 1 },
 	'-q' => { key => 'quiet', set => 1 });
+# Commands for which --to means something else.
+my %to_directory = ('--to' => { key => 'to_dir', value => $any });
+my %to_new = ('--to' => { key => 'dir', value => $any });
 my @everywhere = qw(-D --quiet -q);
 
 # ---- commands
@@ -271,6 +286,65 @@ Moves page server N of a cluster that runs to the directory DIR2, which must not
 is stopped meanwhile: reads go to another page server if shards have several (--hosts of init), else they wait.
 Interrupted, the same command goes on.
 END
+	backup => { run => \&backup, from_part => 1, own => \%to_directory, options => [qw(--to -t)], help => <<'END' },
+neon_dev backup -D DIR --to DIR2 [--from page-server N] [-t SECONDS]
+
+Makes a backup of a cluster that runs, with everything that is committed when the command is called: pg_basebackup of a
+page server, with its WAL, checked by pg_verifybackup. DIR2 must not exist or be empty. The page server is started again
+before and after, and the reads of its shard wait for that; one that nobody reads from is taken if there is one.
+What an interrupted call has left in DIR2 is removed by the next.
+
+  --to DIR2             where the backup shall be
+  --from page-server N  a copy of this one
+  -t SECONDS            how long to wait for each step of a part (default 300)
+END
+	archive => { run => \&archive, own => \%to_directory, options => [qw(--to --off --archive-timeout -t)], help => <<'END' },
+neon_dev archive -D DIR --to ARCHIVE [--archive-timeout SECONDS] [-t SECONDS]
+neon_dev archive -D DIR --off
+
+Page servers archive the WAL that they have received to the directory ARCHIVE, all of them to the same, so that it is
+whole when one is lost: restore goes on from a backup with it. They are started again one after the other, and the reads
+of their shards wait for that.
+
+  --to ARCHIVE          a directory; made if it is not there
+  --archive-timeout S   the compute ends a segment so many seconds after something was written into it (default 300):
+                        what is newer is not in the archive
+  --off                 no more
+END
+	restore => { run => \&restore, makes => 1, mends => 1, own => \%to_new,
+		options => [ @for_new, qw(--from --to --archive --target-time --target-lsn -t) ], help => <<'END' },
+neon_dev restore --from BACKUP --to DIR [--archive ARCHIVE] [--target-time TIME | --target-lsn LSN] [options]
+
+Makes a new cluster in DIR of a backup: with everything in the backup, and in the archive if one is named, or up to
+TIME (a time zone belongs to it, else it is UTC) or LSN. It is a cluster of its own, with other ports, keys and another
+birth: neither it nor the original follows or serves the other, and it archives nothing. Nothing runs afterwards.
+The backup is checked first and only read. DIR must not exist or be empty; what an interrupted call has left there is
+removed by the next.
+
+  --archive ARCHIVE     where "neon_dev archive" has put WAL
+  --target-time TIME    what was committed later is not there
+  --target-lsn LSN      what comes later in WAL is not there
+  --shards, --page-servers, --durable, --write-quorum, --stripe-blocks, --auth, --tls
+                        as for init; without them as the original was
+  --port, --conf, --ps-conf, --pg-config, --quiet
+                        as for init
+END
+	export => { run => \&export_cluster, from_part => 1, own => \%to_directory, options => [qw(--to -t)], help => <<'END' },
+neon_dev export -D DIR --to PGDATA [--from page-server N] [-t SECONDS]
+
+Makes an ordinary PostgreSQL of what the cluster has: with everything that is committed when the command is called, if
+the compute runs; with all WAL of a compute that is stopped; with what page servers have of one that is lost.
+PGDATA must not exist or be empty. The cluster goes on; a page server is started again before and after its
+copy is made, and the reads of its shard wait for that.
+
+The server has the settings of the compute that stay inside of a server, its pg_hba.conf, nothing of ours, and is stopped.
+Its system identifier is the cluster's. Gone are the contents of unlogged tables and replication slots; subscriptions
+are disabled and lead nowhere. What is made until it is whole is in PGDATA.neon_export.
+
+  --to PGDATA           the data directory to make
+  --from page-server N  a copy of this one
+  -t SECONDS            how long to wait for each step of a part (default 300)
+END
 	status => { run => \&status, part => 1, options => [qw(--json --values --no-measure)], help => <<'END' },
 neon_dev status -D DIR [compute | page-server N] [--json | --values] [--no-measure]
 
@@ -372,8 +446,8 @@ sub set_part
 
 sub set_option
 {
-	my ($option, $value) = @_;
-	my $known = $options{$option};
+	my ($known, $option, $value) = @_;
+	$opt{given}{ $known->{key} } = 1;
 	if (!$known->{value}) { $opt{ $known->{key} } = $known->{set} }
 	elsif ($known->{list}) { push @{ $opt{ $known->{key} } }, $known->{value}->($option, $value) }
 	else { $opt{ $known->{key} } = $known->{value}->($option, $value) }
@@ -423,10 +497,10 @@ sub parse_word
 		return;
 	}
 	return set_from($rest) if $word eq '--from' && $command->{from_part};
-	my $known = $options{$word} or usage "unknown argument \"$word\"";
+	my $known = ($command->{own} // {})->{$word} // $options{$word} or usage "unknown argument \"$word\"";
 	grep { $_ eq $word } @everywhere, @{ $command->{options} } or usage "$word does not belong to $name";
 	!$known->{value} || @$rest or usage "$word needs a value";
-	return set_option($word, $known->{value} ? shift @$rest : undef);
+	return set_option($known, $word, $known->{value} ? shift @$rest : undef);
 }
 
 # psql's own arguments are not ours to judge: only a leading -D and --help are.
@@ -453,7 +527,7 @@ sub parse
 {
 	my ($name, $command, @words) = @_;
 	%opt = (%opt, dir => $ENV{NEON_DEV_DIR}, shards => 2, stripe_blocks => 2048, conf => [], ps_conf => [], initdb => [],
-		mode => 'fast', timeout => 300, scope => 'tenant', format => 'text', measure => 1, part => 'all');
+		mode => 'fast', timeout => 300, archive_timeout => 300, scope => 'tenant', format => 'text', measure => 1, part => 'all');
 	if ($command->{rest}) { parse_rest($command, @words) }
 	else
 	{
@@ -463,7 +537,10 @@ sub parse
 	!$command->{to_dir} || defined $opt{to_dir} or usage "$name needs --to DIR";
 	defined $opt{dir} && $opt{dir} ne '' or usage '-D DIR is missing';
 	$opt{dir} = absolute($opt{dir});
-	$opt{from} = absolute($opt{from}) if defined $opt{from};
+	foreach my $key (grep { defined $opt{$_} } qw(from to_dir archive))
+	{
+		$opt{$key} = absolute($opt{$key});
+	}
 	return;
 }
 
@@ -472,6 +549,11 @@ sub run_command
 	my ($name, @words) = @_;
 	my $command = $commands{$name};
 	parse($name, $command, @words);
+	if ($command->{mends})
+	{
+		my $status = was_interrupted() ? as_right_user({ removes => 1 }, \&remove_interrupted) : 0;
+		return $status if $status != 0;
+	}
 	fail "$opt{dir} is a cluster already, or what is left of one; \"neon_dev destroy -D $opt{dir}\" removes it"
 	  if $command->{makes} && -f conf_file();
 	return as_right_user($command, sub {

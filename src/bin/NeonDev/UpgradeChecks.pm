@@ -9,6 +9,7 @@ use NeonDev::Base;
 use NeonDev::Change;
 use NeonDev::Cluster;
 use NeonDev::Content;
+use NeonDev::Copy;
 use NeonDev::Make;
 use NeonDev::Parts;
 use NeonDev::Processes;
@@ -108,26 +109,12 @@ sub tell_losses
 	return;
 }
 
-# Kilobytes: those of a directory, and those that are free where the cluster is.
-sub size_of
-{
-	my ($dir) = @_;
-	my $result = run({}, 'du', '-sk', '--', "$dir/.");
-	return $result->{out} =~ /^(\d+)/ ? $1 : fail "cannot tell the size of $dir: $result->{err}";
-}
-
-sub free_space
-{
-	my $result = run({}, 'df', '-Pk', '--', $opt{dir});
-	return $result->{out} =~ /\n\S.*?\s\d+\s+\d+\s+(\d+)\s+\d+%/ ? $1 : fail "cannot tell the free space of $opt{dir}: $result->{err}";
-}
-
 # The new compute and its page servers are as many copies of a page server; a new major's catalogs, and its WAL, come on top.
 sub check_space
 {
 	my $copies = 1 + page_servers();
 	my $needed = $copies * (size_of(part_data(0)) + 100 * 1024);
-	my $free = free_space();
+	my $free = free_space($opt{dir});
 	$free >= $needed or fail sprintf '%d MB are free where %s is, and %d copies of a page server need %d MB',
 	  $free / 1024, $opt{dir}, $copies, $needed / 1024;
 	return;
