@@ -14,7 +14,7 @@ use IO::Handle ();
 use POSIX ();
 
 our @EXPORT = qw(%opt fail usage warning progress run end_program absolute slurp write_file user_name
-	monotonic pause user_environment clean_environment);
+	monotonic pause user_environment clean_environment lsn_number);
 
 our %opt;						# what the command line said, see NeonDev::Options
 my %user_environment;
@@ -165,6 +165,12 @@ sub run
 	my $status = @text ? ($? & 127 ? 128 + ($? & 127) : $? >> 8) : 124;
 	undef $program;
 	return { status => $status, out => $text[0] // '', err => $text[1] // '' };
+}
+
+sub lsn_number
+{
+	my ($high, $low) = $_[0] =~ m{^([0-9A-F]+)/([0-9A-F]+)$} or fail "\"$_[0]\" is no LSN";
+	return (hex($high) << 32) + hex $low;
 }
 
 # Called by the signal handlers of those who clean up.

@@ -17,14 +17,8 @@ use NeonDev::Parts;
 use NeonDev::Processes;
 use NeonDev::Settings;
 
-our @EXPORT = qw(lsn_number check_page_server how_far hold_page_server mend_page_servers begin_copy end_copy let_in as_configured copy_running recovered_to compute_position check_room
+our @EXPORT = qw(check_page_server how_far hold_page_server mend_page_servers begin_copy end_copy let_in as_configured copy_running recovered_to compute_position check_room
 	size_of free_space check_target);
-
-sub lsn_number
-{
-	my ($high, $low) = $_[0] =~ m{^([0-9A-F]+)/([0-9A-F]+)$} or fail "\"$_[0]\" is no LSN";
-	return (hex($high) << 32) + hex $low;
-}
 
 # ---- room
 

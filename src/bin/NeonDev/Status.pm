@@ -148,7 +148,7 @@ sub gather_compute
 	return $says;
 }
 
-sub lsn_number
+sub lsn_if_known
 {
 	my ($high, $low) = ($_[0] // '') =~ m{^([0-9A-Fa-f]+)/([0-9A-Fa-f]+)$} or return;
 	return (hex($high) << 32) + hex $low;
@@ -166,7 +166,7 @@ sub ask_page_server
 		return;
 	}
 	/^([a-z_]+)\|(.*)$/ and put("$p.$1", $2) foreach split /\n/, $result->{out};
-	my ($flush, $replay) = map { lsn_number($_) } $compute->{flush_lsn}, $status{"$p.replay_lsn"};
+	my ($flush, $replay) = map { lsn_if_known($_) } $compute->{flush_lsn}, $status{"$p.replay_lsn"};
 	put("$p.lag_bytes", $flush > $replay ? $flush - $replay : 0) if defined $flush && defined $replay;
 	my $feed = $compute->{"page_server_$n"};
 	put("$p.problem", "WAL does not stream to it: it is $feed") if defined $feed && $feed !~ /^(?:streaming|catchup)$/;

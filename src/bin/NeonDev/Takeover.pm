@@ -13,15 +13,9 @@ use NeonDev::Base;
 use NeonDev::Cluster;
 use NeonDev::Parts;
 
-our @EXPORT = qw(has_members reachable_members takeover_log members_text overtaken lsn_number);
+our @EXPORT = qw(has_members reachable_members takeover_log members_text overtaken);
 
 sub has_members { return ($cluster{members} // '') eq 'on' }
-
-sub lsn_number
-{
-	my ($high, $low) = $_[0] =~ m{^([0-9A-F]+)/([0-9A-F]+)$} or fail "\"$_[0]\" is no LSN";
-	return (hex($high) << 32) + hex $low;
-}
 
 # What a page server says, by name: the last value, and under "@name" all of them.
 sub said

@@ -24,12 +24,6 @@ our @EXPORT = qw(upgrade);
 # Programs work in this directory, and are found by it when nobody waits for them any more.
 sub at_work { return { cwd => work_dir() } }
 
-sub lsn_number
-{
-	my ($high, $low) = $_[0] =~ m{^([0-9A-F]+)/([0-9A-F]+)$} or fail "\"$_[0]\" is no LSN";
-	return (hex($high) << 32) + hex $low;
-}
-
 # ---- the old cluster
 
 # The place in WAL of the compute's last record, the checkpoint of its shutdown.
