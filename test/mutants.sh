@@ -54,9 +54,11 @@ whole() {
 }
 
 all() {							# [NAME...]
-	local name what
+	local name test what
 	[ $# -gt 0 ] || whole &
-	while IFS=$'\t' read -r name _ _ what _; do
+	while IFS=$'\t' read -r name test _ what _; do
+		# an entry may have other tests besides, and is listed with each
+		[ "$test" = "$kind" ] || continue
 		[ $# = 0 ] || [[ " $* " == *" $name "* ]] || continue
 		while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
 		without "$name" "$what" &
