@@ -1,5 +1,5 @@
-# neon_dev export, backup and restore are killed with SIGKILL, they and the programs that they run, at moments all over
-# their way, until they come to the end. Each time the cluster answers, or does after the same command was called again; nothing
+# neon_dev export, backup and restore are killed with SIGKILL, they and the programs that they run, in each step that they
+# tell of, at once and a while later, until they come to the end. Each time the cluster answers, or does after the same command was called again; nothing
 # that is not whole looks as if it were.
 use strict;
 use warnings;
@@ -16,11 +16,11 @@ my $top = $c->{dir} =~ s{/[^/]*$}{}r;
 fill_cluster($c);
 my %contents = contents_of($c->conninfo);
 
-# Runs neon_dev as a group of processes of its own, which is killed after some seconds, or is left alone: its status, or
-# -1 when it was killed.
-sub run_for
+# Runs neon_dev as a group of processes of its own, which is killed so many seconds after it has said so many lines: its
+# status, or -1 when it was killed.
+sub run_until
 {
-	my ($seconds, @args) = @_;
+	my ($lines, $seconds, @args) = @_;
 	my $pid = fork // die $!;
 	if ($pid == 0)
 	{
@@ -29,16 +29,17 @@ sub run_for
 		open STDERR, '>&', \*STDOUT or die $!;
 		exec { $dev } $dev, @args or POSIX::_exit(127);
 	}
-	my $until = time + $seconds;
+	my $until;
 	while (waitpid($pid, POSIX::WNOHANG()) == 0)
 	{
-		if (time > $until)
+		$until //= time + $seconds if (said() =~ tr/\n//) >= $lines;
+		if (defined $until && time >= $until)
 		{
 			kill 'KILL', -$pid;
 			waitpid $pid, 0;
 			return -1;
 		}
-		sleep 0.02;
+		sleep 0.01;
 	}
 	return $? >> 8;
 }
@@ -46,15 +47,16 @@ sub run_for
 sub text_of { my ($path) = @_; open my $fh, '<', $path or return ''; local $/; return scalar(<$fh>) // '' }
 sub said { return text_of("$top/said") }
 
-# Kills it later and later until it is left alone to the end; what must hold is asked after each. It may be killed when it
-# has made everything and was about to say so.
+# Kills it later and later until it comes to the end; what must hold is asked after each. It may be killed when it has made
+# everything and was about to say so.
 sub killed_all_over
 {
-	my ($name, $step, $whole, $holds, @args) = @_;
+	my ($name, $whole, $holds, @args) = @_;
 	my ($kills, $status, %at) = (0, -1);
-	for (my $seconds = 0.2; $status == -1 && $kills < 60; $seconds += $step)
+	for (my $turn = 2; $status == -1; $turn++)
 	{
-		$status = run_for($seconds, @args);
+		unlink "$top/said";
+		$status = run_until(int($turn / 2), $turn % 2 * 0.3, @args);
 		my ($last) = reverse split /\n/, said();
 		$at{$last // 'nothing'}++ if $status == -1;
 		$kills++ if $status == -1;
@@ -62,14 +64,14 @@ sub killed_all_over
 		elsif ($status == -1) { $holds->() }
 	}
 	is($status, 0, "$name comes to its end after it was killed $kills times") or diag(said());
-	cmp_ok($kills, '>', 3, 'more than a few');
+	cmp_ok($kills, '>', 3, 'more than a few times');
 	return note("$name was killed at:\n", map { "  $at{$_}  $_\n" } sort keys %at);
 }
 
 # ---- export
 
 my $to = "$top/ordinary";
-killed_all_over('export', 0.4, sub { 0 }, sub { ok(!-e "$to/PG_VERSION" || !-e "$to.neon_export/compute", 'nothing half made has the name') },
+killed_all_over('export', sub { -e "$to/PG_VERSION" && !-e "$to.neon_export" }, sub { ok(!-e "$to/PG_VERSION" || !-e "$to.neon_export/compute", 'nothing half made has the name') },
 	'export', '-D', $c->{dir}, '--to', $to);
 ok(!-e "$to.neon_export", 'nothing is left beside it');
 is(join(' ', glob "$c->{dir}/copying_*"), '', 'nor in the cluster');
@@ -82,7 +84,7 @@ like($c->dev('status', '-D', $c->{dir}, '--values', '--no-measure'), qr/^page_se
 # ---- backup
 
 my $backup = "$top/backup";
-killed_all_over('backup', 0.4, sub { -e "$backup/neon_backup.conf" && !-e "$backup/neon_backup.making" }, sub {
+killed_all_over('backup', sub { -e "$backup/neon_backup.conf" && !-e "$backup/neon_backup.making" }, sub {
 	return if !-e "$backup/neon_backup.conf" || !-e "$backup/neon_backup.making";
 	my ($ok, $out) = $c->try_dev('restore', '--from', $backup, '--to', "$top/none");
 	ok(!$ok && $out =~ /is being made, or that was interrupted/, 'what is not whole is not restored');
@@ -93,7 +95,7 @@ is_deeply({ contents_of($c->conninfo) }, \%contents, 'which is as it was');
 # ---- restore
 
 my $new = bless { dir => "$top/new", allowed => [] }, 'NeonComm::Cluster';
-killed_all_over('restore', 0.4, sub { text_of("$new->{dir}/neon_dev.conf") =~ /^state=made$/m }, sub {
+killed_all_over('restore', sub { text_of("$new->{dir}/neon_dev.conf") =~ /^state=made$/m }, sub {
 	my ($ok) = $new->try_dev('start', '-D', $new->{dir});
 	ok(!$ok, 'what is not whole does not start');
 }, 'restore', '--from', $backup, '--to', $new->{dir});
