@@ -1032,6 +1032,126 @@ def b_boot(b):
 		b.record('boot', 15, 'the same with ' + ' and '.join(f'{g} GB' for g in few), 'within noise', f'{ratio:.2f} x', ratio <= 1.25, few)
 
 
+def b_replace(b):
+	"""a planned replacement of the compute, as a client sees it that connects again"""
+	conf = ['shared_buffers=128MB', 'autovacuum=off']
+	d = f'{b.work}/replace'
+	b.dev('init', '-D', d, '--quiet', '--durable', '--page-servers', '3', '--write-quorum', '2', *[a for c in conf for a in ('--conf', c)])
+	b.dev('start', '-D', d, '--quiet')
+	conninfo = b.dev('conninfo', '-D', d).strip() + ' dbname=postgres'
+	run([*b.user, b.bin('pgbench'), '-i', '-q', '-s', '10', conninfo], cwd=b.work)
+	deadline = time.monotonic() + 60
+	while b.sql('SELECT count(*) FROM neon_comm.members', conninfo) != '3':
+		if time.monotonic() > deadline:
+			raise RuntimeError('members are not known')
+		time.sleep(0.1)
+
+	def works():
+		return subprocess.run([*b.user, b.bin('psql'), '-XqAt', '-d', conninfo, '-c', 'UPDATE pgbench_branches SET bbalance = bbalance + 1 WHERE bid = 1'],
+							  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, cwd=b.work).returncode == 0
+
+	def replace():
+		with open(f'{b.work}/replace.log', 'w') as f:
+			p = subprocess.Popen([b.bin('neon_dev'), 'replace-compute', '-D', d], stdout=f, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=b.work)
+			last, longest = time.monotonic(), 0.0
+			while p.poll() is None or time.monotonic() - last > 0.5:
+				if works():
+					longest, last = max(longest, time.monotonic() - last), time.monotonic()
+				if time.monotonic() - last > 60:
+					p.kill()
+					raise RuntimeError('nothing works any more')
+		if p.returncode != 0:
+			raise RuntimeError('neon_dev replace-compute failed: see its log')
+		return {'ms': longest * 1000}
+
+	r = summary([replace() for _ in range(max(b.opt.rounds, 3))])
+	b.record('replace', 16, 'planned replacement, between two updates of a client that connects again', '<= 2 s', f'{r["ms"] / 1000:.1f} s', r['ms'] <= 2000, r)
+	b.dev('destroy', '-D', d, '--quiet')
+
+
+def b_hosts(b):
+	"""kill -9 of the page server that is read from, when the shard has another one"""
+	conf = [c for c in COMPUTE_CONF if 'shared_buffers' in c or 'autovacuum' in c or 'synchronize' in c]
+	d = f'{b.work}/hosts'
+	b.dev('init', '-D', d, '--quiet', '--shards', '1', '--page-servers', '2', '--hosts', '2', *[a for c in conf for a in ('--conf', c)],
+		  *[a for c in PS_CONF for a in ('--ps-conf', c)])
+	b.dev('start', '-D', d, '--quiet')
+	conninfo = b.dev('conninfo', '-D', d).strip() + ' dbname=postgres'
+	b.make_tables(conninfo)
+	found = []
+
+	def reads(seconds, during):
+		p = subprocess.Popen(b.sqlload_args(POINT, conninfo, clients=4, seconds=seconds, warmup=0.3, param='(%u,1)'), stdout=subprocess.PIPE,
+							 stderr=subprocess.STDOUT, text=True, cwd=b.work)
+		time.sleep(0.3 + seconds / 2)
+		during()
+		out, _ = p.communicate()
+		if p.returncode != 0:
+			raise RuntimeError(f'a read failed: {out[-500:]}')
+		return json.loads(out)
+
+	for _ in range(max(b.opt.rounds, 3)):
+		usual = reads(2, lambda: None)
+		r = reads(2, lambda: b.dev('kill', '-D', d, '--quiet', 'page-server', '0'))
+		# a connection of a process to the port that is left, as long as it takes here
+		start = time.monotonic()
+		with open(f'{d}/neon_dev.conf') as f:
+			port = re.search(r'^page_server_1_port=(\d+)', f.read(), re.M)[1]
+		run([*b.user, b.bin('psql'), '-XqAtw', '-d', f'host=127.0.0.1 port={port} user=x dbname=x', '-c', 'show status'], cwd=b.work)
+		connect = (time.monotonic() - start) * 1000
+		found.append({'ms': r['max_us'] / 1000, 'usual_ms': usual['p50_us'] / 1000, 'usual_longest_ms': usual['max_us'] / 1000, 'connect_ms': connect})
+		b.dev('start', '-D', d, '--quiet', 'page-server', '0')
+		b.sql("SELECT pg_sleep(2)", conninfo)
+	r = summary(found)
+	limit = r['connect_ms'] + 5 * r['usual_ms']
+	b.record('hosts', 17, 'longest read when its page server is killed, two hosts', '<= connect + 5 x usual',
+			 f'{r["ms"]:.1f} ms ({r["connect_ms"]:.1f} + 5 x {r["usual_ms"]:.2f}; longest without: {r["usual_longest_ms"]:.1f})', r['ms'] <= limit, {**r, 'rounds': found})
+	b.dev('destroy', '-D', d, '--quiet')
+
+
+def b_list_travels(b):
+	"""the list of the file cache, brought to a compute made anew: time to 90 % of steady throughput"""
+	what, target = 'made anew, 1 ms delay, time to 90 % of steady throughput: list restored', '<= 1/5 of without'
+	if not need_lfc(b, 'list_travels', 18, what, target):
+		return
+	kept = f'{b.work}/kept.list'
+
+	def rate(seconds=0.5):
+		return b.points('communicator', clients=4, seconds=seconds, warmup=0)['per_second']
+
+	def again(command):
+		b.sql('SELECT count(f) FROM b')
+		b.dev('kill', '-D', b.dir, '--quiet', 'compute')
+		shutil.rmtree(f'{b.dir}/compute')
+		b.dev('create-compute', '-D', b.dir, '--quiet', '--conf', f'neon_comm.lfc_size_limit={LFC_MB}MB',
+			  '--conf', f'neon_comm.page_servers={b.proxied}', '--conf', f'neon_comm.lfc_list_restore_command={command}')
+		start, rates = time.monotonic(), []
+		while time.monotonic() - start < 60:
+			rates.append(round(rate()))
+			if rates[-1] >= 0.9 * steady:
+				break
+		history.append({'command': command, 'rates': rates})
+		return {'seconds': time.monotonic() - start}
+
+	history = []
+	lfc_limit(b, LFC_MB)
+	lfc_fill(b)
+	b.delay(1000)
+	steady = statistics.median(rate(1) for _ in range(3))
+	b.set('neon_comm.lfc_list_save_command', f'cp %p {kept}.new && mv {kept}.new {kept}')
+	b.sql('SELECT neon_comm.lfc_save()')
+	for _ in range(200):
+		if os.path.exists(kept):
+			break
+		time.sleep(0.1)
+	r = {k: summary(v) for k, v in b.in_turn({'list': lambda: again(f'cp {kept} %p'), 'cold': lambda: again('')}).items()}
+	ratio = r['list']['seconds'] / r['cold']['seconds']
+	b.record('list_travels', 18, what, target, f'{ratio:.2f} ({r["list"]["seconds"]:.1f} : {r["cold"]["seconds"]:.1f} s)', ratio <= 0.2,
+			 {**r, 'steady': steady, 'history': history})
+	b.delay(0)
+	lfc_limit(b, 0)
+
+
 BENCHES = {
 	'memory': b_memory, 'ceiling': b_ceiling, 'point_latency': b_point_latency, 'point_throughput': b_point_throughput,
 	'spin': b_spin,
@@ -1039,6 +1159,7 @@ BENCHES = {
 	'async': b_async, 'small_buffers': b_small_buffers,
 	'lfc_hits': b_lfc_hits, 'scan_resistance': b_scan_resistance, 'prewarm': b_prewarm, 'bulk_load': b_bulk_load,
 	'crash_start': b_crash_start, 'durable': b_durable, 'boot': b_boot,
+	'replace': b_replace, 'hosts': b_hosts, 'list_travels': b_list_travels,
 }
 
 
