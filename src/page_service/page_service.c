@@ -56,9 +56,6 @@ bool		nc_svc_allow_any_primary;
 bool		nc_svc_allow_unsafe;
 int			nc_svc_wait_lsn_timeout;
 int			nc_svc_idle_timeout;
-int			nc_svc_shard_count;
-int			nc_svc_shard_number;
-int			nc_svc_stripe_size;
 
 NcSvcShared *nc_svc_shared;
 int			nc_svc_worker_index;
@@ -195,14 +192,7 @@ define_serving_settings(void)
 	DefineCustomEnumVariable(LIBRARY ".boot_image", "Form of the image that a new compute begins with.",
 							 "\"neon\" is that of Neon's page servers: no lengths, no maps, no WAL.",
 							 &nc_svc_boot_form, NC_SVC_BOOT_OWN, boot_forms, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable(LIBRARY ".shard_count", "Number of shards of the tenant.",
-							"0 serves every block.", &nc_svc_shard_count, 0, 0, NC_SHARDS_MAX, PGC_SIGHUP, 0,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable(LIBRARY ".shard_number", "Which shard is served.", NULL,
-							&nc_svc_shard_number, 0, 0, NC_SHARDS_MAX - 1, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable(LIBRARY ".stripe_size", "Blocks per stripe, if there are shards.",
-							NULL, &nc_svc_stripe_size, 0, 0, INT_MAX, PGC_SIGHUP, 0,
-							NULL, NULL, NULL);
+	nc_svc_shards_define();
 }
 
 /*

@@ -63,12 +63,23 @@ extern bool nc_svc_allow_any_primary;
 extern bool nc_svc_allow_unsafe;
 extern int	nc_svc_wait_lsn_timeout;	/* ms */
 extern int	nc_svc_idle_timeout;	/* ms */
-extern int	nc_svc_shard_count;
-extern int	nc_svc_shard_number;
-extern int	nc_svc_stripe_size;
 
 /* A WARNING when tokens and pages may travel in clear text. */
 extern void nc_svc_warn_of_clear_text(void);
+
+/* ---- shards.c ---- */
+
+extern int	nc_svc_shard_count;		/* of the tenant; 0 = every block is served */
+extern char *nc_svc_shard_numbers;	/* the list as it was set */
+extern int	nc_svc_stripe_size;		/* blocks */
+
+extern void nc_svc_shards_define(void);
+
+/* Do number, count and size belong together? With a count other than 0. */
+extern bool nc_svc_shards_fit(void);
+
+/* Are blocks of this shard served? With a count other than 0. */
+extern bool nc_svc_shard_is_served(uint32 shard);
 
 /* ---- shared memory ---- */
 

@@ -299,21 +299,20 @@ shard_refuses(Answer *a)
 
 	if (nc_svc_shard_count <= 0)
 		return false;
-	if (nc_svc_shard_number >= nc_svc_shard_count ||
-		(nc_svc_shard_count > 1 && nc_svc_stripe_size <= 0))
+	if (!nc_svc_shards_fit())
 	{
 		answer_page_error(a, "wrong shard: neon_page_service.shard_number, shard_count and stripe_size "
-					 "(%d, %d, %d) of this page server do not fit together",
-					 nc_svc_shard_number, nc_svc_shard_count, nc_svc_stripe_size);
+					 "(%s, %d, %d) of this page server do not fit together",
+					 nc_svc_shard_numbers, nc_svc_shard_count, nc_svc_stripe_size);
 		return true;
 	}
 	shard = nc_shard_of_block(nc_svc_shard_count, Max(nc_svc_stripe_size, 1), &a->req->rel,
 							  a->req->block);
-	if (shard == (uint32) nc_svc_shard_number)
+	if (nc_svc_shard_is_served(shard))
 		return false;
 	answer_page_error(a, "wrong shard: block %u of " REL_FMT " belongs to shard %u, this page server is "
-				 "shard %d of %d", a->req->block, REL_ARGS(&a->req->rel), shard,
-				 nc_svc_shard_number, nc_svc_shard_count);
+				 "shard %s of %d", a->req->block, REL_ARGS(&a->req->rel), shard,
+				 nc_svc_shard_numbers, nc_svc_shard_count);
 	return true;
 }
 

@@ -284,7 +284,7 @@ show_status(NcSvcSession *s)
 	status_identity(&w);
 	nc_svc_promise_status(put_status, &w);
 	status_row(&w, "workers", "%d", nc_svc_workers);
-	status_row(&w, "shard", "%d/%d", nc_svc_shard_number, nc_svc_shard_count);
+	status_row(&w, "shard", "%s/%d", nc_svc_shard_numbers, nc_svc_shard_count);
 	status_row(&w, "tenant_id", "%s", nc_svc_tenant_id);
 	status_row(&w, "timeline_id", "%s", nc_svc_timeline_id);
 	nc_session_command_complete(&w, "SHOW");

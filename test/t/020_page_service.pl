@@ -466,6 +466,24 @@ ok($served > 50 && $served < 150, "a shard serves about a half of the blocks ($s
 like((grep { $_->{error} } read_fork($client, relation('big')->{rel}, 0, 200))[0]{error},
 	qr/^wrong shard: block \d+ .* belongs to shard 0, this page server is shard 1 of 2/, 'the others are refused');
 
+# several of them
+$sharded->append_conf('postgresql.conf', "neon_page_service.shard_number = '1, 0'");
+$sharded->reload;
+ok(until_true(sub { connect_to($sharded)->status->{shard} eq '1, 0/2' }), 'a page server may have several shards');
+$client = stream_to($sharded);
+is((grep { $_->{tag} == 102 } read_fork($client, relation('big')->{rel}, flush_lsn(), 200)), 200, 'and serves all their blocks');
+foreach my $bad ('', '0,', '-1', '128', '0 1', 'x')
+{
+	$sharded->append_conf('postgresql.conf', "neon_page_service.shard_number = '$bad'");
+	my $offset = -s $sharded->logfile;
+	$sharded->reload;
+	ok($sharded->wait_for_log(qr/invalid value for parameter "neon_page_service.shard_number": "\Q$bad\E"\s.*It is a number from 0 to 127, or several with commas/s, $offset),
+		"shard_number = '$bad' is refused");
+}
+$sharded->append_conf('postgresql.conf', "neon_page_service.shard_number = 1");
+$sharded->reload;
+ok(until_true(sub { connect_to($sharded)->status->{shard} eq '1/2' }), 'one again');
+
 # ---- more clients than allowed
 
 my @served;
