@@ -14,6 +14,9 @@
 #     --conf KEY=VALUE            a setting of stock and compute, may be repeated
 #     --ps-conf KEY=VALUE         a setting of the page servers, may be repeated
 #     --shards N, --stripe-blocks N, --checksums
+#     --hosts N                   page servers that each shard has (neon_dev init --hosts)
+#     --disturb                   while the compute runs: its page servers are frozen and killed in turn,
+#                                 one at a time (with --hosts 2 or more)
 #     --neon-image                the compute begins anew from an image in Neon's form (docs/boot.md)
 #     --flip-cache MB             while the compute runs: each second another random size limit of
 #                                 its file cache, 0 to MB (with --conf neon_comm.lfc_size=...)
@@ -48,6 +51,8 @@ stripe=2048
 checksums=
 flip_cache=
 neon_image=
+hosts=
+disturb=
 tests=
 stock_cache=
 against=compute
@@ -61,9 +66,10 @@ usage_fatal() { fatal "$1 (see --help)"; }
 
 while [ $# -gt 0 ]; do
 	case $1 in
-		-h | --help) sed -n '3,37s/^# \{0,1\}//p' "$0"; exit 0 ;;
+		-h | --help) sed -n '3,40s/^# \{0,1\}//p' "$0"; exit 0 ;;
 		--checksums) checksums=1; shift; continue ;;
 		--neon-image) neon_image=1; shift; continue ;;
+		--disturb) disturb=1; shift; continue ;;
 		--keep) keep=1; shift; continue ;;
 		--*) [ $# -ge 2 ] || usage_fatal "$1 needs a value" ;;
 		*) usage_fatal "unknown argument \"$1\"" ;;
@@ -77,6 +83,7 @@ while [ $# -gt 0 ]; do
 		--ps-conf) ps_conf+=("$2") ;;
 		--shards) shards=$2 ;;
 		--stripe-blocks) stripe=$2 ;;
+		--hosts) hosts=$2 ;;
 		--tests) tests=$2 ;;
 		--runs) runs_max=$2 ;;
 		--stock-cache) stock_cache=$(realpath -m "$2") ;;
@@ -200,7 +207,7 @@ start_compute() {				# RUN-DIR
 	running_cluster=$1/cluster
 	[ -z "$neon_image" ] || args+=(--ps-conf neon_page_service.boot_image=neon)
 	"$neon_dev" init -q -D "$running_cluster" --shards "$shards" --stripe-blocks "$stripe" \
-		${checksums:+--checksums} --pg-config "$PG_CONFIG" "${args[@]}" >"$1/neon_dev.log" 2>&1 &&
+		${hosts:+--hosts "$hosts"} ${checksums:+--checksums} --pg-config "$PG_CONFIG" "${args[@]}" >"$1/neon_dev.log" 2>&1 &&
 		"$neon_dev" start -q -D "$running_cluster" >>"$1/neon_dev.log" 2>&1 ||
 		{ cat "$1/neon_dev.log" >&2; fatal "the developer cluster did not start"; }
 	[ -z "$neon_image" ] || begin_anew "$1"
@@ -218,6 +225,8 @@ stop_compute() {				# RUN-DIR
 
 bad_ends=()
 flips=0
+turns=0
+disturbed=0
 driver_group=
 
 end_driver() {
@@ -234,11 +243,43 @@ change_cache() {				# RUN-DIR
 	flips=$((flips + 1))
 }
 
+# A server's processes: what its postmaster has started has its pid for a parent.
+tree_of() {						# DATA-DIR
+	local pid
+	pid=$(head -n 1 "$1/postmaster.pid" 2>/dev/null) && echo "$pid" && pgrep -P "$pid"
+}
+
+# One page server after the other is frozen for some seconds, then killed and started again. A second a call.
+disturb_page_servers() {		# RUN-DIR
+	local n dir
+	[ -n "$disturb" ] && [ -d "$1/cluster" ] || return 0
+	n=$((turns / 10 % shards))
+	dir=$1/cluster/page_server_$n
+	case $((turns % 10)) in
+		1) tree_of "$dir" | xargs -r kill -STOP 2>/dev/null; disturbed=$((disturbed + 1)) ;;
+		4) tree_of "$dir" | xargs -r kill -CONT 2>/dev/null ;;
+		6) "$neon_dev" kill -q -D "$1/cluster" page-server $n >>"$1/neon_dev.log" 2>&1; disturbed=$((disturbed + 1)) ;;
+		7) "$neon_dev" start -q -D "$1/cluster" page-server $n >>"$1/neon_dev.log" 2>&1 ;;
+	esac
+	turns=$((turns + 1))
+}
+
+calm_page_servers() {			# RUN-DIR
+	local n
+	[ -n "$disturb" ] && [ -d "$1/cluster" ] || return 0
+	for ((n = 0; n < shards; n++)); do
+		tree_of "$1/cluster/page_server_$n" | xargs -r kill -CONT 2>/dev/null
+	done
+	"$neon_dev" start -q -D "$1/cluster" >>"$1/neon_dev.log" 2>&1
+}
+
 # Waits for the driver, but not for a suite that cannot end any more: each
 # statement would run into its timeout after a server died.
 watch_driver() {				# PID LABEL DEADLINE RUN-DIR
 	local file servers=() p
 	for file in "$4"/data/postmaster.pid "$4"/cluster/*/postmaster.pid; do
+		# those that are disturbed end
+		[ -n "$disturb" ] && [[ $file == */page_server_* ]] && continue
 		[ -f "$file" ] && servers+=("$(head -n 1 "$file")")
 	done
 	while kill -0 "$1" 2>/dev/null; do
@@ -254,8 +295,10 @@ watch_driver() {				# PID LABEL DEADLINE RUN-DIR
 			break
 		done
 		change_cache "$4"
+		disturb_page_servers "$4"
 		sleep 1
 	done
+	calm_page_servers "$4"
 	wait "$1"
 	driver_group=
 }
@@ -280,7 +323,7 @@ run_once() {					# KIND NUMBER
 		env -u PGHOST -u PGPORT -u PGUSER -u PGDATABASE -u PGOPTIONS \
 		"$driver" "${args[@]}" >"$run/driver.log" 2>&1 </dev/null &
 	watch_driver $! "$1, run $2" $((SECONDS + time_limit)) "$run"
-	info "$1, run $2: $((SECONDS - began)) s${flip_cache:+, $flips changes of the cache so far}"
+	info "$1, run $2: $((SECONDS - began)) s${flip_cache:+, $flips changes of the cache so far}${disturb:+, page servers were disturbed $disturbed times}"
 	if [ "${3:-$1}" = stock ]; then stop_stock fast; else stop_compute "$run"; fi
 	if [ "$1" = stock ] && [ -n "$stock_cache" ]; then
 		mkdir -p "$stock_cache" && cp -R "$run" "$stock_cache/"
