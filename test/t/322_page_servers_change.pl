@@ -120,5 +120,10 @@ $load->finish;
 unlike($c->log_text('compute'), qr/ERROR:(?!  canceling statement due to user request)/, 'no statement failed');
 is($c->sql(q{SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT coalesce(sum(delta), 0) FROM pgbench_history)}), 't', 'sums are exact');
 
+# what lies elsewhere goes with the cluster
+dev('move-page-server', 1, '--to', "$elsewhere/last");
+ok(-d "$elsewhere/last", 'moved once more');
 $c->check_logs;
+dev('destroy');
+ok(!-e "$elsewhere/last", 'destroy removes what was moved');
 done_testing();

@@ -20,7 +20,9 @@ use POSIX ();
 
 our @EXPORT = qw(init destroy making interrupted find_server server_of copy_directory control_value single_user
 	prepare_and_finish show_end must_run append checksum_arguments run_as_stock stock_query read_control write_marker remove_traces
-	directory_entries);
+	directory_entries remove_moved MOVED);
+
+use constant MOVED => 'neon_dev_moved';
 
 # ---- the directory
 
@@ -68,6 +70,7 @@ sub remove_files
 
 	File::Path::remove_tree(grep { m{^/tmp/neon_dev\.\w+$} } map { $_ // '' } @cluster{qw(socket_dir upgrade_tmp)});
 	remove_wal_dir();
+	remove_moved($_) foreach glob quotemeta($opt{dir}) . '/page_server_*';
 	foreach my $round (1 .. 50)
 	{
 		my @contents = contents() or last;
@@ -77,6 +80,16 @@ sub remove_files
 	!contents() or fail "could not remove everything below $opt{dir}: ", map { %$_, ' ' } @$errors;
 	unlink conf_file() or fail 'could not remove ', conf_file(), ": $!";
 	return;
+}
+
+# Where a link in the place of a page server leads to, if move-page-server has made that: the file MOVED in it says for whom.
+sub remove_moved
+{
+	my ($path) = @_;
+	my $target = readlink $path // return;
+
+	(slurp("$target/" . MOVED) // '') =~ /^\Q$opt{dir}\E page_server_\d+$/ or return;
+	return must_run("cannot remove $target", {}, 'rm', '-rf', '--', $target);
 }
 
 # The directory that init --initdb --waldir=... made outside of DIR.

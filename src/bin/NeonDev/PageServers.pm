@@ -20,8 +20,6 @@ use NeonDev::Takeover;
 
 our @EXPORT = qw(add_page_server remove_page_server replace_page_server move_page_server);
 
-my $moved_to = 'neon_dev_moved';	# in a directory that move-page-server has made
-
 sub is_there { return -e $_[0] || -l $_[0] }
 sub remove_tree { my ($path) = @_; return must_run("cannot remove $path", {}, 'rm', '-rf', '--', $path) }
 sub move { my ($from, $to) = @_; rename $from, $to or fail "cannot move $from to $to: $!"; return }
@@ -31,8 +29,7 @@ sub to_disk { return run({}, 'sync', '-f', $_[0]) }
 sub remove_data
 {
 	my ($path) = @_;
-	my $target = -l $path ? readlink $path : undef;
-	remove_tree($target) if defined $target && -f "$target/$moved_to";
+	remove_moved($path) if -l $path;
 	return remove_tree($path);
 }
 
@@ -331,7 +328,7 @@ sub replace_page_server
 sub is_moved_here
 {
 	my ($dir) = @_;
-	return (slurp("$dir/$moved_to") // '') eq "$opt{dir} " . part_id($opt{part}) . "\n";
+	return (slurp("$dir/" . MOVED) // '') eq "$opt{dir} " . part_id($opt{part}) . "\n";
 }
 
 # Stopped, so that what is copied is whole.
@@ -349,7 +346,7 @@ sub move_data
 	}
 	progress "copying page server $n to $to ...";
 	remove_tree($to) if is_moved_here($to);
-	my $new = copy_to($data, $to, sub { write_file("$_[0]/$moved_to", "$opt{dir} " . part_id($n) . "\n") });
+	my $new = copy_to($data, $to, sub { write_file("$_[0]/" . MOVED, "$opt{dir} " . part_id($n) . "\n") });
 	move($new, $to);
 	move($data, $old);
 	symlink $to, $data or fail "cannot make the link $data: $!";

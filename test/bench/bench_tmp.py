@@ -1,0 +1,1257 @@
+#!/usr/bin/env python3
+"""Benchmarks: every row of the table of targets, on throw-away clusters of this machine.
+
+    test/bench/bench.py [--rounds N] [--seconds S] [--shards N] [--delays US,...]
+                        [--keep] [--list] [NAME...]
+
+What is compared runs in turn within one run; figures are medians of the rounds.
+Prints the table and writes build/bench/results.json, which bench_docs.py turns into
+docs/benchmarks. Names given alone replace only their rows in that file.
+As root, servers run as user postgres. Not a test: a missed target is reported,
+and only a workload that cannot be run is a failure.
+"""
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.join(TOP, 'build', 'bench')
+CLOCK_TICKS = os.sysconf('SC_CLK_TCK')
+BLOCKS = 20000					# of the table that is read: 160 MB, 20 x shared_buffers
+BUFFERS = '8MB'
+POINT = 'SELECT id FROM b WHERE ctid = $1::text::tid'
+COMPUTE_CONF = [
+	f'shared_buffers={BUFFERS}', 'autovacuum=off', 'max_connections=260', 'max_wal_size=8GB',
+	'checkpoint_timeout=1h', 'max_parallel_workers_per_gather=0', 'jit=off',
+	'synchronize_seqscans=off', 'neon_comm.connections_per_shard=16', 'neon_comm.sweep_interval=1h',
+]
+PS_CONF = ['shared_buffers=512MB', 'max_wal_size=8GB', 'checkpoint_timeout=1h']
+LFC_MB = 512
+
+
+class Missing(Exception):
+	"""The workload needs something that this build does not have."""
+
+
+def run(args, check=True, **kw):
+	r = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+					   stdin=subprocess.DEVNULL, **kw)
+	if check and r.returncode != 0:
+		raise RuntimeError(f'{" ".join(args[:6])} ...: {r.stdout[-2000:]}')
+	return r.stdout
+
+
+class Bench:
+	def __init__(self, opt):
+		self.opt = opt
+		self.pg_config = os.environ.get('PG_CONFIG', 'pg_config')
+		self.bindir = run([self.pg_config, '--bindir']).strip()
+		self.user = [] if os.getuid() != 0 else ['runuser', '-u', 'postgres', '--']
+		self.work = tempfile.mkdtemp(prefix='nc_bench.', dir='/var/tmp')
+		if self.user:
+			shutil.chown(self.work, 'postgres')
+		os.chmod(self.work, 0o755)
+		self.dir = f'{self.work}/c'
+		self.proxy = None
+		self.servers = []
+		self.rows = {}
+		self.series = {}
+		self.meta = {}
+		self.next_scan = 0
+
+	# ---- programs
+
+	def bin(self, name):
+		return f'{self.bindir}/{name}'
+
+	def dev(self, *args):
+		"""neon_dev; its output goes to a file, because servers that it starts would keep a pipe open."""
+		with open(f'{self.work}/dev.log', 'w+') as f:
+			r = subprocess.run([self.bin('neon_dev'), *args], stdout=f, stderr=subprocess.STDOUT,
+							   stdin=subprocess.DEVNULL, cwd=self.work)
+			f.seek(0)
+			out = f.read()
+		if r.returncode != 0:
+			raise RuntimeError(f'neon_dev {args[0]}: {out}')
+		return out
+
+	def sql(self, text, conninfo=None):
+		out = run([*self.user, self.bin('psql'), '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d',
+				   conninfo or self.conninfo, '-c', text], cwd=self.work)
+		return out.strip()
+
+	def sqlload(self, query, conninfo=None, **kw):
+		return json.loads(run(self.sqlload_args(query, conninfo, **kw), cwd=self.work))
+
+	def sqlload_args(self, query, conninfo=None, clients=1, seconds=None, warmup=0.3, param=None,
+					 range_=BLOCKS, setup=()):
+		args = [*self.user, f'{self.work}/sqlload', '--conninfo', conninfo or self.conninfo, '--query', query,
+				'--clients', str(clients), '--seconds', str(seconds or self.opt.seconds),
+				'--warmup', str(warmup)]
+		if param:
+			args += ['--param', param, '--range', str(range_)]
+		for s in setup:
+			args += ['--setup', s]
+		return args
+
+	def points(self, mode, clients=1, **kw):
+		kw.setdefault('setup', [f'SET neon_comm.mode = {mode}'] if mode else [])
+		return self.sqlload(POINT, clients=clients, param='(%u,1)', **kw)
+
+	# ---- clusters
+
+	def start(self):
+		conf = list(COMPUTE_CONF)
+		if self.has('neon_comm.lfc_size'):
+			conf += [f'neon_comm.lfc_size={LFC_MB}MB', 'neon_comm.lfc_size_limit=0']
+		args = []
+		for c in conf:
+			args += ['--conf', c]
+		for c in PS_CONF:
+			args += ['--ps-conf', c]
+		for p in ('sqlload', 'loadgen'):
+			shutil.copy(f'{BUILD}/{p}', self.work)
+			os.chmod(f'{self.work}/{p}', 0o755)
+		self.dev('init', '-D', self.dir, '--quiet', '--shards', str(self.opt.shards), *args)
+		self.dev('start', '-D', self.dir, '--quiet')
+		self.conninfo = self.dev('conninfo', '-D', self.dir).strip() + ' dbname=postgres'
+		self.page_servers = self.sql('SHOW neon_comm.page_servers')
+		self.make_tables(self.conninfo)
+		self.meta['settings'] = {
+			'compute': conf, 'page_server': PS_CONF, 'shards': self.opt.shards,
+			'table': f'{BLOCKS} blocks of 8 kB, one row each', 'rounds': self.opt.rounds,
+			'seconds': self.opt.seconds,
+			'depth': self.sql('SHOW neon_comm.connection_depth'),
+			'io_method': self.sql('SELECT io_method FROM neon_comm.status()')}
+
+	def has(self, setting):
+		"""Settings are asked of the library, before there is a cluster."""
+		with open(f'{run([self.pg_config, "--pkglibdir"]).strip()}/neon_comm.so', 'rb') as f:
+			return setting.encode() in f.read()
+
+	def make_tables(self, conninfo):
+		self.sql(f'''CREATE TABLE b (id int, k int, f text) WITH (fillfactor = 10);
+			INSERT INTO b SELECT g, (g * 7919 + g / 13) %% 10, repeat('x', 700) FROM generate_series(0, {BLOCKS - 1}) g;
+			CREATE INDEX b_k ON b (k); CREATE INDEX b_id ON b (id);'''.replace('%%', '%'), conninfo)
+		self.sql('VACUUM (FREEZE, ANALYZE) b', conninfo)
+		self.sql('CHECKPOINT', conninfo)
+		if self.sql("SELECT count(*) FROM b WHERE (ctid::text::point)[0]::int <> id", conninfo) != '0':
+			raise RuntimeError('rows are not where they should be')
+		if conninfo == self.conninfo and self.sql("SELECT to_regproc('neon_comm.sweep') IS NOT NULL") == 't':
+			self.sql('SELECT neon_comm.sweep()')
+
+	def stock(self):
+		"""A stock server with the same table."""
+		if hasattr(self, 'stock_conninfo'):
+			return self.stock_conninfo
+		d = f'{self.work}/stock'
+		port = free_port()
+		run([*self.user, self.bin('initdb'), '-A', 'trust', '-U', 'postgres', '-D', d], cwd=self.work)
+		conf = [c for c in COMPUTE_CONF if not c.startswith('neon_comm')]
+		with open(f'{d}/postgresql.conf', 'a') as f:
+			f.write('\n'.join(['', f'port={port}', "listen_addresses='127.0.0.1'", f"unix_socket_directories='{self.work}'",
+							   'wal_level=replica', *[c.replace('=', " = '", 1) + "'" for c in conf]]) + '\n')
+		self.pg_ctl(d, 'start')
+		# by the same way as the compute: a local socket is some microseconds faster
+		self.stock_conninfo = f'host=127.0.0.1 port={port} user=postgres dbname=postgres'
+		self.make_tables(self.stock_conninfo)
+		return self.stock_conninfo
+
+	def pg_ctl(self, d, what):
+		with open(f'{self.work}/pg_ctl.log', 'a') as f:
+			subprocess.run([*self.user, self.bin('pg_ctl'), '-w', '-s', '-D', d, '-l', f'{d}.log', '-m', 'immediate'
+							if what == 'stop' else 'smart', what], check=True, stdout=f, stderr=f,
+						   stdin=subprocess.DEVNULL, cwd=self.work)
+		if what == 'start':
+			self.servers.append(d)
+
+	def standby(self):
+		"""A streaming standby of the stock server."""
+		self.stock()
+		d = f'{self.work}/standby'
+		run([*self.user, self.bin('pg_basebackup'), '-d', self.stock_conninfo, '-D', d, '-R', '-X', 'stream',
+			 '-c', 'fast'], cwd=self.work)
+		with open(f'{d}/postgresql.auto.conf', 'a') as f:
+			f.write(f'port={free_port()}\n')
+		self.pg_ctl(d, 'start')
+		for _ in range(300):
+			if self.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'", self.stock_conninfo) == '1':
+				return
+			time.sleep(0.1)
+		raise RuntimeError('the standby does not stream')
+
+	def end(self):
+		for d in reversed(self.servers):
+			try:
+				self.pg_ctl(d, 'stop')
+			except subprocess.CalledProcessError:
+				pass
+		if self.proxy:
+			self.proxy.kill()
+			self.proxy.wait()
+		if self.opt.keep:
+			print(f'kept {self.work}')
+			return
+		try:
+			self.dev('destroy', '-D', self.dir, '--quiet')
+		except (RuntimeError, OSError):
+			pass
+		shutil.rmtree(self.work, ignore_errors=True)
+
+	# ---- network delay
+
+	def start_proxy(self):
+		if not os.path.exists(f'{TOP}/test/proxy/Makefile'):
+			raise Missing('the fault proxy (test/proxy)')
+		run(['make', '-s', '-C', f'{TOP}/test/proxy', f'BUILD={BUILD}'])
+		targets = re.findall(r'port=(\d+)', self.page_servers)
+		args = [f'{BUILD}/nc_proxy', '--control', f'{self.work}/proxy']
+		args += [f'link s{i} 0 127.0.0.1:{p}' for i, p in enumerate(targets)]
+		self.proxy = subprocess.Popen(args, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+		ports = {}
+		for line in self.proxy.stdout:
+			w = line.split()
+			if w[0] == 'link':
+				ports[w[1]] = w[2]
+			if w[0] == 'ready':
+				break
+		parts = self.page_servers.split(',')
+		self.proxied = ','.join(re.sub(r'port=\d+', f'port={ports[f"s{i}"]}', p) for i, p in enumerate(parts))
+
+	def delay(self, us):
+		"""Adds this much to each round trip, half of it in each direction. 0: no proxy."""
+		if us > 0 and not self.proxy:
+			self.start_proxy()
+		if us > 0:
+			s = socket.socket(socket.AF_UNIX)
+			s.connect(f'{self.work}/proxy')
+			s.sendall(f'delay * {us // 2} {us - us // 2}\n'.encode())
+			if not s.recv(200).startswith(b'ok'):
+				raise RuntimeError('the proxy refused a delay')
+			s.close()
+		self.set('neon_comm.page_servers', self.proxied if us > 0 else self.page_servers)
+		ports = re.findall(r'port=(\d+)', self.proxied if us > 0 else self.page_servers)
+		for _ in range(200):
+			self.points('communicator', seconds=0.05, warmup=0)
+			ready = self.sql("SELECT string_agg(DISTINCT address, ' ') FROM neon_comm.connections WHERE state = 'ready'")
+			if all(p in ready for p in ports):
+				return
+			time.sleep(0.05)
+		raise RuntimeError('connections did not follow the delay')
+
+	def set(self, name, value):
+		quoted = str(value).replace("'", "''")
+		self.sql(f"ALTER SYSTEM SET {name} = '{quoted}'")
+		self.sql('SELECT pg_reload_conf()')
+		for _ in range(100):
+			if self.sql(f"SELECT setting FROM pg_file_settings WHERE name = '{name}' AND applied") == str(value) and \
+			   self.sql(f"SELECT reset_val FROM pg_settings WHERE name = '{name}'") is not None:
+				break
+			time.sleep(0.02)
+		time.sleep(0.1)
+
+	# ---- measuring
+
+	def counters(self):
+		return {l.split('|')[0]: int(l.split('|')[1])
+				for l in self.sql('SELECT name, value FROM neon_comm.counters').splitlines()}
+
+	def stages(self, before=None):
+		"""Microseconds that the reads of processes have spent in each stage, and how many; or the means since then."""
+		now = {l.split('|')[0]: (int(l.split('|')[1]), float(l.split('|')[2])) for l in self.sql(
+			"SELECT stage, count, coalesce(count * mean_us, 0) FROM neon_comm.latency WHERE class = 'demand'").splitlines()}
+		if before is None:
+			return now
+		return {k: round((now[k][1] - before[k][1]) / max(now[k][0] - before[k][0], 1), 1) for k in now}
+
+	def communicator(self):
+		return int(self.sql('SELECT communicator_pid FROM neon_comm.status()'))
+
+	def page_service_pids(self):
+		pids = []
+		for i in range(self.opt.shards):
+			with open(f'{self.dir}/page_server_{i}/postmaster.pid') as f:
+				pm = int(f.readline())
+			for p in run(['ps', '-o', 'pid=', '--ppid', str(pm)]).split():
+				with open(f'/proc/{p}/cmdline', 'rb') as f:
+					if b'page service' in f.read():
+						pids.append(int(p))
+		return pids
+
+	def in_turn(self, variants, least=0):
+		"""variants: name -> function; each once a round. Returns name -> list of results. With `least` there
+		are so many rounds at least, and every other one goes backwards."""
+		out = {name: [] for name in variants}
+		for r in range(max(self.opt.rounds, least)):
+			for name, f in list(variants.items())[::-1 if least and r % 2 else 1]:
+				out[name].append(f())
+		return out
+
+	def timed(self, query, setup=(), conninfo=None, explain=True):
+		"""Milliseconds of a query, whose catalog pages have been read by an EXPLAIN before."""
+		r = run([*self.user, self.bin('psql'), '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', conninfo or self.conninfo,
+				 *[a for s in [*setup, *[f'EXPLAIN {query}'] * explain] for a in ('-c', s)], '-c', '\\timing on', '-c', query], cwd=self.work)
+		return float(re.search(r'Time: ([0-9.]+) ms', r).group(1))
+
+	def scan(self, blocks=BLOCKS, setup=(), conninfo=None):
+		"""A cold scan of so many blocks, those after the last scan's; pages per second and counters."""
+		if blocks == BLOCKS:
+			q = 'SELECT count(f) FROM b'
+		else:
+			first = self.next_scan % (BLOCKS - blocks)
+			self.next_scan = first + blocks
+			q = f"SELECT count(f) FROM b WHERE ctid >= '({first},0)' AND ctid < '({first + blocks},0)'"
+		pids = [self.communicator(), *self.page_service_pids()] if conninfo is None else []
+		before, cpu = (self.counters(), [cpu_seconds(p) for p in pids]) if conninfo is None else ({}, [])
+		ms = self.timed(q, setup, conninfo)
+		out = {'pages_per_second': blocks / ms * 1000, 'ms': ms}
+		if conninfo is None:
+			after = self.counters()
+			used = [cpu_seconds(p) - c for p, c in zip(pids, cpu)]
+			d = {k: after[k] - before.get(k, 0) for k in after}
+			pages = max(d['reads_remote'], 1)
+			out.update(communicator_cpu_us=used[0] * 1e6 / pages, page_service_cpu_us=sum(used[1:]) * 1e6 / pages,
+					   wakes_per_page=d['wakes'] / pages, sleeps_per_page=d['client_sleeps'] / pages,
+					   pages_per_receive=d['pages_received'] / max(d['receives'], 1), sends_per_page=d['sends'] / pages,
+					   turns_per_page=d['loop_turns'] / pages, remote=d['reads_remote'],
+					   prefetched=d.get('prefetch_hits', 0) + d.get('prefetch_joined', 0))
+		return out
+
+	def loadgen(self, conns, depth, sequential=False, seconds=None, page_servers=None):
+		rel = self.sql("""SELECT coalesce(nullif(reltablespace, 0), (SELECT dattablespace FROM pg_database
+			WHERE datname = current_database())) || '/' || (SELECT oid FROM pg_database
+			WHERE datname = current_database()) || '/' || relfilenode FROM pg_class WHERE relname = 'b'""")
+		pids = self.page_service_pids()
+		cpu = [cpu_seconds(p) for p in pids]
+		args = [f'{self.work}/loadgen', '--page-servers', page_servers or self.page_servers, '--tenant', self.sql('SHOW neon_comm.tenant_id'),
+				'--timeline', self.sql('SHOW neon_comm.timeline_id'), '--rel', rel, '--blocks', str(BLOCKS),
+				'--stripe', self.sql("SELECT setting FROM pg_settings WHERE name = 'neon_comm.stripe_size'"),
+				'--connections', str(conns), '--depth', str(depth), '--seconds', str(seconds or self.opt.seconds), '--warmup', '0.2']
+		r = json.loads(run(args + (['--sequential'] if sequential else []), cwd=self.work))
+		# warm-up included on both sides
+		pages = r['count'] * (1 + 0.2 / (seconds or self.opt.seconds))
+		r['server_cpu_us'] = sum(cpu_seconds(p) - c for p, c in zip(pids, cpu)) * 1e6 / max(pages, 1)
+		return r
+
+	def record(self, name, row, what, target, figure, ok, detail=None):
+		"""ok: True, False, None when it was not measured, or a text for a figure without a target."""
+		verdict = ok if isinstance(ok, str) else 'not measured' if ok is None else 'met' if ok else 'MISSED'
+		self.rows[name] = self.rows.get(name, []) + [
+			{'row': row, 'what': what, 'target': target, 'figure': figure, 'verdict': verdict, 'detail': detail or {}}]
+		print(f'  {row:>3}  {what:<58} {target:<24} {figure:<28} {verdict}', flush=True)
+
+	def plot(self, name, **series):
+		self.series[name] = series
+
+
+def cpu_seconds(pid):
+	with open(f'/proc/{pid}/stat') as f:
+		w = f.read().rsplit(')', 1)[1].split()
+	return (int(w[11]) + int(w[12])) / CLOCK_TICKS
+
+
+def free_port():
+	with socket.socket() as s:
+		s.bind(('127.0.0.1', 0))
+		return s.getsockname()[1]
+
+
+def med(results, key):
+	return statistics.median(r[key] for r in results)
+
+
+def summary(results):
+	return {k: med(results, k) for k in results[0] if isinstance(results[0][k], (int, float))}
+
+
+# ---- the workloads
+
+def b_ceiling(b):
+	"""what the page service answers without a compute, connections x depth"""
+	table = []
+	for conns, depth in ((1, 1), (1, 8), (1, 32), (4, 1), (4, 8), (4, 32), (16, 1), (16, 8), (16, 32)):
+		r = {p: b.loadgen(conns, depth, p == 'sequential', b.opt.seconds / 2) for p in ('random', 'sequential')}
+		for p, x in r.items():
+			table.append(x)
+		print(f'       {conns:>2} x {depth:<2}  random {r["random"]["per_second"]:>9.0f}/s p50 {r["random"]["p50_us"]:>7.0f} us'
+			  f'  sequential {r["sequential"]["per_second"]:>9.0f}/s  server {r["sequential"]["server_cpu_us"]:.2f} us/page', flush=True)
+	b.plot('ceiling', table=table)
+	best = max(table, key=lambda x: x['per_second'])
+	b.record('ceiling', 0, 'page service alone, best of connections x depth', 'no target',
+			 f'{best["per_second"]:.0f} pages/s', '-', best)
+
+
+def b_point_latency(b):
+	"""random single-page reads, one client, against direct mode"""
+	xs = []
+	for us in b.opt.delays:
+		b.delay(us)
+		r = b.in_turn({m: lambda m=m: b.points(m) for m in ('communicator', 'direct')})
+		c, d = summary(r['communicator']), summary(r['direct'])
+		ratio = c['p50_us'] / d['p50_us']
+		xs.append({'delay_us': us, 'communicator': c, 'direct': d})
+		b.record('point_latency', 1, f'one client, random page, p50, {us / 1000:g} ms delay', '<= 1.15 x direct',
+				 f'{ratio:.2f} ({c["p50_us"]:.0f} : {d["p50_us"]:.0f} us)', ratio <= 1.15, xs[-1])
+	b.delay(0)
+	b.plot('point_latency', table=xs)
+
+
+def b_point_throughput(b):
+	"""random single-page reads, 16, 64 and 200 clients"""
+	xs = []
+	for us in [x for x in b.opt.delays if x in (0, 1000)]:
+		b.delay(us)
+		for clients in (16, 64, 200):
+			most = [0]
+
+			def go(m):
+				x = b.points(m, clients=clients, warmup=0.5)
+				n = b.sql("SELECT coalesce(max(n), 0) FROM (SELECT count(*) n FROM neon_comm.connections WHERE state <> 'unused' GROUP BY shard) x")
+				most[0] = max(most[0], int(n))
+				return x
+
+			r = b.in_turn({m: lambda m=m: go(m) for m in ('communicator', 'direct')})
+			c, d = summary(r['communicator']), summary(r['direct'])
+			ratio = c['per_second'] / d['per_second']
+			xs.append({'delay_us': us, 'clients': clients, 'communicator': c, 'direct': d})
+			b.record('point_throughput', 2, f'{clients} clients, {us / 1000:g} ms delay, {most[0]} connections a shard',
+					 '>= 1.2 x direct, <= 16', f'{ratio:.2f} ({c["per_second"]:.0f} : {d["per_second"]:.0f}/s)',
+					 ratio >= 1.2 and most[0] <= 16, xs[-1])
+	b.delay(0)
+	b.plot('point_throughput', table=xs)
+
+
+def b_spin(b):
+	"""the communicator looks for work before it sleeps, or sleeps at once"""
+	if not b.has('neon_comm.spin_time'):
+		return b.record('spin', 0, 'spinning', 'no target', 'needs neon_comm.spin_time', None)
+	for clients in (1, 4):
+		def go(us):
+			b.set('neon_comm.spin_time', us)
+			return b.points('communicator', clients=clients)
+		r = {k: summary(v) for k, v in b.in_turn({'0': lambda: go(0), '50': lambda: go(50)}).items()}
+		b.set('neon_comm.spin_time', 0)
+		b.record('spin', 0, f'p50 with spin_time 50 : 0 us, {clients} clients', 'no target',
+				 f'{r["50"]["p50_us"]:.0f} : {r["0"]["p50_us"]:.0f} us', '-', r)
+
+
+def scan_blocks(us):
+	return {0: BLOCKS, 200: 8000, 1000: 2000}.get(us, 1000)
+
+
+def b_scan(b):
+	"""cold sequential scan: against the ceiling, and against no readahead"""
+	ahead = b.has('neon_comm.readahead_blocks')
+	xs = []
+	for us in b.opt.delays:
+		b.delay(us)
+		n = scan_blocks(us)
+		variants = {'communicator': lambda: b.scan(n), 'direct': lambda: b.scan(n, ['SET neon_comm.mode = direct'])}
+		if ahead:
+			variants['no readahead'] = lambda: b.scan(n, ['SET neon_comm.readahead_blocks = 0'])
+		if us == 0:
+			variants['ceiling'] = lambda: max((b.loadgen(c, d, True, 1) for c, d in ((1, 32), (4, 32))),
+											  key=lambda x: x['per_second'])
+		r = {k: summary(v) for k, v in b.in_turn(variants).items()}
+		x = {'delay_us': us, 'blocks': n, **r}
+		xs.append(x)
+		speed = r['communicator']['pages_per_second']
+		if us == 0:
+			ratio = speed / r['ceiling']['per_second']
+			b.record('scan', 3, 'cold sequential scan, no delay', '>= 0.8 x ceiling',
+					 f'{ratio:.2f} ({speed:.0f} : {r["ceiling"]["per_second"]:.0f}/s)', ratio >= 0.8, x)
+		off = r.get('no readahead')
+		if off is None:
+			b.record('scan', 3, f'cold sequential scan, {us / 1000:g} ms delay', '>= 4 x readahead off',
+					 'needs neon_comm.readahead_blocks', None, x)
+			continue
+		ratio = speed / off['pages_per_second']
+		b.record('scan', 3, f'cold sequential scan, {us / 1000:g} ms delay',
+				 '>= 4 x readahead off' if us == 200 else 'readahead off, for info',
+				 f'{ratio:.1f} ({speed:.0f} : {off["pages_per_second"]:.0f}/s)', ratio >= 4 if us == 200 else '-', x)
+	b.delay(0)
+	b.plot('scan', table=xs)
+
+
+def b_bitmap(b):
+	"""bitmap heap scan, effective_io_concurrency 64 against 0"""
+	if not b.has('neon_comm.readahead_blocks'):
+		return b.record('bitmap', 4, 'bitmap heap scan, eic 64, 1 ms delay', '>= 20 x prefetch off', 'needs prefetch', None)
+	xs = []
+	plan = ['SET enable_seqscan = off', 'SET enable_indexscan = off', 'SET enable_indexonlyscan = off']
+	key = [0]
+
+	def go(eic, extra=()):
+		key[0] = (key[0] + 1) % 10
+		q = f'SELECT count(f) FROM b WHERE k = {key[0]}'
+		ms = b.timed(q, [*plan, f'SET effective_io_concurrency = {eic}', *extra])
+		return {'ms': ms, 'pages_per_second': BLOCKS / 10 / ms * 1000}
+
+	for us in b.opt.delays:
+		b.delay(us)
+		r = {k: summary(v) for k, v in b.in_turn({
+			'eic 64': lambda: go(64), 'off': lambda: go(0, ['SET neon_comm.readahead_blocks = 0'])}).items()}
+		ratio = r['off']['ms'] / r['eic 64']['ms']
+		xs.append({'delay_us': us, **r})
+		b.record('bitmap', 4, f'bitmap heap scan, eic 64, {us / 1000:g} ms delay',
+				 '>= 20 x prefetch off' if us == 1000 else 'prefetch off, for info',
+				 f'{ratio:.1f} ({r["eic 64"]["ms"]:.0f} : {r["off"]["ms"]:.0f} ms)', ratio >= 20 if us == 1000 else '-', xs[-1])
+	b.delay(0)
+	b.plot('bitmap', table=xs)
+
+
+def need_lfc(b, name, row, what, target):
+	if b.has('neon_comm.lfc_size'):
+		return True
+	b.record(name, row, what, target, 'needs neon_comm.lfc_size', None)
+	return False
+
+
+def lfc_limit(b, mb):
+	b.set('neon_comm.lfc_size_limit', f'{mb}MB' if mb else '0')
+
+
+def lfc_fill(b, passes=3):
+	"""Reads everything a few times; what the cache takes, it then has."""
+	for _ in range(passes):
+		b.sql('SELECT count(f) FROM b')
+		time.sleep(0.3)
+
+
+def b_lfc_hits(b):
+	"""LFC hits against stock PostgreSQL reading the same from the page cache"""
+	if not need_lfc(b, 'lfc_hits', 5, 'LFC hits, small shared_buffers', '>= 0.9 x stock'):
+		return
+	stock = b.stock()
+	lfc_limit(b, LFC_MB)
+	lfc_fill(b)
+	before = b.counters()['reads_remote']
+	for clients in (1, 8):
+		r = {k: summary(v) for k, v in b.in_turn({
+			'lfc': lambda: b.points('communicator', clients=clients),
+			'stock': lambda: b.points(None, clients=clients, conninfo=stock)}).items()}
+		ratio = r['lfc']['per_second'] / r['stock']['per_second']
+		b.record('lfc_hits', 5, f'LFC hits, {clients} clients, random page', '>= 0.9 x stock',
+				 f'{ratio:.2f} ({r["lfc"]["per_second"]:.0f} : {r["stock"]["per_second"]:.0f}/s)', ratio >= 0.9, r)
+	r = {k: summary(v) for k, v in b.in_turn({
+		'lfc': b.scan, 'stock': lambda: b.scan(conninfo=stock)}).items()}
+	ratio = r['lfc']['pages_per_second'] / r['stock']['pages_per_second']
+	b.record('lfc_hits', 5, 'LFC hits, scan', '>= 0.9 x stock',
+			 f'{ratio:.2f} ({r["lfc"]["pages_per_second"]:.0f} : {r["stock"]["pages_per_second"]:.0f}/s)', ratio >= 0.9,
+			 {**r, 'remote_reads_meanwhile': b.counters()['reads_remote'] - before})
+	lfc_limit(b, 0)
+
+
+def b_beside_scans(b):
+	"""point reads beside 4 cold scans, 1 ms delay"""
+	b.delay(1000)
+	stages = []
+
+	def unloaded():
+		before = b.stages()
+		x = b.points('communicator')
+		stages.append(b.stages(before))
+		return x
+
+	def loaded():
+		scans = subprocess.Popen(b.sqlload_args('SELECT count(f) FROM b', clients=4, seconds=b.opt.seconds + 2, warmup=0),
+								 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, cwd=b.work)
+		time.sleep(0.7)
+		try:
+			before, pages, began = b.stages(), b.counters()['pages_received'], time.monotonic()
+			x = b.points('communicator', seconds=b.opt.seconds)
+			x['pages_per_second'] = (b.counters()['pages_received'] - pages) / (time.monotonic() - began)
+			stages.append(b.stages(before))
+			return x
+		finally:
+			scans.kill()
+			scans.wait()
+			# its server processes notice when they next send
+			b.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'SELECT count(f) FROM b%' AND pid <> pg_backend_pid()")
+
+	r = {k: summary(v) for k, v in b.in_turn({'unloaded': unloaded, 'loaded': loaded}).items()}
+	ratio = r['loaded']['p99_us'] / r['unloaded']['p99_us']
+	b.record('beside_scans', 6, 'point reads beside 4 cold scans, 1 ms delay, p99', '<= 1.5 x unloaded',
+			 f'{ratio:.2f} ({r["loaded"]["p99_us"]:.0f} : {r["unloaded"]["p99_us"]:.0f} us)', ratio <= 1.5, {**r, 'stages': stages})
+	b.delay(0)
+
+
+def hit_rate(b, hot):
+	before = b.counters()
+	b.points('communicator', clients=4, range_=hot)
+	after = b.counters()
+	hits, remote = after['lfc_hits'] - before['lfc_hits'], after['reads_remote'] - before['reads_remote']
+	return hits / max(hits + remote, 1)
+
+
+def b_scan_resistance(b):
+	"""a hot set in the LFC, and a scan of ten times the cache"""
+	if not need_lfc(b, 'scan_resistance', 7, 'hit rate of a hot set, a scan of 10 x the cache passes', 'falls <= 3 points'):
+		return
+	lfc_limit(b, 16)
+	hot = 1600						# blocks: 12.5 of 16 MB
+	calm = 0
+	for _ in range(12):				# until it does not get better
+		last, calm = calm, hit_rate(b, hot)
+		if calm - last < 0.002:
+			break
+	oltp = subprocess.Popen(b.sqlload_args(POINT, clients=4, seconds=b.opt.seconds + 4, param='(%u,1)', range_=hot),
+							stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, cwd=b.work)
+	b.sql('SELECT count(f) FROM b')		# 160 MB
+	oltp.wait()
+	before = b.counters()
+	after_scan = hit_rate(b, hot)
+	fall = (calm - after_scan) * 100
+	b.record('scan_resistance', 7, 'hit rate of a hot set, a scan of 10 x the cache passes', 'falls <= 3 points',
+			 f'{fall:.1f} points ({calm * 100:.1f} -> {after_scan * 100:.1f} %)', fall <= 3,
+			 {'calm': calm, 'after': after_scan, 'counters': before})
+	lfc_limit(b, 0)
+
+
+def b_prewarm(b):
+	"""restart with prewarm: time to 90 % of steady throughput"""
+	what, target = 'restart with prewarm, time to 90 % of steady throughput', '<= 1/5 of without'
+	if not need_lfc(b, 'prewarm', 8, what, target):
+		return
+
+	def rate(seconds=0.5):
+		return b.points('communicator', clients=4, seconds=seconds, warmup=0)['per_second']
+
+	def once(without):
+		# the round before may have left some pages out
+		b.sql('SELECT count(f) FROM b')
+		time.sleep(0.3)
+		b.dev('stop', '-D', b.dir, '--quiet', 'compute')
+		for name in without:
+			os.unlink(f'{b.dir}/compute/{name}')
+		b.dev('start', '-D', b.dir, '--quiet', 'compute')
+		start = time.monotonic()
+		rates = []
+		while time.monotonic() - start < 60:
+			rates.append(round(rate()))
+			if rates[-1] >= 0.9 * steady:
+				break
+		history.append({'without': without, 'rates': rates, 'progress': b.sql('SELECT * FROM neon_comm.prewarm_progress')})
+		return {'seconds': time.monotonic() - start}
+
+	history = []
+
+	lfc_limit(b, LFC_MB)
+	lfc_fill(b)
+	b.delay(1000)
+	steady = statistics.median(rate(1) for _ in range(3))
+	# the cache file taken over; only its list, as on another machine; nothing
+	r = {k: summary(v) for k, v in b.in_turn({
+		'file': lambda: once([]), 'list': lambda: once(['neon_comm.lfc']),
+		'cold': lambda: once(['neon_comm.lfc', 'neon_comm.lfc.index'])}).items()}
+	b.delay(0)
+	lfc_limit(b, 0)
+	for how, text in (('file', 'after a clean stop'), ('list', 'by the list, 1 ms delay')):
+		ratio = r[how]['seconds'] / r['cold']['seconds']
+		b.record('prewarm', 8, f'{what}: {text}', target, f'{ratio:.2f} ({r[how]["seconds"]:.1f} : {r["cold"]["seconds"]:.1f} s)',
+				 ratio <= 0.2, {**r, 'steady': steady, 'history': history})
+
+
+# Rows of PostgreSQL 18, with the memory and the sessions of a server as it comes.
+ASYNC_CONF = {'shared_buffers': '128MB', 'max_connections': '100', 'effective_io_concurrency': '64'}
+
+
+def restart(b, conf):
+	"""The compute again, with other settings that only a start takes."""
+	for name, value in conf.items():
+		b.sql(f"ALTER SYSTEM SET {name} = '{value}'" if value is not None else f'ALTER SYSTEM RESET {name}')
+	b.dev('stop', '-D', b.dir, '--quiet', 'compute')
+	b.dev('start', '-D', b.dir, '--quiet', 'compute')
+
+
+def forget(b):
+	"""Nothing of the table is in shared buffers."""
+	b.sql("SELECT pg_buffercache_evict_relation('b')")
+
+
+def async_ways(b, run, more=()):
+	"""The same by each way, from cold buffers: name -> function."""
+	def go(setup):
+		forget(b)
+		return run([*setup, *more])
+	return {'async': lambda: go(['SET neon_comm.async_reads = on']), 'own': lambda: go(['SET neon_comm.async_reads = off'])}
+
+
+def b_async(b):
+	"""PostgreSQL 18: scans, bitmap scans and VACUUM that the communicator completes"""
+	if int(b.sql('SHOW server_version_num')) < 180000:
+		return b.record('async', 'A', 'reads of the server in flight', '18 only', 'not on this version', '-')
+	b.sql('CREATE EXTENSION IF NOT EXISTS pg_buffercache')
+	restart(b, ASYNC_CONF)
+	try:
+		async_scans(b)
+		async_bitmap(b)
+		async_vacuum(b)
+	finally:
+		b.delay(0)
+		restart(b, {name: None for name in ASYNC_CONF})
+
+
+def async_scans(b):
+	for us, least in ((1000, 0.85), (0, 0.8)):
+		b.delay(us)
+		ways = async_ways(b, lambda setup: b.scan(BLOCKS, setup))
+		# through the same proxy and as deep as readahead is; without a delay as deep as it helps
+		ways['ceiling'] = lambda: b.loadgen(4, 32 if us else 64, True, 1, b.proxied if us else None)
+		r = {k: summary(v) for k, v in b.in_turn(ways).items()}
+		a, own, ceiling = r['async']['pages_per_second'], r['own']['pages_per_second'], r['ceiling']['per_second']
+		row, name = ('A', '1 ms delay') if us else ('B', 'no delay')
+		if us:
+			b.async_scan = a
+			b.record('async', 'A', f'cold sequential scan, {name}', '>= 1.5 x own readahead', f'{a / own:.2f} ({a:.0f} : {own:.0f}/s)',
+					 a / own >= 1.5, r)
+		else:
+			b.record('async', 'B', f'cold sequential scan, {name}', 'own readahead, for info', f'{a / own:.2f} ({a:.0f} : {own:.0f}/s)', '-', r)
+		b.record('async', row, f'cold sequential scan, {name}', f'>= {least:g} x load generator', f'{a / ceiling:.2f} ({a:.0f} : {ceiling:.0f}/s)',
+				 a / ceiling >= least, r)
+		if us:
+			cpu = r['ceiling']['client_cpu_us']
+			c, w = r['async']['communicator_cpu_us'], r['async']['wakes_per_page']
+			b.record('async', 'D', 'communicator CPU per page in A', '<= 0.45 x load generator', f'{c / cpu:.2f} ({c:.2f} : {cpu:.2f} us)',
+					 c / cpu <= 0.45, r)
+			b.record('async', 'D', 'wakes per page in A', '<= 1/32 (0.0313)', f'{w:.4f}', w <= 1 / 32, r)
+
+
+def async_bitmap(b):
+	b.delay(1000)
+	key = [0]
+	pages = BLOCKS // 10
+
+	def go(setup):
+		key[0] = (key[0] + 1) % 10
+		ms = b.timed(f'SELECT count(f) FROM b WHERE k = {key[0]}', [*setup, 'SET enable_seqscan = off', 'SET enable_indexscan = off',
+			'SET enable_indexonlyscan = off'])
+		return {'ms': ms, 'pages_per_second': pages / ms * 1000}
+
+	r = {k: summary(v) for k, v in b.in_turn(async_ways(b, go)).items()}
+	flying = min(64, int(b.sql('SHOW io_max_concurrency')))
+	limit = pages / flying
+	ratio = limit / r['async']['ms']
+	b.record('async', 'C', f'bitmap heap scan, 1 ms delay, {flying} in flight', '>= 0.9 x pages / in flight x delay',
+			 f'{ratio:.2f} ({r["async"]["ms"]:.0f} : {limit:.0f} ms, own readahead {r["own"]["ms"]:.0f})', ratio >= 0.9, r)
+
+
+def async_vacuum(b):
+	b.delay(1000)
+
+	def go(setup):
+		before = b.counters()['reads_remote']
+		ms = b.timed('VACUUM (DISABLE_PAGE_SKIPPING, INDEX_CLEANUP off, TRUNCATE off) b', setup, explain=False)
+		return {'ms': ms, 'pages_per_second': (b.counters()['reads_remote'] - before) / ms * 1000}
+
+	r = {k: summary(v) for k, v in b.in_turn(async_ways(b, go)).items()}
+	v = r['async']['pages_per_second']
+	b.record('async', 'F', 'VACUUM of a cold table, 1 ms delay', ">= 0.8 x A's pages/s",
+			 f'{v / b.async_scan:.2f} ({v:.0f} : {b.async_scan:.0f}/s, own readahead {r["own"]["pages_per_second"]:.0f})',
+			 v / b.async_scan >= 0.8, r)
+
+
+def b_small_buffers(b):
+	"""PostgreSQL 18: cold scans with few shared buffers, against own readahead"""
+	if int(b.sql('SHOW server_version_num')) < 180000:
+		return b.record('small_buffers', '-', 'scans with few shared buffers', '18 only', 'not on this version', '-')
+	b.sql('CREATE EXTENSION IF NOT EXISTS pg_buffercache')
+	for size in ('1MB', '16MB', '128MB'):
+		restart(b, {'shared_buffers': size, 'max_connections': '100'})
+		for us in (0, 1000):
+			b.delay(us)
+			for eic in (16, 64):
+				r = {k: summary(v) for k, v in b.in_turn(async_ways(
+					b, lambda setup: b.scan(BLOCKS if us == 0 else 5000, setup), [f'SET effective_io_concurrency = {eic}'])).items()}
+				a, own = r['async']['pages_per_second'], r['own']['pages_per_second']
+				b.record('small_buffers', '-', f'scan, {size}, concurrency {eic}, {us / 1000:g} ms delay', '>= 0.95 x own readahead',
+						 f'{a / own:.2f} ({a:.0f} : {own:.0f}/s)', a / own >= 0.95, r)
+	b.delay(0)
+	restart(b, {name: None for name in ('shared_buffers', 'max_connections')})
+
+
+def instructions(pid, seconds):
+	"""Instructions of a process while something else runs; None where the hardware does not count."""
+	if not shutil.which('perf'):
+		return None
+	return subprocess.Popen(['perf', 'stat', '-x', ',', '-e', 'instructions', '-p', str(pid), '--', 'sleep', str(seconds)],
+							stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+
+
+def b_communicator_cpu(b):
+	"""communicator CPU and wakes per page while it serves scans"""
+	r = summary(b.in_turn({'scan': b.scan})['scan'])
+	before = b.counters()['reads_remote']
+	p = instructions(b.communicator(), 2)
+	if p:
+		load = subprocess.Popen(b.sqlload_args('SELECT count(f) FROM b', seconds=2.5, warmup=0), stdout=subprocess.DEVNULL,
+								stdin=subprocess.DEVNULL, cwd=b.work)
+		err = p.communicate()[1]
+		pages = b.counters()['reads_remote'] - before
+		load.wait()
+		m = re.search(r'^(\d+),', err, re.M)
+		r['instructions_per_page'] = int(m.group(1)) / max(pages, 1) if m else None
+	n = r.get('instructions_per_page')
+	b.record('communicator_cpu', 9, 'communicator CPU per page, scan', '<= 3.3 us',
+			 f'{r["communicator_cpu_us"]:.2f} us, {f"{n:.0f}" if n else "no count of"} instructions', r['communicator_cpu_us'] <= 3.3, r)
+	b.record('communicator_cpu', 10, 'wakes per page, scan', '<= 1/16 (0.0625)',
+			 f'{r["wakes_per_page"]:.4f}, {r["pages_per_receive"]:.1f} pages a receive', r['wakes_per_page'] <= 1 / 16, r)
+
+
+def b_bulk_load(b):
+	"""pgbench -i and COPY against stock that streams WAL to a standby"""
+	b.stock()
+	b.standby()
+	path = f'{b.work}/copy.txt'
+	with open(path, 'w') as f:
+		for i in range(400000):
+			f.write(f'{i}\t{i * 7919 % 1000003}\t{"abcdefgh" * 8}\n')
+
+	def pgbench(conninfo):
+		start = time.monotonic()
+		run([*b.user, b.bin('pgbench'), '-i', '-q', '-s', '10', conninfo], cwd=b.work)
+		return {'seconds': time.monotonic() - start}
+
+	def copy(conninfo):
+		b.sql('DROP TABLE IF EXISTS copied; CREATE TABLE copied (a int PRIMARY KEY, b int, c text)', conninfo)
+		start = time.monotonic()
+		b.sql(f"COPY copied FROM '{path}'", conninfo)
+		return {'seconds': time.monotonic() - start}
+
+	for name, f in (('pgbench -i -s 10', pgbench), ('COPY of 400000 rows', copy)):
+		r = {k: summary(v) for k, v in b.in_turn({'compute': lambda: f(b.conninfo), 'stock': lambda: f(b.stock_conninfo)}).items()}
+		ratio = r['stock']['seconds'] / r['compute']['seconds']
+		b.record('bulk_load', 11, name, '>= 0.8 x stock + standby',
+				 f'{ratio:.2f} ({r["compute"]["seconds"]:.2f} : {r["stock"]["seconds"]:.2f} s)', ratio >= 0.8, r)
+
+
+def b_memory(b):
+	"""shared memory"""
+	rows = [l.split('|') for l in b.sql("""SELECT name, allocated_size FROM pg_shmem_allocations
+		WHERE name LIKE 'neon_comm%' ORDER BY 2 DESC""").splitlines()]
+	sizes = {n: int(s) for n, s in rows}
+	processes = int(b.sql("""SELECT current_setting('max_connections')::int + current_setting('autovacuum_max_workers')::int + 1 +
+		current_setting('max_worker_processes')::int + current_setting('max_wal_senders')::int + 5"""))
+	lfc = sum(s for n, s in sizes.items() if 'lfc' in n or 'file cache' in n)
+	fixed = sum(s for n, s in sizes.items() if re.search('last|lsn|local|staging', n))
+	other = sum(sizes.values()) - lfc - fixed
+	b.record('memory', 12, f'shared memory per process ({processes}), without the maps whose size is a setting', '<= 8 KiB',
+			 f'{other / processes / 1024:.1f} KiB', other / processes <= 8192, sizes)
+	if b.has('neon_comm.lfc_size'):
+		share = lfc / (LFC_MB * 1024 * 1024) * 100
+		b.record('memory', 12, f'shared memory of an LFC of {LFC_MB} MB', '<= 0.6 % of it', f'{share:.2f} %', share <= 0.6, sizes)
+	else:
+		b.record('memory', 12, 'shared memory of the LFC', '<= 0.6 % of it', 'needs neon_comm.lfc_size', None)
+
+
+def b_crash_start(b):
+	"""start after a crash, with few and with many tables, both with recovery_init_sync_method = syncfs"""
+	# what neon_dev sets for a compute and sizes shared memory or logs, both have
+	conf = ['shared_buffers=64MB', 'max_locks_per_transaction=1024', 'autovacuum=off', 'recovery_init_sync_method=syncfs',
+			'max_worker_processes=16', 'max_replication_slots=11', "log_line_prefix='%m [%p] %b '"]
+	d, stock = f'{b.work}/many', f'{b.work}/many_stock'
+	args = [a for c in conf for a in ('--conf', c)]
+	b.dev('init', '-D', d, '--quiet', '--shards', '1', *args)
+	b.dev('start', '-D', d, '--quiet')
+	run([*b.user, b.bin('initdb'), '-A', 'trust', '-U', 'postgres', '-D', stock], cwd=b.work)
+	port = free_port()
+	with open(f'{stock}/postgresql.conf', 'a') as f:
+		f.write('\n'.join(['', f'port={port}', "unix_socket_directories=''", *conf]) + '\n')
+	b.pg_ctl(stock, 'start')
+	sides = {'compute': (f'{d}/compute', b.dev('conninfo', '-D', d).strip() + ' dbname=postgres'),
+			 'stock': (stock, f'host=127.0.0.1 port={port} user=postgres dbname=postgres')}
+	have = 0
+
+	def lines(data):
+		with open(f'{data}/postmaster.pid') as f:
+			return f.read().split('\n')
+
+	def crash(data, conninfo):
+		"""kills it after a change, and times from the call of pg_ctl until it lets sessions in"""
+		b.sql('UPDATE t0 SET v = v + 1', conninfo)
+		pid = int(lines(data)[0])
+		children = run(['pgrep', '-P', str(pid)], check=False).split()
+		for p in [pid, *map(int, children)]:
+			try:
+				os.kill(p, signal.SIGKILL)
+			except ProcessLookupError:
+				pass
+		while any(os.path.exists(f'/proc/{p}') for p in [pid, *children]):
+			time.sleep(0.01)
+		os.unlink(f'{data}/postmaster.pid')
+		os.sync()
+		start = time.monotonic()
+		with open(f'{b.work}/pg_ctl.log', 'a') as f:
+			subprocess.run([*b.user, b.bin('pg_ctl'), '-W', '-s', '-D', data, '-l', f'{data}.log', 'start'], check=True,
+						   stdout=f, stderr=f, stdin=subprocess.DEVNULL, cwd=b.work)
+		while not os.path.exists(f'{data}/postmaster.pid') or lines(data)[7:8] != ['ready   ']:
+			time.sleep(0.002)
+		return {'ms': (time.monotonic() - start) * 1000}
+
+	for tables in (500, 10000):
+		for _, conninfo in sides.values():
+			for first in range(have, tables, 500):
+				b.sql(f"""DO $$ BEGIN FOR i IN {first} .. {first + 499} LOOP
+					EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v int)', i); EXECUTE format('INSERT INTO t%s VALUES (1, 1)', i);
+					END LOOP; END $$""", conninfo)
+			b.sql('CHECKPOINT', conninfo)
+		have = tables
+		# each start is some 50 ms, of which a neighbour's work can be half: more rounds than others need
+		r = {k: summary(v) for k, v in b.in_turn({n: lambda s=s: crash(*s) for n, s in sides.items()}, least=15).items()}
+		ratio = r['compute']['ms'] / r['stock']['ms']
+		b.record('crash_start', 13, f'start after kill -9, {tables} tables', '<= 1.2 x stock',
+				 f'{ratio:.2f} ({r["compute"]["ms"]:.0f} : {r["stock"]["ms"]:.0f} ms)', ratio <= 1.2, r)
+	b.pg_ctl(stock, 'stop')
+	b.servers.remove(stock)
+	b.dev('destroy', '-D', d, '--quiet')
+
+
+def b_durable(b):
+	"""pgbench when commits wait for one of two page servers, against stock that waits for one of two standbys"""
+	# what neon_dev sets for the parts, and what the others need of it, both have
+	conf = ['shared_buffers=256MB', 'autovacuum=off', 'max_wal_size=8GB', 'checkpoint_timeout=1h', 'max_replication_slots=12',
+			'recovery_init_sync_method=syncfs', "log_line_prefix='%m [%p] %b '"]
+	names = ['page_server_0', 'page_server_1']
+	d, stock = f'{b.work}/durable', f'{b.work}/durable_stock'
+	args = [a for c in conf for a in ('--conf', c)] + [a for c in PS_CONF for a in ('--ps-conf', c)]
+	b.dev('init', '-D', d, '--quiet', '--shards', '2', '--durable', '--write-quorum', '1', *args)
+	b.dev('start', '-D', d, '--quiet')
+	run([*b.user, b.bin('initdb'), '-A', 'trust', '-U', 'postgres', '-D', stock], cwd=b.work)
+	port = free_port()
+	with open(f'{stock}/postgresql.conf', 'a') as f:
+		f.write('\n'.join(['', f'port={port}', f"unix_socket_directories='{b.work}'", *conf]) + '\n')
+	b.pg_ctl(stock, 'start')
+	conninfo = f'host=127.0.0.1 port={port} user=postgres dbname=postgres'
+	for name in names:
+		s = f'{b.work}/durable_{name}'
+		run([*b.user, b.bin('pg_basebackup'), '-d', f'{conninfo} application_name={name}', '-D', s, '-R', '-X', 'stream', '-c', 'fast',
+			 '-C', '-S', name], cwd=b.work)
+		with open(f'{s}/postgresql.auto.conf', 'a') as f:
+			f.write('\n'.join([f'port={free_port()}', "listen_addresses=''", 'hot_standby=off', *PS_CONF]) + '\n')
+		with open(f'{b.work}/pg_ctl.log', 'a') as f:
+			subprocess.run([*b.user, b.bin('pg_ctl'), '-W', '-s', '-D', s, '-l', f'{s}.log', 'start'], check=True, stdout=f, stderr=f,
+						   stdin=subprocess.DEVNULL, cwd=b.work)
+		b.servers.append(s)
+	b.sql(f"ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 ({', '.join(names)})'", conninfo)
+	b.sql('SELECT pg_reload_conf()', conninfo)
+	sides = {'compute': b.dev('conninfo', '-D', d).strip() + ' dbname=postgres', 'stock': conninfo}
+	view = {'compute': 'neon_comm.page_servers', 'stock': 'pg_stat_replication'}
+	for side, c in sides.items():
+		for _ in range(300):
+			if b.sql(f"SELECT count(*) FROM {view[side]} WHERE sync_state = 'quorum'", c) == '2':
+				break
+			time.sleep(0.1)
+		else:
+			raise RuntimeError(f'{side}: two do not count')
+		run([*b.user, b.bin('pgbench'), '-i', '-q', '-s', '10', c], cwd=b.work)
+		b.sql('CHECKPOINT', c)
+
+	def pgbench(c, clients):
+		out = run([*b.user, b.bin('pgbench'), '-n', '-M', 'prepared', '-c', str(clients), '-j', str(min(clients, 2)),
+				   '-T', str(max(round(b.opt.seconds * 2), 2)), c], cwd=b.work)
+		return {'per_second': float(re.search(r'tps = ([0-9.]+)', out).group(1)),
+				'ms': float(re.search(r'latency average = ([0-9.]+)', out).group(1))}
+
+	for clients in (1, 8, 32):
+		# a rate of some thousand commits hangs on who gets which processor: more rounds than others need
+		r = {k: summary(v) for k, v in b.in_turn({n: lambda c=c: pgbench(c, clients) for n, c in sides.items()}, least=6).items()}
+		ratio = r['compute']['per_second'] / r['stock']['per_second']
+		b.record('durable', 14, f'pgbench, ANY 1 of two, {clients} clients', '>= 0.9 x stock + 2 standbys',
+				 f'{ratio:.2f} ({r["compute"]["per_second"]:.0f} : {r["stock"]["per_second"]:.0f}/s)', ratio >= 0.9, r)
+	for s in [f'{b.work}/durable_{name}' for name in names] + [stock]:
+		b.pg_ctl(s, 'stop')
+		b.servers.remove(s)
+	b.dev('destroy', '-D', d, '--quiet')
+
+
+def b_boot(b):
+	"""kill -9 and loss of the compute's directory, until the new compute has answered its first query"""
+	conf = ['shared_buffers=128MB', 'autovacuum=off', 'max_wal_size=64GB', 'checkpoint_timeout=1d', 'max_locks_per_transaction=1024']
+	ps_conf = ['shared_buffers=256MB', 'max_wal_size=64GB', 'checkpoint_timeout=1d']
+	d = f'{b.work}/boot'
+	few = {}
+
+	def lose(conninfo):
+		"""kills the compute, removes its directory, and times from there"""
+		with open(f'{d}/compute/postmaster.pid') as f:
+			pid = int(f.readline())
+		pids = [pid, *map(int, run(['pgrep', '-P', str(pid)], check=False).split())]
+		for p in pids:
+			try:
+				os.kill(p, signal.SIGKILL)
+			except ProcessLookupError:
+				pass
+		while any(os.path.exists(f'/proc/{p}') for p in pids):
+			time.sleep(0.005)
+		shutil.rmtree(f'{d}/compute')
+		start = time.monotonic()
+		out = b.dev('create-compute', '-D', d)
+		b.sql('SELECT abalance FROM pgbench_accounts WHERE aid = 1', conninfo)
+		ms = (time.monotonic() - start) * 1000
+		sent = re.search(r'laid .* ([0-9.]+) MB received', out)
+		return {'ms': ms, 'image_mb': float(sent[1])}
+
+	def pgbench(conninfo, *args):
+		run([*b.user, b.bin('pgbench'), *args, conninfo], cwd=b.work)
+
+	for gb, relations in [(1, 500), (10, 500)]:
+		args = [a for c in conf for a in ('--conf', c)] + [a for c in ps_conf for a in ('--ps-conf', c)]
+		b.dev('init', '-D', d, '--quiet', '--shards', '2', *args)
+		b.dev('start', '-D', d, '--quiet')
+		conninfo = b.dev('conninfo', '-D', d).strip() + ' dbname=postgres'
+		have = int(b.sql('SELECT count(*) FROM pg_class WHERE relfilenode <> 0 OR relisshared OR pg_relation_filenode(oid) IS NOT NULL', conninfo))
+		for first in range(0, max(relations - have, 0), 500):
+			b.sql(f"""DO $$ BEGIN FOR i IN {first} .. {min(first + 499, relations - have)} LOOP
+				EXECUTE format('CREATE TABLE r%s (id int, v int)', i); END LOOP; END $$""", conninfo)
+		pgbench(conninfo, '-i', '-q', '-I', 'dtGvp', '-s', str(gb * 68))
+		for when in ('a checkpoint just now', f'after {b.opt.boot_minutes:g} minutes of pgbench'):
+			if when.startswith('after'):
+				pgbench(conninfo, '-n', '-c', '4', '-j', '2', '-T', str(round(b.opt.boot_minutes * 60)))
+			else:
+				# a clean stop is one for page servers, too, which let nobody in
+				b.dev('stop', '-D', d, '--quiet')
+				b.dev('start', '-D', d, '--quiet')
+			r = summary([lose(conninfo) for _ in range(max(b.opt.rounds, 3))])
+			limit = 5000 if relations == 500 else 15000
+			b.record('boot', 15, f'lost to first query, {gb} GB, {relations} relations, {when}', f'<= {limit // 1000} s',
+					 f'{r["ms"] / 1000:.1f} s, image {r["image_mb"]:.1f} MB', r['ms'] <= limit, r)
+			if (relations, when) == (500, 'a checkpoint just now'):
+				few[gb] = r['ms']
+		b.dev('destroy', '-D', d, '--quiet')
+	if len(few) > 1:
+		ratio = max(few.values()) / min(few.values())
+		b.record('boot', 15, 'the same with ' + ' and '.join(f'{g} GB' for g in few), 'within noise', f'{ratio:.2f} x', ratio <= 1.25, few)
+
+
+def b_replace(b):
+	"""a planned replacement of the compute, as a client sees it that connects again"""
+	conf = ['shared_buffers=128MB', 'autovacuum=off']
+	d = f'{b.work}/replace'
+	b.dev('init', '-D', d, '--quiet', '--durable', '--page-servers', '3', '--write-quorum', '2', *[a for c in conf for a in ('--conf', c)])
+	b.dev('start', '-D', d, '--quiet')
+	conninfo = b.dev('conninfo', '-D', d).strip() + ' dbname=postgres'
+	run([*b.user, b.bin('pgbench'), '-i', '-q', '-s', '10', conninfo], cwd=b.work)
+	deadline = time.monotonic() + 60
+	while b.sql('SELECT count(*) FROM neon_comm.members', conninfo) != '3':
+		if time.monotonic() > deadline:
+			raise RuntimeError('members are not known')
+		time.sleep(0.1)
+
+	def works():
+		return subprocess.run([*b.user, b.bin('psql'), '-XqAt', '-d', conninfo, '-c', 'UPDATE pgbench_branches SET bbalance = bbalance + 1 WHERE bid = 1'],
+							  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, cwd=b.work).returncode == 0
+
+	def replace():
+		with open(f'{b.work}/replace.log', 'w') as f:
+			p = subprocess.Popen([b.bin('neon_dev'), 'replace-compute', '-D', d], stdout=f, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=b.work)
+			last, longest = time.monotonic(), 0.0
+			while p.poll() is None or time.monotonic() - last > 0.5:
+				if works():
+					longest, last = max(longest, time.monotonic() - last), time.monotonic()
+				if time.monotonic() - last > 60:
+					p.kill()
+					raise RuntimeError('nothing works any more')
+		if p.returncode != 0:
+			raise RuntimeError('neon_dev replace-compute failed: see its log')
+		return {'ms': longest * 1000}
+
+	r = summary([replace() for _ in range(max(b.opt.rounds, 3))])
+	b.record('replace', 16, 'planned replacement, between two updates of a client that connects again', '<= 2 s', f'{r["ms"] / 1000:.1f} s', r['ms'] <= 2000, r)
+	b.dev('destroy', '-D', d, '--quiet')
+
+
+def b_hosts(b):
+	"""kill -9 of the page server that is read from, when the shard has another one"""
+	conf = [c for c in COMPUTE_CONF if 'shared_buffers' in c or 'autovacuum' in c or 'synchronize' in c]
+	d = f'{b.work}/hosts'
+	b.dev('init', '-D', d, '--quiet', '--shards', '1', '--page-servers', '2', '--hosts', '2', *[a for c in conf for a in ('--conf', c)],
+		  *[a for c in PS_CONF for a in ('--ps-conf', c)])
+	b.dev('start', '-D', d, '--quiet')
+	conninfo = b.dev('conninfo', '-D', d).strip() + ' dbname=postgres'
+	b.make_tables(conninfo)
+	found = []
+
+	def reads(seconds, during):
+		p = subprocess.Popen(b.sqlload_args(POINT, conninfo, clients=4, seconds=seconds, warmup=0.3, param='(%u,1)'), stdout=subprocess.PIPE,
+							 stderr=subprocess.STDOUT, text=True, cwd=b.work)
+		time.sleep(0.3 + seconds / 2)
+		during()
+		out, _ = p.communicate()
+		if p.returncode != 0:
+			raise RuntimeError(f'a read failed: {out[-500:]}')
+		return json.loads(out)
+
+	for _ in range(max(b.opt.rounds, 3)):
+		usual = reads(2, lambda: None)
+		r = reads(2, lambda: b.dev('kill', '-D', d, '--quiet', 'page-server', '0'))
+		# a connection of a process to the port that is left, as long as it takes here
+		start = time.monotonic()
+		with open(f'{d}/neon_dev.conf') as f:
+			port = re.search(r'^page_server_1_port=(\d+)', f.read(), re.M)[1]
+		run([*b.user, b.bin('psql'), '-XqAtw', '-d', f'host=127.0.0.1 port={port} user=x dbname=x', '-c', 'show status'], cwd=b.work)
+		connect = (time.monotonic() - start) * 1000
+		found.append({'ms': r['max_us'] / 1000, 'usual_ms': usual['p50_us'] / 1000, 'usual_longest_ms': usual['max_us'] / 1000, 'connect_ms': connect})
+		b.dev('start', '-D', d, '--quiet', 'page-server', '0')
+		b.sql("SELECT pg_sleep(2)", conninfo)
+	r = summary(found)
+	limit = r['connect_ms'] + 5 * r['usual_ms']
+	b.record('hosts', 17, 'longest read when its page server is killed, two hosts', '<= connect + 5 x usual',
+			 f'{r["ms"]:.1f} ms ({r["connect_ms"]:.1f} + 5 x {r["usual_ms"]:.2f}; longest without: {r["usual_longest_ms"]:.1f})', r['ms'] <= limit, {**r, 'rounds': found})
+	b.dev('destroy', '-D', d, '--quiet')
+
+
+def b_list_travels(b):
+	"""the list of the file cache, brought to a compute made anew: time to 90 % of steady throughput"""
+	what, target = 'made anew, 1 ms delay, time to 90 % of steady throughput: list restored', '<= 1/5 of without'
+	if not need_lfc(b, 'list_travels', 18, what, target):
+		return
+	kept = f'{b.work}/kept.list'
+
+	def rate(seconds=0.5):
+		return b.points('communicator', clients=4, seconds=seconds, warmup=0)['per_second']
+
+	def again(command):
+		b.sql('SELECT count(f) FROM b')
+		b.dev('kill', '-D', b.dir, '--quiet', 'compute')
+		shutil.rmtree(f'{b.dir}/compute')
+		b.dev('create-compute', '-D', b.dir, '--quiet', '--conf', f'neon_comm.lfc_size_limit={LFC_MB}MB',
+			  '--conf', f'neon_comm.page_servers={b.proxied}', '--conf', f'neon_comm.lfc_list_restore_command={command}')
+		start, rates = time.monotonic(), []
+		while time.monotonic() - start < 60:
+			rates.append(round(rate()))
+			if rates[-1] >= 0.9 * steady:
+				break
+		history.append({'command': command, 'rates': rates})
+		return {'seconds': time.monotonic() - start}
+
+	history = []
+	lfc_limit(b, LFC_MB)
+	lfc_fill(b)
+	b.delay(1000)
+	steady = statistics.median(rate(1) for _ in range(3))
+	b.set('neon_comm.lfc_list_save_command', f'cp %p {kept}.new && mv {kept}.new {kept}')
+	b.sql('SELECT neon_comm.lfc_save()')
+	for _ in range(200):
+		if os.path.exists(kept):
+			break
+		time.sleep(0.1)
+	r = {k: summary(v) for k, v in b.in_turn({'list': lambda: again(f'cp {kept} %p'), 'cold': lambda: again('')}).items()}
+	ratio = r['list']['seconds'] / r['cold']['seconds']
+	b.record('list_travels', 18, what, target, f'{ratio:.2f} ({r["list"]["seconds"]:.1f} : {r["cold"]["seconds"]:.1f} s)', ratio <= 0.2,
+			 {**r, 'steady': steady, 'history': history})
+	b.delay(0)
+	lfc_limit(b, 0)
+
+
+BENCHES = {
+	'memory': b_memory, 'ceiling': b_ceiling, 'point_latency': b_point_latency, 'point_throughput': b_point_throughput,
+	'spin': b_spin,
+	'scan': b_scan, 'communicator_cpu': b_communicator_cpu, 'bitmap': b_bitmap, 'beside_scans': b_beside_scans,
+	'async': b_async, 'small_buffers': b_small_buffers,
+	'lfc_hits': b_lfc_hits, 'scan_resistance': b_scan_resistance, 'prewarm': b_prewarm, 'bulk_load': b_bulk_load,
+	'crash_start': b_crash_start, 'durable': b_durable, 'boot': b_boot,
+	'replace': b_replace, 'hosts': b_hosts, 'list_travels': b_list_travels,
+}
+
+
+def commit():
+	"""In a chroot there may be neither git nor a repository: then who calls may say it."""
+	if 'BENCH_COMMIT' in os.environ:
+		return os.environ['BENCH_COMMIT']
+	try:
+		return run(['git', '-C', TOP, 'describe', '--always', '--dirty'], check=False).strip()
+	except FileNotFoundError:
+		return '?'
+
+
+def machine():
+	with open('/proc/cpuinfo') as f:
+		model = re.search(r'model name\s*: (.*)', f.read())
+	return {'cpus': os.cpu_count(), 'cpu': model.group(1) if model else '?', 'kernel': os.uname().release,
+			'load_before': os.getloadavg()[0],
+			'commit': commit(),
+			'date': time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}
+
+
+def save(b, names, took):
+	path = f'{BUILD}/results.json'
+	old = {'rows': {}, 'series': {}, 'meta': {}}
+	if len(names) < len(BENCHES) and os.path.exists(path):
+		with open(path) as f:
+			old = json.load(f)
+	old['meta'] = {**b.meta, 'took_seconds': round(took)}
+	old['rows'].update(b.rows)
+	old['series'].update(b.series)
+	old['rows'] = {n: old['rows'][n] for n in BENCHES if n in old['rows']}
+	with open(path, 'w') as f:
+		json.dump(old, f, indent=1)
+	return path
+
+
+def main():
+	p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+	p.add_argument('--rounds', type=int, default=3)
+	p.add_argument('--seconds', type=float, default=2.0, help='of each measurement')
+	p.add_argument('--shards', type=int, default=1)
+	p.add_argument('--delays', default='0,200,1000,5000', help='microseconds added to a round trip')
+	p.add_argument('--boot-gb', default='1', help='sizes of the data in benchmark boot, such as 1,10')
+	p.add_argument('--boot-minutes', type=float, default=1.0, help='of pgbench in benchmark boot')
+	p.add_argument('--keep', action='store_true')
+	p.add_argument('--list', action='store_true')
+	p.add_argument('names', nargs='*')
+	opt = p.parse_args()
+	opt.delays = [int(d) for d in opt.delays.split(',')]
+	opt.boot_gb = [int(g) for g in opt.boot_gb.split(',')]
+	if opt.list:
+		for n, f in BENCHES.items():
+			print(f'{n:<20} {f.__doc__}')
+		return 0
+	names = opt.names or list(BENCHES)
+	for n in names:
+		if n not in BENCHES:
+			p.error(f'there is no benchmark "{n}", see --list')
+	os.makedirs(BUILD, exist_ok=True)
+	run(['make', '-s', '-f', 'test/bench/Makefile'], cwd=TOP)
+	began, failed = time.monotonic(), 0
+	# whoever ends us wants the servers gone, too
+	signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+	b = Bench(opt)
+	try:
+		b.meta = machine()
+		b.start()
+		m = b.meta
+		print(f'{m["cpus"]} CPUs ({m["cpu"]}), Linux {m["kernel"]}, load {m["load_before"]:.1f} before; {m["commit"]}')
+		print('compute: ' + ' '.join(m['settings']['compute']))
+		print('page servers: ' + ' '.join(PS_CONF) + f'; {opt.shards} shard(s) on this machine; {m["settings"]["table"]}; '
+			  f'medians of {opt.rounds} rounds of {opt.seconds:g} s')
+		print(f'  row  {"work":<58} {"target":<24} {"figure":<28} verdict')
+		for n in names:
+			t = time.monotonic()
+			try:
+				BENCHES[n](b)
+			except Missing as e:
+				b.record(n, '', BENCHES[n].__doc__, '', f'needs {e}', None)
+			except (RuntimeError, subprocess.SubprocessError, KeyError) as e:
+				failed += 1
+				b.record(n, '', BENCHES[n].__doc__, '', 'failed, see stderr', None)
+				print(f'{n}: {e}', file=sys.stderr)
+			print(f'       {n} took {time.monotonic() - t:.0f} s', flush=True)
+		b.meta['load_after'] = os.getloadavg()[0]
+		took = time.monotonic() - began
+		print(f'{took:.0f} s in all; written to {os.path.relpath(save(b, names, took), os.getcwd())}')
+	finally:
+		b.end()
+	return 1 if failed else 0
+
+
+if __name__ == '__main__':
+	sys.exit(main())
