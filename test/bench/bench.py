@@ -617,6 +617,16 @@ def b_scan_resistance(b):
 	lfc_limit(b, 0)
 
 
+def until_steady(rate, start, steady):
+	"""Rates one after the other, until one is 90 % of the steady one, or for a minute."""
+	rates = []
+	while time.monotonic() - start < 60:
+		rates.append(round(rate()))
+		if rates[-1] >= 0.9 * steady:
+			break
+	return rates
+
+
 def b_prewarm(b):
 	"""restart with prewarm: time to 90 % of steady throughput"""
 	what, target = 'restart with prewarm, time to 90 % of steady throughput', '<= 1/5 of without'
@@ -635,11 +645,7 @@ def b_prewarm(b):
 			os.unlink(f'{b.dir}/compute/{name}')
 		b.dev('start', '-D', b.dir, '--quiet', 'compute')
 		start = time.monotonic()
-		rates = []
-		while time.monotonic() - start < 60:
-			rates.append(round(rate()))
-			if rates[-1] >= 0.9 * steady:
-				break
+		rates = until_steady(rate, start, steady)
 		history.append({'without': without, 'rates': rates, 'progress': b.sql('SELECT * FROM neon_comm.prewarm_progress')})
 		return {'seconds': time.monotonic() - start}
 
@@ -1125,11 +1131,8 @@ def b_list_travels(b):
 		shutil.rmtree(f'{b.dir}/compute')
 		b.dev('create-compute', '-D', b.dir, '--quiet', '--conf', f'neon_comm.lfc_size_limit={LFC_MB}MB',
 			  '--conf', f'neon_comm.page_servers={b.proxied}', '--conf', f'neon_comm.lfc_list_restore_command={command}')
-		start, rates = time.monotonic(), []
-		while time.monotonic() - start < 60:
-			rates.append(round(rate()))
-			if rates[-1] >= 0.9 * steady:
-				break
+		start = time.monotonic()
+		rates = until_steady(rate, start, steady)
 		history.append({'command': command, 'rates': rates})
 		return {'seconds': time.monotonic() - start}
 

@@ -41,6 +41,18 @@ read_control(Lay *lay, uint8_t file[NEON_CONTROL_BYTES])
 	return got == NEON_CONTROL_BYTES || lay_complain(lay, "the image cannot be used: its control file is too short");
 }
 
+/* Reads the control file and what is needed of it. */
+static bool
+know_control(Lay *lay, uint8_t file[NEON_CONTROL_BYTES], NeonControl *control)
+{
+	const char *wrong;
+
+	if (!read_control(lay, file))
+		return false;
+	wrong = neon_control_read(file, control);
+	return wrong == NULL || lay_complain(lay, "the image cannot be used: %s", wrong);
+}
+
 static bool
 write_at(Lay *lay, const char *name, int fd, const void *data, size_t bytes, off_t at)
 {
@@ -117,13 +129,9 @@ lay_neon_describe(Lay *lay)
 {
 	uint8_t		file[NEON_CONTROL_BYTES];
 	NeonControl control;
-	const char *wrong;
 
-	if (!read_control(lay, file))
+	if (!know_control(lay, file, &control))
 		return false;
-	wrong = neon_control_read(file, &control);
-	if (wrong != NULL)
-		return lay_complain(lay, "the image cannot be used: %s", wrong);
 	lay->description.system_identifier = control.system_identifier;
 	lay->description.timeline = control.timeline;
 	lay->description.segment_bytes = control.segment_bytes;
@@ -231,15 +239,11 @@ lay_neon_complete(Lay *lay, bool (*fetch) (void *arg, const LaySlru *slru), void
 	uint8_t		file[NEON_CONTROL_BYTES];
 	NeonControl control;
 	Completion	c = {lay, 0, fetch, arg};
-	const char *wrong;
 
 	if (!lay->has_control)
 		return lay_complain(lay, "the image lacks something that a compute needs");
-	if (!read_control(lay, file))
+	if (!know_control(lay, file, &control))
 		return false;
-	wrong = neon_control_read(file, &control);
-	if (wrong != NULL)
-		return lay_complain(lay, "the image cannot be used: %s", wrong);
 	c.lsn = control.cut;
 	return complete_range(&c, NC_SLRU_CLOG, control.oldest_xid, (uint32_t) control.next_xid - 1, XIDS_PER_SEGMENT) &&
 		complete_offsets(&c, &control) && complete_members(&c, &control);
@@ -356,13 +360,9 @@ lay_neon_checkpoint(Lay *lay)
 	uint8_t		record[NEON_RECORD_BYTES_MAX];
 	NeonControl control;
 	size_t		bytes;
-	const char *wrong;
 
-	if (!read_control(lay, file))
+	if (!know_control(lay, file, &control))
 		return false;
-	wrong = neon_control_read(file, &control);
-	if (wrong != NULL)
-		return lay_complain(lay, "the image cannot be used: %s", wrong);
 	if (lay->beside != NULL && !copy_wal(lay))
 		return false;
 	bytes = neon_checkpoint_record(file, lay->prev, record);
