@@ -639,7 +639,7 @@ submit(int s, const NcRelKey *rel, BlockNumber block, int n, XLogRecPtr nms, uin
 	moved = moved && nc_slot_move(slot, nc_slot_load(slot), NC_SLOT_SUBMITTED);
 	Assert(moved);
 	(void) moved;
-	(void) nc_ring_notify(&nc_rings, my_ring);
+	(void) nc_ring_notify(&nc_rings, my_ring, (uint32) (SLOT_FIRST + s));
 }
 
 bool

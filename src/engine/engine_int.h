@@ -167,7 +167,9 @@ nc_job_note(const NcEngine *e, const NcJob *job, NcStage stage, uint64_t from_us
 
 /* ---- take.c ---- */
 extern void nc_take_all(NcEngine *e);
-extern void nc_take_ring(NcEngine *e, uint32_t ring);
+
+/* The slots that are marked, and those of `marks`. */
+extern void nc_take_ring(NcEngine *e, uint32_t ring, uint64_t marks);
 
 /* Somebody has come to wait for a read ahead. Of any other job: nothing. */
 extern void nc_take_promote(NcEngine *e, NcJob *job);

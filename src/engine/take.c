@@ -193,7 +193,7 @@ take_slot(NcEngine *e, uint32_t ring, uint32_t index)
 	NcJob	   *job;
 	const char *wrong;
 
-	/* most of the ring's slots: a bit tells the ring, not the slot */
+	/* cancelled already, or marked by a predecessor's end */
 	if (nc_slot_word_state(word) != NC_SLOT_SUBMITTED)
 		return true;
 	job = nc_store_take(&e->jobs);
@@ -255,18 +255,19 @@ promote(NcEngine *e, uint32_t ring)
 }
 
 /*
- * The submitted slots of a ring of handles, in the order of their submits: handles are used
- * in any order, and what is asked for last would else be answered first.  Advice only.
+ * Those slots of a ring of handles that are submitted, in the order of their submits: handles
+ * are used in any order, and what is asked for last would else be answered first.  Advice only.
  */
 static uint32_t
-order_handles(const NcEngine *e, uint32_t ring, uint32_t *order)
+order_handles(const NcEngine *e, uint32_t ring, uint64_t marks, uint32_t *order)
 {
 	const NcSlot *slots = e->area.rings[ring].slots;
 	uint64_t	at_us[NC_RING_SLOTS];
 	uint32_t	n = 0;
 
-	for (uint32_t i = 0; i < NC_RING_SLOTS; i++)
+	for (; marks != 0; marks &= marks - 1)
 	{
+		uint32_t	i = (uint32_t) __builtin_ctzll(marks);
 		uint64_t	us;
 		uint32_t	at = n;
 
@@ -286,26 +287,35 @@ order_handles(const NcEngine *e, uint32_t ring, uint32_t *order)
 }
 
 static bool
-take_slots(NcEngine *e, uint32_t ring)
+take_slots(NcEngine *e, uint32_t ring, uint64_t marks)
 {
-	uint32_t	order[NC_RING_SLOTS];
-	uint32_t	n = NC_RING_SLOTS;
-	bool		of_handles = ring >= e->area.aio_first;
 	bool		complete = true;
 
-	if (of_handles)
-		n = order_handles(e, ring, order);
-	for (uint32_t i = 0; i < n; i++)
-		complete = take_slot(e, ring, of_handles ? order[i] : i) && complete;
+	if (ring >= e->area.aio_first)
+	{
+		uint32_t	order[NC_RING_SLOTS];
+		uint32_t	n = order_handles(e, ring, marks, order);
+
+		for (uint32_t i = 0; i < n; i++)
+			complete = take_slot(e, ring, order[i]) && complete;
+		return complete;
+	}
+	for (; marks != 0; marks &= marks - 1)
+		complete = take_slot(e, ring, (uint32_t) __builtin_ctzll(marks)) && complete;
 	return complete;
 }
 
 void
-nc_take_ring(NcEngine *e, uint32_t ring)
+nc_take_ring(NcEngine *e, uint32_t ring, uint64_t marks)
 {
 	uint64_t	bit = UINT64_C(1) << (ring % 64);
-	bool		complete = take_slots(e, ring);
+	bool		complete;
 
+	marks |= nc_ring_take_marks(&e->area.rings[ring]);
+	/* what there was no room for is marked no more */
+	if ((e->deferred[ring / 64] & bit) != 0)
+		marks = UINT64_MAX;
+	complete = take_slots(e, ring, marks);
 	promote(e, ring);
 	if (complete)
 		e->deferred[ring / 64] &= ~bit;
@@ -345,7 +355,7 @@ nc_take_all(NcEngine *e)
 			bits &= bits - 1;
 			/* bits beyond the last ring are nobody's */
 			if (ring < e->area.nrings)
-				nc_take_ring(e, ring);
+				nc_take_ring(e, ring, 0);
 		}
 	}
 }
@@ -355,7 +365,7 @@ nc_take_over(NcEngine *e)
 {
 	for (uint32_t r = 0; r < e->area.nrings; r++)
 	{
-		bool		submitted = false;
+		uint64_t	submitted = 0;
 
 		for (uint32_t s = 0; s < NC_RING_SLOTS; s++)
 		{
@@ -366,17 +376,16 @@ nc_take_over(NcEngine *e)
 			if (nc_slot_word_state(word) == NC_SLOT_TAKEN && nc_slot_move(slot, word, NC_SLOT_SUBMITTED))
 			{
 				nc_count(e->counters, NC_COUNTER_REQUEUED, 1);
-				submitted = true;
+				submitted |= UINT64_C(1) << s;
 			}
 			else if (nc_slot_word_state(word) == NC_SLOT_SUBMITTED)
-				submitted = true;
+				submitted |= UINT64_C(1) << s;
 		}
 		/* or between DONE and the wake */
 		nc_deliver_mark_wake(e, r);
-		/* the predecessor may have taken the bit and ended before the slot */
-		if (submitted)
-			atomic_fetch_or_explicit(&e->area.doorbell->pending[r / 64], UINT64_C(1) << (r % 64),
-									 memory_order_seq_cst);
+		/* the predecessor may have taken marks and bit and ended before the slots */
+		for (; submitted != 0; submitted &= submitted - 1)
+			nc_ring_announce(&e->area, r, (uint32_t) __builtin_ctzll(submitted));
 	}
 	nc_deliver_wakes(e);
 }

@@ -75,6 +75,6 @@ nc_watch(NcEngine *e)
 		if (is_deferred(e, r))
 			continue;
 		if (scan_ring(e, r))
-			nc_take_ring(e, r);
+			nc_take_ring(e, r, UINT64_MAX);
 	}
 }

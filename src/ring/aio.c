@@ -61,7 +61,7 @@ nc_aio_submit(NcRingArea *area, uint32_t handle, uint64_t now_us)
 	moved = nc_slot_word_state(word) == NC_SLOT_FILLING && nc_slot_move(slot, word, NC_SLOT_SUBMITTED);
 	NC_ASSERT(moved);
 	(void) moved;
-	nc_ring_announce(area, nc_aio_ring(area, handle));
+	nc_ring_announce(area, nc_aio_ring(area, handle), handle % NC_RING_SLOTS);
 }
 
 bool

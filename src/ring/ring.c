@@ -56,16 +56,25 @@ nc_ring_kick(NcRingArea *area)
 	errno = saved_errno;
 }
 
-void
-nc_ring_announce(NcRingArea *area, uint32_t ring)
+static void
+set_pending(NcRingArea *area, uint32_t ring)
 {
 	NC_ASSERT(ring < area->nrings);
 	/*
 	 * Pairs with nc_doorbell_sleep(): set the bit, full barrier, look at asleep.  The OR
-	 * also pairs with the exchange in nc_doorbell_take(): who takes the bit sees SUBMITTED.
+	 * also pairs with the exchange in nc_doorbell_take(): who takes the bit sees the marks.
 	 */
 	atomic_fetch_or_explicit(&area->doorbell->pending[ring / 64], UINT64_C(1) << (ring % 64),
 							 memory_order_seq_cst);
+}
+
+void
+nc_ring_announce(NcRingArea *area, uint32_t ring, uint32_t slot)
+{
+	NC_ASSERT(ring < area->nrings && slot < NC_RING_SLOTS);
+	/* pairs with the exchange in nc_ring_take_marks(): who takes the mark sees SUBMITTED */
+	atomic_fetch_or_explicit(&area->rings[ring].submitted, UINT64_C(1) << slot, memory_order_seq_cst);
+	set_pending(area, ring);
 }
 
 bool
@@ -80,9 +89,9 @@ nc_ring_bell(NcRingArea *area)
 }
 
 bool
-nc_ring_notify(NcRingArea *area, uint32_t ring)
+nc_ring_notify(NcRingArea *area, uint32_t ring, uint32_t slot)
 {
-	nc_ring_announce(area, ring);
+	nc_ring_announce(area, ring, slot);
 	return nc_ring_bell(area);
 }
 
@@ -91,7 +100,8 @@ nc_ring_promote(NcRingArea *area, uint32_t ring, uint32_t slot)
 {
 	/* state before event: who takes the ring's bit sees it */
 	atomic_fetch_or_explicit(&area->rings[ring].promoted, UINT64_C(1) << slot, memory_order_seq_cst);
-	(void) nc_ring_notify(area, ring);
+	set_pending(area, ring);
+	(void) nc_ring_bell(area);
 }
 
 void
@@ -154,8 +164,14 @@ nc_doorbell_take(NcRingArea *area, uint32_t word_index)
 	/* most words are 0 most of the time: no line is taken from the clients for these */
 	if (atomic_load_explicit(word, memory_order_relaxed) == 0)
 		return 0;
-	/* pairs with the OR in nc_ring_notify(): the bit came after SUBMITTED */
+	/* pairs with the OR in nc_ring_notify(): the bit came after the mark */
 	return atomic_exchange_explicit(word, 0, memory_order_seq_cst);
+}
+
+uint64_t
+nc_ring_take_marks(NcRing *ring)
+{
+	return atomic_exchange_explicit(&ring->submitted, 0, memory_order_seq_cst);
 }
 
 bool

@@ -310,6 +310,11 @@ submit_steps(const NcModelState *s)
 		case A_SUBMIT:
 			n = nc_model_step(s, "owner: FILLING -> SUBMITTED");
 			nc_model_owner_move(n, slot, NC_SLOT_FILLING, NC_SLOT_SUBMITTED);
+			n->c_pc = A_MARK;
+			break;
+		case A_MARK:
+			n = nc_model_step(s, "owner: marks the slot");
+			n->marks |= (uint8_t) (1 << slot);
 			if (late)
 				n->c_pc = A_PREPARE;
 			else if (nc_model.mutant == AIO_BELL_FIRST && slot == 0)
@@ -391,7 +396,7 @@ nc_model_aio_steps(const NcModelState *s)
 		;
 	else if (s->c_pc <= A_FILL_DEST)
 		fill_steps(s);
-	else if (s->c_pc <= A_SUBMIT)
+	else if (s->c_pc <= A_MARK)
 		submit_steps(s);
 	else if (s->c_pc <= A_BELL_KICK)
 		bell_steps(s);

@@ -89,11 +89,11 @@ client_fill_steps(const NcModelState *s)
 		n = nc_model_step(s, "client: writes the destination");
 		n->slot[slot].dest_id = (uint8_t) nc_model_request_id(s, slot);
 		n->slot[slot].dest = s->c_buf[slot];
-		n->c_pc = nc_model.mutant == BELL_BEFORE_SUBMIT ? C_BELL_SET : C_SUBMIT;
+		n->c_pc = nc_model.mutant == BELL_BEFORE_SUBMIT || nc_model.mutant == MARK_BEFORE_SUBMIT ? C_MARK : C_SUBMIT;
 	}
 }
 
-/* SUBMITTED and the doorbell: set the bit, look at `asleep`, write to the eventfd. */
+/* SUBMITTED and the doorbell: mark the slot, set the bit, look at `asleep`, write to the eventfd. */
 static void
 client_submit_steps(const NcModelState *s)
 {
@@ -105,14 +105,25 @@ client_submit_steps(const NcModelState *s)
 		case C_SUBMIT:
 			n = nc_model_step(s, "client: FILLING -> SUBMITTED");
 			submit(n);
-			n->c_pc = look_first ? C_BELL_LOOK : C_BELL_SET;
+			n->c_pc = C_MARK;
+			if (nc_model.mutant == MARK_AFTER_BIT || nc_model.mutant == MARK_BEFORE_SUBMIT)
+				n->c_pc = C_BELL_SET;
 			if (nc_model.mutant == BELL_BEFORE_SUBMIT)
 				next_submit(n);
+			return;
+		case C_MARK:
+			n = nc_model_step(s, "client: marks the slot");
+			n->marks |= (uint8_t) (1 << s->c_slot);
+			n->c_pc = look_first ? C_BELL_LOOK : C_BELL_SET;
+			if (nc_model.mutant == MARK_AFTER_BIT)
+				n->c_pc = C_BELL_LOOK;
+			if (nc_model.mutant == MARK_BEFORE_SUBMIT)
+				n->c_pc = C_SUBMIT;
 			return;
 		case C_BELL_SET:
 			n = nc_model_step(s, "client: sets its pending bit");
 			n->pending = 1;
-			n->c_pc = C_BELL_LOOK;
+			n->c_pc = nc_model.mutant == MARK_AFTER_BIT && !s->c_promoted ? C_MARK : C_BELL_LOOK;
 			if (!look_first)
 				return;
 			break;

@@ -19,16 +19,25 @@ forget(NcModelState *n, int pc)
 	n->k_pc = (uint8_t) pc;
 }
 
+/* The first slot from k_slot on that is marked. */
+static void
+scan(NcModelState *n)
+{
+	forget(n, K_SCAN);
+	for (; n->k_slot < nc_model.nslots; n->k_slot++)
+		if ((n->k_marks >> n->k_slot & 1) != 0)
+			return;
+	n->k_slot = n->k_marks = 0;
+	n->k_pc = nc_model.mutant == MARKS_LATE ? K_CLEAR_MARKS : nc_model.mutant == CLEAR_LATE ? K_CLEAR : K_TOP;
+	if (nc_model.ahead && nc_model.mutant != PROMOTED_BEFORE_TAKE)
+		n->k_pc = K_PROMOTE;
+}
+
 static void
 next_scan(NcModelState *n)
 {
-	forget(n, K_SCAN);
-	if (++n->k_slot < nc_model.nslots)
-		return;
-	n->k_slot = 0;
-	n->k_pc = nc_model.mutant == CLEAR_LATE ? K_CLEAR : K_TOP;
-	if (nc_model.ahead && nc_model.mutant != PROMOTED_BEFORE_TAKE)
-		n->k_pc = K_PROMOTE;
+	n->k_slot++;
+	scan(n);
 }
 
 /* The request is now in flight; kept sorted, as their order has no meaning. */
@@ -100,6 +109,26 @@ comm_take_steps(const NcModelState *s)
 
 	switch (s->k_pc)
 	{
+		case K_MARKS:
+			n = nc_model_step(s, "communicator: takes the marks of the ring");
+			n->k_marks = s->marks;
+			if (nc_model.mutant != MARKS_LATE)
+				n->marks = 0;
+			if (nc_model.mutant == MARKS_BEFORE_BIT)
+				n->k_pc = K_TAKE_BIT;
+			else
+				scan(n);
+			break;
+		case K_TAKE_BIT:
+			n = nc_model_step(s, "communicator: takes the bitmap behind the marks");
+			n->pending = 0;
+			scan(n);
+			break;
+		case K_CLEAR_MARKS:
+			n = nc_model_step(s, "communicator: clears the marks after its scan");
+			n->marks = 0;
+			n->k_pc = K_TOP;
+			break;
 		case K_SCAN:
 			n = nc_model_step(s, "communicator: loads a slot's word");
 			n->k_generation = s->slot[slot].generation;
@@ -133,7 +162,7 @@ comm_take_steps(const NcModelState *s)
 			n = nc_model_step(s, "communicator: looks who waits for what was read ahead");
 			promote(n);
 			n->k_pc = nc_model.mutant == CLEAR_LATE ? K_CLEAR :
-				nc_model.mutant == PROMOTED_BEFORE_TAKE ? K_SCAN : K_TOP;
+				nc_model.mutant == PROMOTED_BEFORE_TAKE ? K_MARKS : K_TOP;
 			break;
 		case K_CLEAR:
 			n = nc_model_step(s, "communicator: clears the bitmap after its scan");
@@ -313,10 +342,10 @@ comm_loop_steps(const NcModelState *s)
 		case K_TOP:
 			n = nc_model_step(s, s->pending ? "communicator: takes the bitmap"
 							  : "communicator: finds the bitmap empty");
-			n->k_pc = s->pending ? K_SCAN : K_SLEEP_FLAG;
+			n->k_pc = s->pending ? K_MARKS : K_SLEEP_FLAG;
 			if (s->pending && nc_model.ahead && nc_model.mutant == PROMOTED_BEFORE_TAKE)
 				n->k_pc = K_PROMOTE;
-			if (nc_model.mutant != CLEAR_LATE)
+			if (nc_model.mutant != CLEAR_LATE && nc_model.mutant != MARKS_BEFORE_BIT)
 				n->pending = 0;
 			answer_steps(s, K_DELIVER);
 			break;
@@ -361,7 +390,7 @@ next_boot(NcModelState *n)
 	if (++n->k_slot < nc_model.nslots)
 		return;
 	n->k_slot = 0;
-	n->k_pc = nc_model.mutant == RESTART_NO_BELL ? K_BOOT_LOOK : K_BOOT_BELL;
+	n->k_pc = K_BOOT_MARK;
 }
 
 static void
@@ -381,14 +410,24 @@ comm_boot_steps(const NcModelState *s)
 			n = nc_model_step(s, "new communicator: loads a slot's word");
 			n->k_generation = s->slot[slot].generation;
 			n->k_pc = K_BOOT_REQUEUE;
+			if (s->slot[slot].state == NC_SLOT_SUBMITTED)
+				n->k_marks |= (uint8_t) (1 << slot);
 			if (s->slot[slot].state != NC_SLOT_TAKEN || nc_model.mutant == RESTART_NO_REQUEUE)
 				next_boot(n);
 			break;
 		case K_BOOT_REQUEUE:
 			n = nc_model_step(s, "new communicator: TAKEN -> SUBMITTED");
 			/* it fails when the client has cancelled, and then there is nothing to do */
-			(void) !nc_model_move(n, slot, s->k_generation, NC_SLOT_TAKEN, NC_SLOT_SUBMITTED);
+			if (nc_model_move(n, slot, s->k_generation, NC_SLOT_TAKEN, NC_SLOT_SUBMITTED))
+				n->k_marks |= (uint8_t) (1 << slot);
 			next_boot(n);
+			break;
+		case K_BOOT_MARK:
+			n = nc_model_step(s, "new communicator: marks what is submitted");
+			if (nc_model.mutant != RESTART_NO_MARKS)
+				n->marks |= s->k_marks;
+			n->k_marks = 0;
+			n->k_pc = nc_model.mutant == RESTART_NO_BELL ? K_BOOT_LOOK : K_BOOT_BELL;
 			break;
 		case K_BOOT_BELL:
 			n = nc_model_step(s, "new communicator: sets every pending bit");
@@ -425,7 +464,7 @@ restart_step(const NcModelState *s)
 	n = nc_model_step(s, "communicator: exits, its memory is lost");
 	nc_model_misfortune();
 	n->restarts++;
-	n->ninflight = n->k_slot = n->k_owes = 0;
+	n->ninflight = n->k_slot = n->k_marks = n->k_owes = 0;
 	memset(n->inflight, 0, sizeof(n->inflight));
 	forget(n, K_BOOT);
 }

@@ -176,8 +176,8 @@ is_unknown_to_comm(const NcModelState *s)
 static NcModelFault
 check_state(const NcModelState *s)
 {
-	bool		ringing = (s->c_pc >= C_BELL_SET && s->c_pc <= C_PROMOTE) ||
-		(s->c_pc >= A_BELL_SET && s->c_pc <= A_BELL_KICK) || waiter_rings(s);
+	bool		ringing = (s->c_pc >= C_MARK && s->c_pc <= C_PROMOTE) ||
+		(s->c_pc >= A_MARK && s->c_pc <= A_BELL_KICK) || waiter_rings(s);
 	bool		waking = s->k_owes || s->k_pc == K_WAKE;
 	bool		starting = s->k_pc >= K_BOOT;
 

@@ -48,7 +48,7 @@ typedef enum NcModelFault
 #define MODEL_MUTANTS(M) \
 	M(CANCEL_IN_FLIGHT, "cancel-in-flight", WRITE_UNOWNED) \
 	M(CANCEL_COPYING, "cancel-copying", WRITE_UNOWNED) \
-	M(NO_GENERATION, "no-generation", TORN) \
+	M(NO_GENERATION, "no-generation", TORN | WRONG_COMPLETION) \
 	M(LATE_ANSWER, "late-answer", WRONG_WRITE) \
 	M(COPY_AFTER_TAKE, "copy-after-take", TORN) \
 	M(NO_COPYING, "no-copying", WRONG_WRITE) \
@@ -62,6 +62,11 @@ typedef enum NcModelFault
 	M(DRAIN_LATE, "drain-late", NO_PROGRESS) \
 	M(CLEAR_LATE, "clear-late", NO_PROGRESS) \
 	M(BELL_BEFORE_SUBMIT, "bell-before-submit", NO_PROGRESS) \
+	M(MARK_BEFORE_SUBMIT, "mark-before-submit", NO_PROGRESS) \
+	M(MARK_AFTER_BIT, "mark-after-bit", NO_PROGRESS) \
+	M(MARKS_BEFORE_BIT, "marks-before-bit", NO_PROGRESS) \
+	M(MARKS_LATE, "marks-late", NO_PROGRESS) \
+	M(RESTART_NO_MARKS, "restart-no-marks", NO_PROGRESS) \
 	M(RESTART_NO_REQUEUE, "restart-no-requeue", NO_PROGRESS) \
 	M(RESTART_NO_BELL, "restart-no-bell", NO_PROGRESS) \
 	M(RESTART_NO_WAKE, "restart-no-wake", NO_PROGRESS) \
@@ -92,7 +97,7 @@ typedef enum NcModelMutant
 /* Where the client is. */
 enum
 {
-	C_BEGIN, C_FILL_BLOCK, C_FILL_DEST, C_SUBMIT,
+	C_BEGIN, C_FILL_BLOCK, C_FILL_DEST, C_SUBMIT, C_MARK,
 	C_BELL_SET, C_BELL_LOOK, C_BELL_KICK, C_PROMOTE,
 	C_CHECK, C_FLAG, C_RECHECK, C_SLEEP, C_UNFLAG, C_CANCEL, C_DRAIN, C_FREE,
 	C_END
@@ -101,7 +106,7 @@ enum
 /* With --aio: where the owner of the handles is; C_END is its end too. */
 enum
 {
-	A_BEGIN = C_END + 1, A_UNPROMOTE, A_FILL_BLOCK, A_FILL_DEST, A_PREPARE, A_UNPROMOTE_LATE, A_SUBMIT,
+	A_BEGIN = C_END + 1, A_UNPROMOTE, A_FILL_BLOCK, A_FILL_DEST, A_PREPARE, A_UNPROMOTE_LATE, A_SUBMIT, A_MARK,
 	A_BELL_SET, A_BELL_LOOK, A_BELL_KICK, A_WAIT, A_RECLAIM
 };
 
@@ -124,10 +129,10 @@ enum
 /* Where the communicator is. The K_BOOT_* steps are what a new one does before its first tick. */
 enum
 {
-	K_SCAN, K_COPY_BLOCK, K_COPY_DEST, K_TAKE, K_PROMOTE, K_CLEAR,
+	K_MARKS, K_SCAN, K_COPY_BLOCK, K_COPY_DEST, K_TAKE, K_PROMOTE, K_TAKE_BIT, K_CLEAR_MARKS, K_CLEAR,
 	K_DELIVER, K_WRITE_0, K_PAUSED, K_WRITE_1, K_DONE, K_FREE, K_COMPLETE, K_COMPLETED, K_LOOK, K_WAKE,
 	K_TOP, K_SLEEP_FLAG, K_SLEEP_LOOK, K_DRAIN_LATE, K_ASLEEP, K_AWAKE, K_DRAIN,
-	K_BOOT, K_BOOT_LOAD, K_BOOT_REQUEUE, K_BOOT_BELL, K_BOOT_LOOK, K_BOOT_WAKE
+	K_BOOT, K_BOOT_LOAD, K_BOOT_REQUEUE, K_BOOT_MARK, K_BOOT_BELL, K_BOOT_LOOK, K_BOOT_WAKE
 };
 
 /*
@@ -170,6 +175,9 @@ typedef struct NcModelState
 	/* shared: bit per slot, somebody waits for what it reads ahead */
 	uint8_t		promoted;
 
+	/* shared: bit per slot, it was submitted since the communicator looked */
+	uint8_t		marks;
+
 	/* shared: doorbell and completion flag; in the kernel: the eventfd and the client's latch */
 	uint8_t		pending,
 				asleep,
@@ -197,6 +205,7 @@ typedef struct NcModelState
 	/* the communicator's own: lost in a restart */
 	uint8_t		k_pc,
 				k_slot,
+				k_marks,		/* the slots that it has to look at */
 				k_generation,
 				k_block,
 				k_dest_id,

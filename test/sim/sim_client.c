@@ -254,7 +254,7 @@ submit(uint32_t ring)
 	SIM_TRACE("ring %u slot %u asks #%llu kind %d class %d rel %u block %u+%u since %llx", ring, index,
 			  (unsigned long long) a->number, (int) a->kind, (int) a->class, a->rel.rel, a->block,
 			  a->nblocks, (unsigned long long) slot->not_modified_since);
-	(void) nc_ring_notify(&sim.area, ring);
+	(void) nc_ring_notify(&sim.area, ring, index);
 }
 
 /* ---- getting ---- */
@@ -429,8 +429,7 @@ look(uint32_t ring)
 		{
 			/* somebody waits for what was read ahead */
 			a->joined = true;
-			atomic_fetch_or(&sim.area.rings[ring].promoted, UINT64_C(1) << i);
-			(void) nc_ring_notify(&sim.area, ring);
+			nc_ring_promote(&sim.area, ring, i);
 		}
 	}
 }

@@ -266,7 +266,7 @@ void
 world_submit(World *w, const WorldRead *r)
 {
 	world_submit_quietly(w, r);
-	(void) nc_ring_notify(&w->area, r->ring);
+	(void) nc_ring_notify(&w->area, r->ring, r->slot);
 }
 
 NcSlotResult

@@ -365,7 +365,7 @@ test_bad_requests(void **state)
 	world_submit_quietly(w, &(WorldRead) {.rel = 1, .nblocks = 4});
 	s = world_slot(w, 0, 0);
 	s->dest_first = NC_RING_DESTS - 3;
-	nc_ring_notify(&w->area, 0);
+	nc_ring_notify(&w->area, 0, 0);
 	world_wait(w, 0, 0);
 	assert_int_equal(world_collect(w, 0, 0), NC_SLOT_RESULT_BAD_REQUEST);
 	assert_int_equal(mock_ps_requests(w->servers[0]), 0);
@@ -1089,7 +1089,7 @@ test_not_hedged_for_wal(void **state)
 	mock_ps_fault(w->servers[0], MOCK_HOLD, 0, 1);
 	world_submit_quietly(w, &waits);
 	world_slot(w, 0, 0)->not_modified_since = 0x2000;
-	(void) nc_ring_notify(&w->area, 0);
+	(void) nc_ring_notify(&w->area, 0, 0);
 	world_turns(w, LATE_TURNS);
 	assert_int_equal(world_counter(w, NC_COUNTER_HEDGED), 0);
 	/* what was asked with an LSN that has been answered is not late because of WAL */
@@ -1493,8 +1493,8 @@ test_promoted(void **state)
 		world_submit(w, &p);
 	}
 	wait_held(w, w->servers[0], 4);
-	atomic_fetch_or(&w->area.rings[0].promoted, UINT64_C(1) << 43 | UINT64_C(1) << 5);
-	(void) nc_ring_notify(&w->area, 0);
+	nc_ring_promote(&w->area, 0, 43);
+	nc_ring_promote(&w->area, 0, 5);
 	world_wait_counter(w, NC_COUNTER_PREFETCH_PROMOTED, 1);
 	mock_ps_release(w->servers[0]);
 	world_wait(w, 0, 43);
@@ -1532,8 +1532,7 @@ test_promoted_kept(void **state)
 		wait_held(w, w->servers[0], 4);
 		if (round == 1)
 			break;
-		atomic_fetch_or(&w->area.rings[0].promoted, UINT64_C(1) << 43);
-		(void) nc_ring_notify(&w->area, 0);
+		nc_ring_promote(&w->area, 0, 43);
 		world_wait_counter(w, NC_COUNTER_PREFETCH_PROMOTED, 1);
 		world_stop(w);
 		mock_ps_drop_all(w->servers[0]);
@@ -1571,8 +1570,7 @@ test_promoted_apart(void **state)
 	three_ahead(w, false);
 	wait_held(w, w->servers[0], NC_CONN_BULK_DEPTH);
 	sent = mock_ps_requests(w->servers[0]);
-	atomic_fetch_or(&w->area.rings[1].promoted, UINT64_C(1) << 42);
-	(void) nc_ring_notify(&w->area, 1);
+	nc_ring_promote(&w->area, 1, 42);
 	world_wait_counter(w, NC_COUNTER_PREFETCH_PROMOTED, 1);
 	world_submit(w, &r);
 	expect_pages(w, &r);
@@ -1940,8 +1938,7 @@ test_messages_bound(void **state)
 	assert_int_equal(world_state(w, 0, 0), NC_SLOT_TAKEN);
 	/* who has come to wait for one of those that were left is no less */
 	assert_int_equal(world_state(w, 39, 63), NC_SLOT_SUBMITTED);
-	atomic_fetch_or(&w->area.rings[39].promoted, UINT64_C(1) << 63);
-	(void) nc_ring_notify(&w->area, 39);
+	nc_ring_promote(&w->area, 39, 63);
 	world_turns(w, 20);
 	assert_int_equal(world_state(w, 39, 63), NC_SLOT_TAKEN);
 	w->now_us += 5000000;

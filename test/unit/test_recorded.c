@@ -439,7 +439,7 @@ submit(World *w, const Exchange *x)
 	for (uint32_t i = 0; i < x->asked; i++)
 		w->area.rings[0].dests[i] = i;
 	assert_true(nc_slot_move(s, nc_slot_load(s), NC_SLOT_SUBMITTED));
-	(void) nc_ring_notify(&w->area, 0);
+	(void) nc_ring_notify(&w->area, 0, 0);
 }
 
 /* Turns until the slot is done, or the player tells something: that, or 0. */

@@ -83,7 +83,7 @@ test_attach_again(void **state)
 	a.area.rings[2].dests[5] = 77;
 	nc_ring_area_attach(&other, a.memory, 3, -1, false);
 	assert_int_equal(other.rings[2].dests[5], 77);
-	assert_false(nc_ring_notify(&other, 2));
+	assert_false(nc_ring_notify(&other, 2, 3));
 	assert_true(nc_doorbell_take(&a.area, 0) == 4);
 	drop_area(&a);
 }
@@ -93,10 +93,10 @@ test_bits(void **state)
 {
 	Area		a = make_area(130, 0);
 
-	assert_false(nc_ring_notify(&a.area, 0));
-	assert_false(nc_ring_notify(&a.area, 63));
-	assert_false(nc_ring_notify(&a.area, 63));
-	assert_false(nc_ring_notify(&a.area, 129));
+	assert_false(nc_ring_notify(&a.area, 0, 3));
+	assert_false(nc_ring_notify(&a.area, 63, 3));
+	assert_false(nc_ring_notify(&a.area, 63, 3));
+	assert_false(nc_ring_notify(&a.area, 129, 3));
 	assert_true(nc_doorbell_take(&a.area, 0) == (UINT64_C(1) << 63 | 1));
 	assert_true(nc_doorbell_take(&a.area, 0) == 0);
 	assert_true(nc_doorbell_take(&a.area, 1) == 0);
@@ -106,22 +106,40 @@ test_bits(void **state)
 	drop_area(&a);
 }
 
+/* Which slots of a ring were submitted since somebody looked. */
+static void
+test_marks(void **state)
+{
+	Area		a = make_area(2, 0);
+
+	assert_false(nc_ring_notify(&a.area, 1, 0));
+	assert_false(nc_ring_notify(&a.area, 1, 63));
+	nc_ring_announce(&a.area, 1, 5);
+	/* nobody submits by saying that he waits */
+	nc_ring_promote(&a.area, 0, 7);
+	assert_true(nc_doorbell_take(&a.area, 0) == 3);
+	assert_true(nc_ring_take_marks(&a.area.rings[0]) == 0);
+	assert_true(nc_ring_take_marks(&a.area.rings[1]) == (UINT64_C(1) << 63 | 1 << 5 | 1));
+	assert_true(nc_ring_take_marks(&a.area.rings[1]) == 0);
+	drop_area(&a);
+}
+
 static void
 test_sleep(void **state)
 {
 	Area		a = make_area(130, 0);
 
 	/* something pending in the last word: stays awake, nobody needs to ring */
-	assert_false(nc_ring_notify(&a.area, 129));
+	assert_false(nc_ring_notify(&a.area, 129, 3));
 	assert_false(nc_doorbell_sleep(&a.area));
 	assert_int_equal(atomic_load(&a.area.doorbell->asleep), 0);
 	(void) nc_doorbell_take(&a.area, 2);
 
 	assert_true(nc_doorbell_sleep(&a.area));
-	assert_true(nc_ring_notify(&a.area, 5));
+	assert_true(nc_ring_notify(&a.area, 5, 3));
 	assert_true(bell_rang(&a.area));
 	nc_doorbell_awake(&a.area);
-	assert_false(nc_ring_notify(&a.area, 6));
+	assert_false(nc_ring_notify(&a.area, 6, 3));
 	assert_false(bell_rang(&a.area));
 	drop_area(&a);
 }
@@ -149,7 +167,7 @@ test_saturated(void **state)
 	assert_true(nc_doorbell_sleep(&a.area));
 	errno = ERANGE;
 	for (int i = 0; i < 1000; i++)
-		assert_true(nc_ring_notify(&a.area, 0));
+		assert_true(nc_ring_notify(&a.area, 0, 3));
 	assert_int_equal(errno, ERANGE);
 	assert_true(bell_rang(&a.area));
 	assert_false(bell_rang(&a.area));
@@ -223,7 +241,7 @@ client_main(void *arg)
 		must_move(slot, nc_slot_load(slot), NC_SLOT_FILLING);
 		slot->block = i;
 		must_move(slot, nc_slot_load(slot), NC_SLOT_SUBMITTED);
-		(void) nc_ring_notify(c->area, c->ring);
+		(void) nc_ring_notify(c->area, c->ring, c->ring);
 		for (;;)
 		{
 			if (nc_slot_word_state(nc_slot_load(slot)) == NC_SLOT_DONE)
@@ -246,9 +264,12 @@ serve(Server *s, uint32_t ring_index)
 {
 	NcRing	   *ring = &s->area->rings[ring_index];
 	NcSlot	   *slot = &ring->slots[ring_index];
-	uint64_t	word = nc_slot_load(slot);
 	uint64_t	one = 1;
+	uint64_t	word;
 
+	if ((nc_ring_take_marks(ring) >> ring_index & 1) == 0)
+		return;
+	word = nc_slot_load(slot);
 	if (nc_slot_word_state(word) != NC_SLOT_SUBMITTED)
 		return;
 	must_move(slot, word, NC_SLOT_TAKEN);
@@ -316,6 +337,7 @@ main(void)
 		cmocka_unit_test(test_layout),
 		cmocka_unit_test(test_attach_again),
 		cmocka_unit_test(test_bits),
+		cmocka_unit_test(test_marks),
 		cmocka_unit_test(test_sleep),
 		cmocka_unit_test(test_kick),
 		cmocka_unit_test(test_saturated),

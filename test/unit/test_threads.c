@@ -190,7 +190,7 @@ submit(Client *c, uint32_t index, Ask *a)
 	}
 	if (!nc_slot_move(slot, nc_slot_load(slot), NC_SLOT_SUBMITTED))
 		c->wrong++;
-	(void) nc_ring_notify(&area, c->ring);
+	(void) nc_ring_notify(&area, c->ring, index);
 }
 
 static bool

@@ -8,10 +8,10 @@
  * 32..63 for everything else.  Rings from aio_first on belong to no process but
  * hold the slots of AIO handles (nc/ring/aio.h).
  *
- * Doorbell.  A client that has submitted sets its bit in the pending bitmap
- * (state, not an event: it cannot be lost or overflow), then, after a full
- * barrier, looks at `asleep`; only when that is set does it write to the
- * eventfd.  The communicator sets `asleep`, then, after a full barrier, looks
+ * Doorbell.  A client that has submitted marks the slot in its ring, then sets
+ * its bit in the pending bitmap (state, not events: they cannot be lost or
+ * overflow), then, after a full barrier, looks at `asleep`; only when that is
+ * set does it write to the eventfd.  The communicator sets `asleep`, then, after a full barrier, looks
  * at the bitmap once more before it sleeps.  Each side stores first and looks
  * second, so at least one of them sees the other.
  *
@@ -58,6 +58,12 @@ typedef struct NcRing
 	 * In a ring of handles anybody sets it, and perhaps a life too late (nc/ring/aio.h).
 	 */
 	_Atomic uint64_t promoted;
+
+	/*
+	 * Bit i: slot i was submitted since the communicator looked; says where to look, the
+	 * slot's word says what is there.  Clients OR, the communicator takes the whole word.
+	 */
+	_Atomic uint64_t submitted;
 
 	/* Why slot i failed, empty when it did not say; written in COPYING, read in DONE. */
 	char		errors[NC_RING_DEMAND_SLOTS][NC_RING_ERROR_BYTES];
@@ -111,14 +117,14 @@ extern size_t nc_ring_area_bytes(uint32_t nrings);
 extern void nc_ring_area_attach(NcRingArea *area, void *memory, uint32_t nrings, int eventfd,
 								bool init);
 
-/* Client: after SUBMITTED. Rings the doorbell; returns true when a wake-up was sent. */
-extern bool nc_ring_notify(NcRingArea *area, uint32_t ring);
+/* Client: after slot `slot` is SUBMITTED. Rings the doorbell; returns true when a wake-up was sent. */
+extern bool nc_ring_notify(NcRingArea *area, uint32_t ring, uint32_t slot);
 
 /*
- * Its two halves, for who submits in several rings: the bit of each ring after its
- * slots are SUBMITTED, then one look at the sleeper for all of them.
+ * Its two halves, for who submits in several slots: marks of each that is SUBMITTED, then
+ * one look at the sleeper for all of them.
  */
-extern void nc_ring_announce(NcRingArea *area, uint32_t ring);
+extern void nc_ring_announce(NcRingArea *area, uint32_t ring, uint32_t slot);
 extern bool nc_ring_bell(NcRingArea *area);
 
 /*
@@ -151,6 +157,12 @@ extern bool nc_doorbell_pending(const NcRingArea *area);
  * at the slots, never after: a bit that is set meanwhile must survive.
  */
 extern uint64_t nc_doorbell_take(NcRingArea *area, uint32_t word_index);
+
+/*
+ * Communicator: takes the marks of a ring (exchange with 0).  After the ring's bit was taken
+ * and before it looks at the slots: what is submitted meanwhile is marked and rings again.
+ */
+extern uint64_t nc_ring_take_marks(NcRing *ring);
 
 /* Number of 64-bit words of the pending bitmap. */
 static inline uint32_t
