@@ -51,6 +51,7 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
   neon_dev psql    -D DIR [ARGS]           psql on the compute
   neon_dev conninfo -D DIR                 connection string of the compute
+  neon_dev env     -D DIR                  lines for a shell: psql and neon_dev without more words
   neon_dev log     -D DIR [PART] [-f]      the end of a log
   neon_dev token   -D DIR [options]        a new token of the cluster's issuer (see init --auth)
   neon_dev destroy -D DIR                  stop everything and remove DIR
@@ -378,6 +379,13 @@ neon_dev conninfo -D DIR
 
 Prints a libpq connection string for the compute: psql "$(neon_dev conninfo -D DIR)"
 END
+	env => { run => \&print_env, options => [], help => <<'END' },
+neon_dev env -D DIR
+
+Prints lines for a shell that has the cluster for its own from then on: eval "$(neon_dev env -D DIR)"
+psql, pgbench and all that use libpq then talk to the compute (PGHOST, PGPORT, PGUSER, PGDATABASE), and
+neon_dev needs no -D (NEON_DEV_DIR). PGHOSTADDR, PGSERVICE and PGSSLMODE, which would lead elsewhere, are unset.
+END
 	token => { run => \&token, options => [qw(--scope --tenant-id --expires --install)], help => <<'END' },
 neon_dev token -D DIR [--scope SCOPE] [--tenant-id ID] [--expires SECONDS] [--install]
 
@@ -406,6 +414,25 @@ sub conninfo
 	return 0;
 }
 
+# Variables of libpq that go before a host, or that the compute cannot do.
+my @elsewhere = qw(PGSERVICE PGHOSTADDR PGSSLMODE);
+
+# Quoted as any Bourne shell takes it.
+sub shell_word { my ($value) = @_; return q{'} . $value =~ s/'/'\\''/gr . q{'} }
+
+sub print_env
+{
+	load_cluster();
+	my @env = (NEON_DEV_DIR => $opt{dir}, PGHOST => '127.0.0.1', PGPORT => $cluster{compute_port}, PGUSER => $cluster{superuser},
+		PGDATABASE => 'postgres');
+	while (my ($name, $value) = splice @env, 0, 2)
+	{
+		print "export $name=", shell_word($value), "\n";
+	}
+	print "unset @elsewhere\n";
+	return 0;
+}
+
 sub replace_by
 {
 	my (@program) = @_;
@@ -419,7 +446,7 @@ sub psql
 {
 	load_cluster();
 	my %caller = user_environment();
-	delete @caller{qw(PGSERVICE PGHOSTADDR PGSSLMODE)};
+	delete @caller{@elsewhere};
 	%ENV = (%caller, (map { ($_ => $ENV{$_}) } grep { defined $ENV{$_} } qw(HOME USER LOGNAME)), PGHOST => $cluster{socket_dir}, PGPORT => $cluster{compute_port},
 		PGUSER => $caller{PGUSER} // $cluster{superuser}, PGDATABASE => $caller{PGDATABASE} // 'postgres');
 	return replace_by(program_of('psql'), @{ $opt{rest} });
