@@ -327,8 +327,9 @@ removed by the next.
   --target-lsn LSN      what comes later in WAL is not there
   --shards, --page-servers, --durable, --write-quorum, --stripe-blocks, --auth, --tls
                         as for init; without them as the original was
-  --port, --conf, --ps-conf, --pg-config, --quiet
+  --hosts, --port, --conf, --ps-conf, --pg-config, --quiet
                         as for init
+  -t SECONDS            how long to wait for each step of a part (default 300)
 END
 	export => { run => \&export_cluster, from_part => 1, own => \%to_directory, options => [qw(--to -t)], help => <<'END' },
 neon_dev export -D DIR --to PGDATA [--from page-server N] [-t SECONDS]
