@@ -103,6 +103,9 @@ my %options = (
 	'--write-quorum' => { key => 'write_quorum', value => number(1, SHARDS_MAX) },
 	'--stripe-blocks' => { key => 'stripe_blocks', value => number(1, 131072) },
 	'--port' => { key => 'port', value => number(1024, 65535) },
+	'--print-config' => { key => 'print_config', set => 1 },
+	'--compute-address' => { key => 'compute_address', value => matching(qr/^[0-9A-Za-z.:-]+\z/, '"%s" is no address') },
+	'--page-server-address' => { key => 'page_server_address', value => matching(qr/^[0-9A-Za-z.:-]+\z/, '"%s" is no address'), list => 1 },
 	'--pg-config' => { key => 'pg_config', value => $any },
 	'--conf' => { key => 'conf', value => \&setting, list => 1 },
 	'--ps-conf' => { key => 'ps_conf', value => \&setting, list => 1 },
@@ -138,7 +141,7 @@ my @everywhere = qw(-D --quiet -q);
 
 my @for_new = qw(--shards --page-servers --hosts --durable --write-quorum --stripe-blocks --port --auth --tls --conf --ps-conf --pg-config);
 my %commands = (
-	init => { run => \&init, makes => 1, options => [ @for_new, '--checksums', '--initdb' ], help => <<'END' },
+	init => { run => \&init, makes => 1, options => [ @for_new, qw(--checksums --initdb --print-config --compute-address --page-server-address) ], help => <<'END' },
 neon_dev init -D DIR [options]
 
 Makes a cluster in DIR, which must not exist or be empty. Nothing runs afterwards.
@@ -164,6 +167,10 @@ Makes a cluster in DIR, which must not exist or be empty. Nothing runs afterward
   --initdb ARG          an argument for initdb, may be repeated
   --pg-config PATH      pg_config of the server to use
   --quiet               no progress lines
+  --print-config        makes nothing, prints the configuration of parts on several machines: docs/two_hosts.md
+  --compute-address A   for that: where the compute is
+  --page-server-address A
+                        for that: where a page server is; repeated for each
 END
 	adopt => { run => \&adopt, makes => 1, options => [ @for_new, '--from' ], help => <<'END' },
 neon_dev adopt --from PGDATA -D DIR [options]
@@ -577,6 +584,8 @@ sub run_command
 	my ($name, @words) = @_;
 	my $command = $commands{$name};
 	parse($name, $command, @words);
+	return print_config() if $opt{print_config};
+	!defined $opt{compute_address} && !$opt{page_server_address} or usage 'addresses are of use with --print-config only';
 	if ($command->{mends})
 	{
 		my $status = was_interrupted() ? as_right_user({ removes => 1 }, \&remove_interrupted) : 0;

@@ -195,13 +195,6 @@ sub find_server
 
 # ---- names, ports
 
-sub random_id
-{
-	open my $fh, '<', '/dev/urandom' or fail "cannot open /dev/urandom: $!";
-	read $fh, my $bytes, 16;
-	return unpack 'H*', $bytes;
-}
-
 sub choose_names
 {
 	my ($sql, $feed, @ports) = choose_ports($opt{page_servers} + 2);
