@@ -20,7 +20,7 @@ $(shell mkdir -p build; printf '%s\n' '$(MADE_FOR)' | cmp -s - $(MADE_FOR_FILE) 
 
 EXTENSION = neon_comm
 DATA = sql/neon_comm--1.0.sql
-SCRIPTS = src/bin/neon_dev
+SCRIPTS = src/bin/neon_dev src/bin/neon_demo
 
 # installcheck runs against a running compute (PGHOST, PGPORT), see docs/testing.md
 REGRESS = basic guc views
@@ -79,7 +79,7 @@ clean: clean-page-service
 clean-page-service:
 	$(PAGE_SERVICE) clean
 
-# ---- neon_dev: PGXS installs the program, and forgets where it put it; its modules go beside the libraries
+# ---- neon_dev: PGXS installs the programs, and forgets where it put them; its modules go beside the libraries
 NEON_DEV_LIB = $(DESTDIR)$(pkglibdir)/neon_dev
 install: install-neon-dev
 install-neon-dev:
@@ -88,7 +88,7 @@ install-neon-dev:
 	$(INSTALL_DATA) $(wildcard src/bin/NeonDev/*.pm) '$(NEON_DEV_LIB)/NeonDev/'
 uninstall: uninstall-neon-dev
 uninstall-neon-dev:
-	rm -f '$(DESTDIR)$(bindir)/neon_dev'
+	rm -f '$(DESTDIR)$(bindir)/neon_dev' '$(DESTDIR)$(bindir)/neon_demo'
 	rm -rf '$(NEON_DEV_LIB)'
 
 # ---- neon_boot: a program over the core; control file and WAL are those of the server it was made for
@@ -165,6 +165,11 @@ lint:
 	PG_CONFIG=$(PG_CONFIG) scripts/lint
 
 .PHONY: page-service install-page-service uninstall-page-service clean-page-service install-neon-dev uninstall-neon-dev install-neon-boot uninstall-neon-boot unit unit-sanitize chaos fuzz proxy model model-ring model-identity model-takeover lint
+
+# ---- Debian packages, into build/deb
+deb:
+	scripts/deb
+.PHONY: deb
 
 # ---- benchmarks of what is installed: make install bench [BENCH="scan bitmap"] [BENCH_OPTS="--rounds 5"]
 bench-programs: libnc_core.a

@@ -157,7 +157,9 @@ missing_packages() {
 	done
 }
 
-# Installs what is missing and says so. Without root's rights it says what to run.
+# Installs what is missing; says first what and how much. Without root's rights it says what to run.
+# packages_installed: those that were.
+packages_installed=
 need_packages() {
 	local missing
 	command -v dpkg-query >/dev/null || {
@@ -173,13 +175,17 @@ need_packages() {
 	step "installing packages: $missing"
 	apt_lists
 	check_installable "$missing"
+	say_how_much "$missing"
 	keep_out_cluster
 	# shellcheck disable=SC2086
 	apt_install $missing || {
 		tail -n 15 "$apt_log" >&2
 		[ -z "$keep_out" ] || as_root sh -c "rm -f '$cluster_conf'; rmdir '$(dirname "$cluster_conf")'" 2>/dev/null
+		! grep -qE '^(E|Err|W):.*(Could not resolve|Temporary failure|Could not connect|Failed to fetch|Unable to fetch)' "$apt_log" ||
+			fatal "these packages cannot be fetched, and none was installed: $missing." $'\n'"    Is the network there? apt-get update tells more"
 		fatal "apt-get could not install: $missing"
 	}
+	packages_installed=$missing
 	[ -z "$keep_out" ] || info "no cluster of Debian's own was made (see $cluster_conf)"
 }
 
@@ -192,6 +198,20 @@ check_installable() {			# PACKAGES
 	fatal "$( (. /etc/os-release && echo "$PRETTY_NAME") 2>/dev/null || echo "this system") has not all of these packages: $1" \
 		$'\n'"    This works with PostgreSQL $(say_versions). Elsewhere they come from https://apt.postgresql.org;" \
 		"or install what is needed by other means and set PG_CONFIG"
+}
+
+# How many with what they need, how much of it is fetched, how much it takes on disk. Nothing that could install:
+# apt-get is asked with -s or --print-uris only (it may be told somewhere to assume "yes").
+say_how_much() {				# PACKAGES
+	local names fetch disk ask=(env LC_ALL=C apt-get -q install --no-install-recommends)
+	# shellcheck disable=SC2086
+	names=$("${ask[@]}" -s $1 </dev/null 2>/dev/null | awk '$1 == "Inst" { print $2 }')
+	[ -n "$names" ] || return 0
+	# shellcheck disable=SC2086
+	fetch=$("${ask[@]}" --print-uris $1 </dev/null 2>/dev/null | awk '/^\047[a-z]/ { sum += $3 } END { printf "%.0f", sum / 1e6 }')
+	# shellcheck disable=SC2086
+	disk=$(LC_ALL=C apt-cache show --no-all-versions $names 2>/dev/null | awk '$1 == "Installed-Size:" { sum += $2 } END { printf "%.0f", sum / 1e3 }')
+	info "$(wc -w <<<"$names") packages with what they need: $fetch MB to fetch, $disk MB on disk"
 }
 
 # Debian would make and start a cluster of its own with the server package.

@@ -14,7 +14,7 @@ use IO::Handle ();
 use POSIX ();
 
 our @EXPORT = qw(%opt fail usage warning progress run end_program absolute slurp write_file user_name
-	monotonic pause user_environment clean_environment lsn_number);
+	monotonic pause random_id user_environment clean_environment lsn_number);
 
 our %opt;						# what the command line said, see NeonDev::Options
 my %user_environment;
@@ -32,6 +32,13 @@ sub monotonic { return (POSIX::times())[0] / POSIX::sysconf(&POSIX::_SC_CLK_TCK)
 sub pause { my ($seconds) = @_; select(undef, undef, undef, $seconds); return }
 
 sub user_name { return scalar getpwuid($>) // $> }
+
+sub random_id
+{
+	open my $fh, '<', '/dev/urandom' or fail "cannot open /dev/urandom: $!";
+	read $fh, my $bytes, 16;
+	return unpack 'H*', $bytes;
+}
 
 # ---- environment
 

@@ -51,6 +51,7 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
   neon_dev psql    -D DIR [ARGS]           psql on the compute
   neon_dev conninfo -D DIR                 connection string of the compute
+  neon_dev env     -D DIR                  lines for a shell: psql and neon_dev without more words
   neon_dev log     -D DIR [PART] [-f]      the end of a log
   neon_dev token   -D DIR [options]        a new token of the cluster's issuer (see init --auth)
   neon_dev destroy -D DIR                  stop everything and remove DIR
@@ -102,6 +103,9 @@ my %options = (
 	'--write-quorum' => { key => 'write_quorum', value => number(1, SHARDS_MAX) },
 	'--stripe-blocks' => { key => 'stripe_blocks', value => number(1, 131072) },
 	'--port' => { key => 'port', value => number(1024, 65535) },
+	'--print-config' => { key => 'print_config', set => 1 },
+	'--compute-address' => { key => 'compute_address', value => matching(qr/^[0-9A-Za-z.:-]+\z/, '"%s" is no address') },
+	'--page-server-address' => { key => 'page_server_address', value => matching(qr/^[0-9A-Za-z.:-]+\z/, '"%s" is no address'), list => 1 },
 	'--pg-config' => { key => 'pg_config', value => $any },
 	'--conf' => { key => 'conf', value => \&setting, list => 1 },
 	'--ps-conf' => { key => 'ps_conf', value => \&setting, list => 1 },
@@ -137,7 +141,7 @@ my @everywhere = qw(-D --quiet -q);
 
 my @for_new = qw(--shards --page-servers --hosts --durable --write-quorum --stripe-blocks --port --auth --tls --conf --ps-conf --pg-config);
 my %commands = (
-	init => { run => \&init, makes => 1, options => [ @for_new, '--checksums', '--initdb' ], help => <<'END' },
+	init => { run => \&init, makes => 1, options => [ @for_new, qw(--checksums --initdb --print-config --compute-address --page-server-address) ], help => <<'END' },
 neon_dev init -D DIR [options]
 
 Makes a cluster in DIR, which must not exist or be empty. Nothing runs afterwards.
@@ -163,6 +167,10 @@ Makes a cluster in DIR, which must not exist or be empty. Nothing runs afterward
   --initdb ARG          an argument for initdb, may be repeated
   --pg-config PATH      pg_config of the server to use
   --quiet               no progress lines
+  --print-config        makes nothing, prints the configuration of parts on several machines: docs/two_hosts.md
+  --compute-address A   for that: where the compute is
+  --page-server-address A
+                        for that: where a page server is; repeated for each
 END
 	adopt => { run => \&adopt, makes => 1, options => [ @for_new, '--from' ], help => <<'END' },
 neon_dev adopt --from PGDATA -D DIR [options]
@@ -326,8 +334,9 @@ removed by the next.
   --target-lsn LSN      what comes later in WAL is not there
   --shards, --page-servers, --durable, --write-quorum, --stripe-blocks, --auth, --tls
                         as for init; without them as the original was
-  --port, --conf, --ps-conf, --pg-config, --quiet
+  --hosts, --port, --conf, --ps-conf, --pg-config, --quiet
                         as for init
+  -t SECONDS            how long to wait for each step of a part (default 300)
 END
 	export => { run => \&export_cluster, from_part => 1, own => \%to_directory, options => [qw(--to -t)], help => <<'END' },
 neon_dev export -D DIR --to PGDATA [--from page-server N] [-t SECONDS]
@@ -378,6 +387,13 @@ neon_dev conninfo -D DIR
 
 Prints a libpq connection string for the compute: psql "$(neon_dev conninfo -D DIR)"
 END
+	env => { run => \&print_env, options => [], help => <<'END' },
+neon_dev env -D DIR
+
+Prints lines for a shell that has the cluster for its own from then on: eval "$(neon_dev env -D DIR)"
+psql, pgbench and all that use libpq then talk to the compute (PGHOST, PGPORT, PGUSER, PGDATABASE), and
+neon_dev needs no -D (NEON_DEV_DIR). PGHOSTADDR, PGSERVICE and PGSSLMODE, which would lead elsewhere, are unset.
+END
 	token => { run => \&token, options => [qw(--scope --tenant-id --expires --install)], help => <<'END' },
 neon_dev token -D DIR [--scope SCOPE] [--tenant-id ID] [--expires SECONDS] [--install]
 
@@ -406,6 +422,25 @@ sub conninfo
 	return 0;
 }
 
+# Variables of libpq that go before a host, or that the compute cannot do.
+my @elsewhere = qw(PGSERVICE PGHOSTADDR PGSSLMODE);
+
+# Quoted as any Bourne shell takes it.
+sub shell_word { my ($value) = @_; return q{'} . $value =~ s/'/'\\''/gr . q{'} }
+
+sub print_env
+{
+	load_cluster();
+	my @env = (NEON_DEV_DIR => $opt{dir}, PGHOST => '127.0.0.1', PGPORT => $cluster{compute_port}, PGUSER => $cluster{superuser},
+		PGDATABASE => 'postgres');
+	while (my ($name, $value) = splice @env, 0, 2)
+	{
+		print "export $name=", shell_word($value), "\n";
+	}
+	print "unset @elsewhere\n";
+	return 0;
+}
+
 sub replace_by
 {
 	my (@program) = @_;
@@ -419,7 +454,7 @@ sub psql
 {
 	load_cluster();
 	my %caller = user_environment();
-	delete @caller{qw(PGSERVICE PGHOSTADDR PGSSLMODE)};
+	delete @caller{@elsewhere};
 	%ENV = (%caller, (map { ($_ => $ENV{$_}) } grep { defined $ENV{$_} } qw(HOME USER LOGNAME)), PGHOST => $cluster{socket_dir}, PGPORT => $cluster{compute_port},
 		PGUSER => $caller{PGUSER} // $cluster{superuser}, PGDATABASE => $caller{PGDATABASE} // 'postgres');
 	return replace_by(program_of('psql'), @{ $opt{rest} });
@@ -549,6 +584,8 @@ sub run_command
 	my ($name, @words) = @_;
 	my $command = $commands{$name};
 	parse($name, $command, @words);
+	return print_config() if $opt{print_config};
+	!defined $opt{compute_address} && !$opt{page_server_address} or usage 'addresses are of use with --print-config only';
 	if ($command->{mends})
 	{
 		my $status = was_interrupted() ? as_right_user({ removes => 1 }, \&remove_interrupted) : 0;

@@ -182,7 +182,7 @@ sub server_of
 	my $control = pg_config($pg_config, '--sharedir') . '/extension/neon_comm.control';
 	foreach my $file ("$pkglibdir/neon_comm.so", "$pkglibdir/neon_page_service.so", $control)
 	{
-		-f $file or fail "$file is missing: run \"make install\" first";
+		-f $file or fail "$file is missing: install the package postgresql-NN-neon-comm of this version, or run \"make install\"";
 	}
 	return ($bindir, $version);
 }
@@ -194,13 +194,6 @@ sub find_server
 }
 
 # ---- names, ports
-
-sub random_id
-{
-	open my $fh, '<', '/dev/urandom' or fail "cannot open /dev/urandom: $!";
-	read $fh, my $bytes, 16;
-	return unpack 'H*', $bytes;
-}
 
 sub choose_names
 {

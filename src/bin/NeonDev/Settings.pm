@@ -8,7 +8,7 @@ use Exporter 'import';
 use NeonDev::Base;
 use NeonDev::Cluster;
 
-our @EXPORT = qw(conninfo_value setting_line client_security compute_settings page_server_settings
+our @EXPORT = qw(print_config conninfo_value setting_line client_security compute_settings page_server_settings
 	stock_settings check_given page_server_conninfo shard_conninfo shard_hosts write_quorum);
 
 # ---- quoting
@@ -280,6 +280,10 @@ sub common_settings
 		recovery_init_sync_method => 'syncfs');
 }
 
+# This machine, but for --print-config.
+sub compute_address { return $opt{compute_address} // '127.0.0.1' }
+sub page_server_address { my ($n) = @_; return ($opt{page_server_address} // [])->[$n] // '127.0.0.1' }
+
 # The page servers that a shard is read from, the one of its own number first.
 sub shard_hosts
 {
@@ -292,7 +296,7 @@ sub shard_conninfo
 {
 	my ($shard) = @_;
 	my @hosts = shard_hosts($shard);
-	return conninfo(host => join(',', ('127.0.0.1') x @hosts), port => join(',', map { part_port($_) } @hosts), client_security());
+	return conninfo(host => join(',', map { page_server_address($_) } @hosts), port => join(',', map { part_port($_) } @hosts), client_security());
 }
 
 sub compute_settings
@@ -313,7 +317,7 @@ sub compute_settings
 		'neon_comm.tenant_id' => $cluster{tenant_id},
 		'neon_comm.timeline_id' => $cluster{timeline_id},
 		'neon_comm.wal_feed_port' => $cluster{wal_feed_port},
-		'neon_comm.wal_feed_listen_addresses' => '127.0.0.1',
+		'neon_comm.wal_feed_listen_addresses' => compute_address(),
 		'neon_comm.wal_feed_slots' => join(',', map { "page_server_$_" } page_servers()),
 		server_security('neon_comm.wal_feed_'),
 		($cluster{write_quorum} // '') ne ''
@@ -323,6 +327,30 @@ sub compute_settings
 		($cluster{members} // '') eq 'on' ? ('neon_comm.write_quorum' => $cluster{write_quorum}) : (),
 		$cluster{auth} ? ('neon_comm.token_file' => security_dir() . '/token') : ())
 	  . given_lines($opt{conf});
+}
+
+# What init would write for parts on these addresses, DIR being the same path on each machine. Makes nothing.
+sub print_config
+{
+	my @addresses = @{ $opt{page_server_address} // [] };
+	my $port = $opt{port} // 6000;
+
+	@addresses && defined $opt{compute_address} or usage '--print-config needs --compute-address and --page-server-address';
+	!$opt{given}{page_servers} || $opt{page_servers} == @addresses
+	  or usage "--page-servers $opt{page_servers} are not the ", scalar(@addresses), ' that have an address';
+	$opt{page_servers} = @addresses;
+	$opt{shards} = @addresses unless $opt{given}{shards};
+	$opt{auth} && $opt{tls} || !grep({ !/^127\./ } @addresses, $opt{compute_address})
+	  or usage 'parts on several machines need --auth and --tls';
+	$port + 1 + @addresses <= 65535 or usage "--port $port leaves no ports for the parts";
+	check_given();
+	%cluster = (shards => $opt{shards}, page_servers => scalar(@addresses), hosts => $opt{hosts}, write_quorum => write_quorum(),
+		members => defined $opt{write_quorum} ? 'on' : '', stripe_blocks => $opt{stripe_blocks}, socket_dir => $opt{dir},
+		tenant_id => random_id(), timeline_id => random_id(), auth => $opt{auth} ? 'on' : '', tls => $opt{tls} ? 'on' : '',
+		compute_port => $port, wal_feed_port => $port + 1, map { ("page_server_${_}_port" => $port + 2 + $_) } 0 .. $#addresses);
+	print "# ==> compute.conf\n", compute_settings();
+	print "# ==> page_server_$_.conf\n", page_server_settings($_) foreach page_servers();
+	return 0;
 }
 
 # As many as the compute may have.
@@ -335,7 +363,7 @@ sub prepared_transactions
 sub page_server_settings
 {
 	my ($n) = @_;
-	my $feed = conninfo(host => '127.0.0.1', port => $cluster{wal_feed_port}, application_name => "page_server_$n",
+	my $feed = conninfo(host => compute_address(), port => $cluster{wal_feed_port}, application_name => "page_server_$n",
 		client_security(passfile => 1));
 
 	return "\n# ---- written by neon_dev\n" . lines(
@@ -352,7 +380,7 @@ sub page_server_settings
 		# After a restart of the compute, reads of its newest WAL wait for this: 5 s by default.
 		wal_retrieve_retry_interval => '500ms',
 		shared_preload_libraries => merged_libraries('neon_page_service', $opt{ps_conf}),
-		'neon_page_service.listen_addresses' => '127.0.0.1',
+		'neon_page_service.listen_addresses' => page_server_address($n),
 		'neon_page_service.port' => part_port($n),
 		'neon_page_service.workers' => 2,
 		server_security('neon_page_service.'),

@@ -112,14 +112,14 @@ tell(const char *fmt,...)
 /* ---- the command line ---- */
 
 static const char help[] =
-"neon_boot lays the data directory of a neon_comm compute from a page server.\n"
+"neon_boot - lays the data directory of a neon_comm compute from a page server\n"
 "\n"
 "  neon_boot --conninfo STRING --tenant ID --timeline ID -D PGDATA [options]\n"
 "\n"
 "  --conninfo STRING   connection string of the page server (libpq's; NEON_AUTH_TOKEN is its password)\n"
 "  --tenant ID         32 hexadecimal digits\n"
 "  --timeline ID       32 hexadecimal digits\n"
-"  -D PGDATA           is made; must not exist, or be empty\n"
+"  -D, --pgdata PGDATA is made; must not exist, or be empty\n"
 "  --lsn LSN           the page server must have replayed this (default: all that it has received)\n"
 "  --wal-from LSN      bring WAL from here on, for page servers that lack it\n"
 "  --incarnation ID    the one that page servers have promised themselves to (docs/takeover.md)\n"
