@@ -105,7 +105,7 @@ void
 nc_pool_ask_again(NcPool *pool, NcFlight *flight, const char *message)
 {
 	NcNet	   *net = pool->net;
-	NcPool	   *other = nc_hosts_next(pool);
+	NcPool	   *other = nc_hosts_next(pool, flight);
 
 	flight->refusals++;
 	nc_hosts_left(pool);
@@ -695,10 +695,7 @@ nc_pool_turn(NcPool *pool)
 {
 	if (pool->again.head != NULL && pool->net->now_us >= pool->again_at_us)
 	{
-		/* with several hosts they are asked in turn */
-		NcPool	   *next = nc_hosts_next(pool);
-
-		nc_pool_queue_again(next != NULL ? next : pool, &pool->again);
+		nc_hosts_spread(pool, &pool->again);
 		nc_net_arm(pool->net, pool->net->now_us);
 	}
 	if (nc_pool_queued(pool) > 0)
