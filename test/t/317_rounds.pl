@@ -177,10 +177,12 @@ foreach my $round (1 .. $rounds)
 	}
 	else
 	{
-		# who has the newest commits is lost, too, but for one; who lacks them is back
+		# who has the newest commits is lost, too, but for one; who lacks them is back, without what was on its way
 		$c->kill9('compute');
 		lose($down);
-		thaw();
+		$c->kill9('page-server', $away);
+		%frozen = ();
+		start_page_server($away);
 	}
 	my $beside = $round % 2 == 0;
 	if ($beside) { rename "$dir/compute", "$dir/compute_lost" or die $! }
