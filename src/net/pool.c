@@ -105,8 +105,12 @@ void
 nc_pool_ask_again(NcPool *pool, NcFlight *flight, const char *message)
 {
 	NcNet	   *net = pool->net;
-	NcPool	   *other = nc_hosts_next(pool, flight);
+	NcPool	   *other;
 
+	/* all have, and it is worth another round */
+	if (nc_hosts_all_refuse(pool, flight))
+		flight->refused_by = 0;
+	other = nc_hosts_next(pool, flight);
 	flight->refusals++;
 	nc_hosts_left(pool);
 	/* another host that has not refused is asked at once; this one has, until it answers well */
