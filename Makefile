@@ -128,7 +128,7 @@ proxy:
 # everything goes wrong for MINUTES minutes; the same SEED takes the same steps
 MINUTES ?= 3
 chaos: proxy
-	test/chaos/run.sh --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	test/chaos/run.sh --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(HOSTS),--hosts $(HOSTS))
 model: model-takeover model-ring model-identity
 model-ring:
 	$(MAKE) --no-print-directory -C test/model run

@@ -33,6 +33,7 @@ typedef struct Call
 	uint64		sent;			/* bit per message: on a connection now */
 	uint64		was_sent;		/* a later sending is a repetition */
 	uint64		answered;
+	uint8		refused_by[NC_SLOT_BLOCKS_MAX]; /* by message: bit per host of its shard that cannot answer it */
 	bool		failed;			/* an error answer came; ask->error has its text */
 	bool		consumed;		/* a set of the latch was taken by our waits */
 } Call;
@@ -79,6 +80,8 @@ nc_direct_close(void)
 		conns[i] = NULL;
 	}
 	call.sent = 0;
+	/* hosts may have other places in the next one */
+	memset(call.refused_by, 0, sizeof(call.refused_by));
 	free(map_list);
 	map_list = NULL;
 	map.shard_count = 0;
@@ -125,6 +128,23 @@ void
 nc_direct_lost(int index)
 {
 	call.sent &= ~(UINT64CONST(1) << index);
+}
+
+bool
+nc_direct_refused(int index, uint32 host, uint32 nhosts, const NcPsResponse *resp)
+{
+	switch (nc_ps_error_kind(resp->message, resp->message_bytes))
+	{
+		case NC_ERROR_TRANSIENT:
+			return true;
+		case NC_ERROR_MISROUTED:
+		case NC_ERROR_HOST:
+			call.refused_by[index] |= 1 << host;
+			return call.refused_by[index] != (1 << nhosts) - 1;
+		case NC_ERROR_FINAL:
+			break;
+	}
+	return false;
 }
 
 void

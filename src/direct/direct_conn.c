@@ -26,6 +26,7 @@
 #include "nc/direct/direct.h"
 #include "nc/net/conn.h"
 #include "nc/net/handshake.h"
+#include "nc/net/late.h"
 #include "nc/net/net.h"
 #include "nc/net/resolve.h"
 #include "nc/shard/shard_map.h"
@@ -56,6 +57,7 @@ typedef struct Pending
 {
 	NcPsRequest msg;
 	int			index;			/* message of the call under way, -1: nobody waits */
+	uint64		sent_us;
 } Pending;
 
 struct NcDirectConn
@@ -66,6 +68,11 @@ struct NcDirectConn
 	uint32		nhosts;
 	char		conninfo[NC_HOST_CONNINFO_BYTES];	/* of that host alone */
 	NcConninfoParts parts;
+
+	/* With several hosts: when one of them is late. */
+	NcLate		late;			/* what answers take */
+	uint64		patience_us;	/* after one was left: twice as long; 0 after an answer */
+	XLogRecPtr	replayed;		/* this host has answered a request that needed so much WAL */
 
 	/* Being opened: handshake without a set. Ready: both. */
 	NcHandshake *handshake;
@@ -123,6 +130,7 @@ nc_direct_conn_make(uint32 shard, const char *conninfo)
 	if (c == NULL)
 		return NULL;
 	c->shard = shard;
+	nc_late_init(&c->late);
 	strlcpy(c->shard_conninfo, conninfo, sizeof(c->shard_conninfo));
 	use_host(c, 0);
 	return c;
@@ -154,6 +162,7 @@ close_conn(NcDirectConn *c)
 		nc_resolve_release(c->resolve);
 	c->set = NULL;
 	c->handshake = NULL;
+	c->replayed = InvalidXLogRecPtr;
 	c->holds_fd = false;
 	c->resolve = NULL;
 	while (c->count > 0)
@@ -239,6 +248,58 @@ static void
 poison(NcDirectConn *c, const char *reason)
 {
 	fail_direct(c, NC_COUNTER_POISONED, "connection closed because of a wrong answer", reason);
+}
+
+/* ---- several hosts ---- */
+
+/*
+ * How long the host is waited for: it is left as soon as it is late, but for as long as
+ * no host answers later each time, so that all may wait for the same WAL.
+ */
+static uint64
+patience_us(const NcDirectConn *c, uint64 usual_us, int most_ms)
+{
+	uint64		most_us = (uint64) most_ms * 1000;
+
+	if (c->nhosts < 2 || !nc_guc_hedged_reads)
+		return most_us;
+	return Min(Max(usual_us, c->patience_us), most_us);
+}
+
+static uint64
+connect_patience_us(const NcDirectConn *c)
+{
+	return patience_us(c, NC_LATE_UNKNOWN_US, nc_guc_connect_timeout);
+}
+
+/* Of a connection on which something is in flight. */
+static uint64
+answer_patience_us(const NcDirectConn *c)
+{
+	uint64		usual_us = nc_late_after_us(&c->late);
+
+	if (c->pending[c->first].msg.not_modified_since > c->replayed)
+		usual_us = Max(usual_us, NC_HOST_WAL_US);
+	return patience_us(c, usual_us, nc_guc_silence_timeout);
+}
+
+/* Ends a connection whose time is over. */
+static void
+give_up(NcDirectConn *c, uint64 waited_us, NcCounter counter, const char *what, const char *why)
+{
+	c->patience_us = waited_us * 2;
+	fail_direct(c, counter, what, why);
+}
+
+/* Milliseconds until then, rounded up, but no more than that. */
+static int
+wait_ms(uint64 until_us, int most_ms)
+{
+	uint64		now_us = nc_clock_us();
+
+	if (until_us <= now_us)
+		return 0;
+	return (int) Min((until_us - now_us) / 1000 + 1, most_ms);
 }
 
 /* ---- opening ---- */
@@ -379,6 +440,7 @@ nc_direct_conn_open(NcDirectConn *c, int slice_ms)
 {
 	uint32		wanted = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
 	uint32		events;
+	uint64		limit_us;
 
 	if (c->handshake == NULL && nc_clock_us() < c->retry_us)
 		return wait_latch(Min(slice_ms, (long) (c->retry_us - nc_clock_us()) / 1000 + 1));
@@ -404,12 +466,13 @@ nc_direct_conn_open(NcDirectConn *c, int slice_ms)
 			finish_opening(c);
 			return 0;
 	}
+	limit_us = connect_patience_us(c);
 	events = WaitLatchOrSocket(MyLatch, wanted, nc_handshake_socket(c->handshake),
-							   Min(slice_ms, nc_guc_connect_timeout), nc_wait_event(NC_WAIT_CONNECT));
+							   wait_ms(c->opened_us + limit_us, slice_ms), nc_wait_event(NC_WAIT_CONNECT));
 	if ((events & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE)) != 0)
 		c->step = nc_handshake_advance(c->handshake);
-	else if (nc_clock_us() - c->opened_us >= (uint64) nc_guc_connect_timeout * 1000)
-		fail_direct(c, NC_COUNTERS, "cannot connect", "timed out while connecting");
+	else if (nc_clock_us() - c->opened_us >= limit_us)
+		give_up(c, limit_us, NC_COUNTERS, "cannot connect", "timed out while connecting");
 	return events;
 }
 
@@ -488,12 +551,32 @@ nc_direct_conn_send(NcDirectConn *c, NcPsRequest *msg, int index)
 		nc_stat(NC_COUNTER_PAGES_REQUESTED, 1);
 	if (c->count == 0)
 		c->progress_us = nc_clock_us();
-	c->pending[(c->first + c->count) % PENDING_MAX] = (Pending) {.msg = *msg, .index = index};
+	c->pending[(c->first + c->count) % PENDING_MAX] = (Pending) {
+		.msg = *msg, .index = index, .sent_us = nc_clock_us()
+	};
 	c->count++;
 	return true;
 }
 
 /* ---- answers ---- */
+
+static void
+note_answer(NcDirectConn *c, const Pending *p, const NcPsResponse *resp)
+{
+	uint64		now_us = nc_clock_us();
+
+	/* or it may have waited for WAL */
+	if (p->msg.not_modified_since <= c->replayed)
+		nc_late_note(&c->late, now_us - Max(p->sent_us, c->progress_us));
+	c->progress_us = now_us;
+	c->patience_us = 0;
+	c->answered = true;
+	c->backoff_us = 0;
+	if (resp->tag != NC_RESP_GETPAGE)
+		return;
+	nc_stat(NC_COUNTER_PAGES_RECEIVED, 1);
+	c->replayed = Max(c->replayed, p->msg.not_modified_since);
+}
 
 /* The answer to the oldest request. False when the connection ended by it. */
 static bool
@@ -523,13 +606,18 @@ handle_answer(NcDirectConn *c, const uint8 *body, size_t bytes)
 	}
 	c->first = (c->first + 1) % PENDING_MAX;
 	c->count--;
-	c->progress_us = nc_clock_us();
-	c->answered = true;
-	c->backoff_us = 0;
-	if (resp.tag == NC_RESP_GETPAGE)
-		nc_stat(NC_COUNTER_PAGES_RECEIVED, 1);
 	if (resp.tag == NC_RESP_ERROR)
 		nc_stat(NC_COUNTER_PS_ERRORS, 1);
+	if (resp.tag == NC_RESP_ERROR && p->index >= 0 &&
+		nc_direct_refused(p->index, c->host % c->nhosts, c->nhosts, &resp))
+	{
+		/* not answered: what is asked in vain is asked less and less often */
+		nc_text_one_line(reason, sizeof(reason), resp.message, resp.message_bytes);
+		nc_direct_lost(p->index);
+		fail_direct(c, NC_COUNTERS, "cannot answer now", reason);
+		return false;
+	}
+	note_answer(c, p, &resp);
 	if (p->index >= 0)
 		nc_direct_answer(p->index, &resp, c->shard, c->parts.address);
 	else
@@ -655,12 +743,14 @@ uint32
 nc_direct_conn_receive(NcDirectConn *c, int slice_ms)
 {
 	WaitEvent	event;
+	uint64		limit_us;
 
 	if (!flush(c))
 		return 0;
+	limit_us = answer_patience_us(c);
 	ModifyWaitEvent(c->set, 2, wanted(c), NULL);
 	nc_stat(NC_COUNTER_CLIENT_SLEEPS, 1);
-	if (WaitEventSetWait(c->set, Min(slice_ms, nc_guc_silence_timeout), &event, 1,
+	if (WaitEventSetWait(c->set, wait_ms(c->progress_us + limit_us, slice_ms), &event, 1,
 						 nc_wait_event(NC_WAIT_PAGE_READ)) == 0)
 		event.events = WL_TIMEOUT;
 	if ((event.events & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE)) != 0)
@@ -669,7 +759,7 @@ nc_direct_conn_receive(NcDirectConn *c, int slice_ms)
 		if (!(c->tls != NULL ? tls_receive(c) : plain_receive(c)))
 			return event.events;
 	}
-	if (c->count > 0 && nc_clock_us() - c->progress_us >= (uint64) nc_guc_silence_timeout * 1000)
-		fail_direct(c, NC_COUNTER_SILENT, "connection abandoned", "no answer in time");
+	if (c->count > 0 && nc_clock_us() - c->progress_us >= limit_us)
+		give_up(c, limit_us, NC_COUNTER_SILENT, "connection abandoned", "no answer in time");
 	return event.events;
 }

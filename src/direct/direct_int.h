@@ -43,4 +43,7 @@ extern void nc_direct_answer(int index, const NcPsResponse *resp, uint32 shard,
 							 const char *address);
 extern void nc_direct_lost(int index);
 
+/* A host, of so many, gave an error answer: is the message to be asked again? */
+extern bool nc_direct_refused(int index, uint32 host, uint32 nhosts, const NcPsResponse *resp);
+
 #endif							/* NC_DIRECT_DIRECT_INT_H */

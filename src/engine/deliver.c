@@ -286,10 +286,12 @@ answer_job(NcEngine *e, NcJob *job, const NcPart *part, const NcConn *conn,
 /*
  * An error that will pass while somebody waits: the waiting process has a deadline,
  * so nothing here counts attempts.  Only who is told that he is in the wrong place
- * does not go on for long: a map change takes seconds, a wrong setting lasts.
+ * does not go on for long: a map change takes seconds, a wrong setting lasts.  What only
+ * this host cannot do is asked of the others.
  */
 static bool
-worth_asking_again(const NcEngine *e, const NcFlight *flight, const NcPsResponse *resp)
+worth_asking_again(const NcEngine *e, const NcConn *conn, const NcFlight *flight,
+				   const NcPsResponse *resp)
 {
 	if (resp->tag != NC_RESP_ERROR || (flight->background && !flight->lasting))
 		return false;
@@ -298,7 +300,10 @@ worth_asking_again(const NcEngine *e, const NcFlight *flight, const NcPsResponse
 		case NC_ERROR_TRANSIENT:
 			return true;
 		case NC_ERROR_MISROUTED:
-			return e->now_us - flight->first_us < NC_MISROUTED_US;
+			return e->now_us - flight->first_us < NC_MISROUTED_US ||
+				!nc_net_refused_by_all(conn, flight);
+		case NC_ERROR_HOST:
+			return !nc_net_refused_by_all(conn, flight);
 		case NC_ERROR_FINAL:
 			break;
 	}
@@ -345,7 +350,7 @@ nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight, const NcPsResponse 
 		note_answer(e, job, flight);
 		if (part_is_wanted(e, part))
 		{
-			if (worth_asking_again(e, flight, resp))
+			if (worth_asking_again(e, conn, flight, resp))
 				return false;
 			nc_twin_answered(part);
 			answer_job(e, job, part, conn, resp);

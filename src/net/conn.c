@@ -296,6 +296,16 @@ note_time(NcPool *pool, const NcFlight *flight)
 		nc_count(net->counters, NC_COUNTER_YIELDS, 1);
 }
 
+/* An error that is the host's says nothing about the request: another host may have the answer. */
+static void
+note_refusal(NcConn *c, NcFlight *flight, const NcPsResponse *resp)
+{
+	NcErrorKind kind = nc_ps_error_kind(resp->message, resp->message_bytes);
+
+	if (kind == NC_ERROR_HOST || kind == NC_ERROR_MISROUTED)
+		nc_hosts_note_refusal(c->pool, flight);
+}
+
 /* One CopyData: the answer to the oldest request, or the end of this connection. */
 static void
 conn_handle_answer(NcConn *c, const NcFrame *frame)
@@ -347,7 +357,10 @@ conn_handle_answer(NcConn *c, const NcFrame *frame)
 			c->pool->replayed = flight->msg.not_modified_since;
 	}
 	if (resp.tag == NC_RESP_ERROR)
+	{
 		nc_count(net->counters, NC_COUNTER_PS_ERRORS, 1);
+		note_refusal(c, flight, &resp);
+	}
 	else
 		prove(c, true);
 	if (!net->host.answer(net->host.ctx, c, flight, &resp))

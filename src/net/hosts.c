@@ -4,14 +4,15 @@
  *
  * Runs in the communicator.  Each host has a pool of its own, with its connections and all
  * that is known of it.  The first in the list that nothing is held against gets the reads.
- * Something is held against a host whose connection failed, that answers "not now", or is
+ * Something is held against a host whose connection failed, that cannot answer, or is
  * so late that another one was asked for the same: it is left, and what waits there and can
  * not be sent goes to another one.  After a rest it gets a share of the reads that grows
  * step by step: a host that has just come back has cold caches.
  *
  * Guarantees that a shard with one host is served as if this file were not there, and
  * that a request is never kept from a host because of what is held against it when there
- * is no other one.
+ * is no other one; and that an answer by which a host only speaks of itself is an error of
+ * the shard only when all hosts gave one.
  */
 #include "net_int.h"
 
@@ -90,23 +91,64 @@ nc_hosts_choose(NcNet *net, uint32_t shard, uint64_t group)
 	return net->pools[hosts->first + hosts->last];
 }
 
+/* Its place in the list of its shard. */
+static uint32_t
+place_of(const NcPool *pool)
+{
+	const NcNet *net = pool->net;
+	uint32_t	place = 0;
+
+	while (net->pools[net->hosts[pool->shard].first + place] != pool)
+		place++;
+	return place;
+}
+
 NcPool *
-nc_hosts_next(const NcPool *pool)
+nc_hosts_next(const NcPool *pool, const NcFlight *flight)
 {
 	const NcNet *net = pool->net;
 	const NcHosts *hosts = &net->hosts[pool->shard];
-	uint32_t	own = 0;
+	uint32_t	own = place_of(pool);
 
-	while (net->pools[hosts->first + own] != pool)
-		own++;
 	for (uint32_t i = 1; i < hosts->count; i++)
 	{
-		NcPool	   *other = net->pools[hosts->first + (own + i) % hosts->count];
+		uint32_t	place = (own + i) % hosts->count;
+		NcPool	   *other = net->pools[hosts->first + place];
 
-		if (nc_host_usable(other))
+		if ((flight->refused_by >> place & 1) == 0 && nc_host_usable(other))
 			return other;
 	}
 	return NULL;
+}
+
+void
+nc_hosts_spread(NcPool *pool, NcFlightList *from)
+{
+	const NcNet *net = pool->net;
+	const NcHosts *hosts = &net->hosts[pool->shard];
+	NcFlightList to[NC_HOSTS_MAX] = {0};
+	NcFlight   *flight;
+
+	while ((flight = nc_flight_pop(from)) != NULL)
+	{
+		NcPool	   *next = nc_hosts_next(pool, flight);
+
+		nc_flight_append(&to[place_of(next != NULL ? next : pool)], flight);
+	}
+	for (uint32_t i = 0; i < hosts->count; i++)
+		nc_pool_queue_again(net->pools[hosts->first + i], &to[i]);
+}
+
+void
+nc_hosts_note_refusal(const NcPool *pool, NcFlight *flight)
+{
+	flight->refused_by |= 1 << place_of(pool);
+}
+
+bool
+nc_hosts_all_refuse(const NcPool *pool, const NcFlight *flight)
+{
+	return flight->refused_by == (1 << pool->net->hosts[pool->shard].count) - 1;
 }
 
 NcConn *

@@ -169,7 +169,11 @@ keep_pool(NcPool *pool, uint32_t shard, NcFlightList *displaced)
 		c->shard = shard;
 		/* a flight that belongs elsewhere stays in the list: answers are matched by their order */
 		while (f != NULL && host->rerouted(host->ctx, f, shard))
+		{
+			/* hosts may have other places now */
+			f->refused_by = 0;
 			f = f->next;
+		}
 		if (f != NULL)
 			nc_conn_end(c, NC_CONN_END_RETIRED, "the shard map changed");
 	}
@@ -276,7 +280,14 @@ nc_net_submit(NcNet *net, uint32_t shard, NcFlight *flight)
 
 	NC_ASSERT(shard < net->nshards);
 	pool = nc_hosts_choose(net, shard, flight->group);
+	flight->refused_by = 0;
 	nc_flight_append(nc_pool_queue_of(pool, flight), flight);
+}
+
+bool
+nc_net_refused_by_all(const NcConn *conn, const NcFlight *flight)
+{
+	return nc_hosts_all_refuse(conn->pool, flight);
 }
 
 uint32_t

@@ -160,7 +160,7 @@ extern void nc_pool_conn_ended(NcPool *pool, NcConn *c, NcConnEnd why, const cha
 /* A connection proved that the server works: trouble is over. */
 extern void nc_pool_proved(NcPool *pool, bool answered);
 
-/* The server answered "not now": the flight is asked again after a pause. */
+/* The server cannot answer: the flight is asked again, of another host or after a pause. */
 extern void nc_pool_ask_again(NcPool *pool, NcFlight *flight, const char *message);
 
 /* Sends what can be sent and opens what is needed; in a turn, after timers. */
@@ -201,9 +201,6 @@ extern void nc_pool_sweep(NcPool *pool);
 #define NC_HOST_REST_MAX_US 16000000
 #define NC_HOST_STEP_US 200000
 
-/* A host that lets somebody wait so long for WAL is behind: another one is asked, too. */
-#define NC_HOST_WAL_US 200000
-
 /* Who could not be asked elsewhere for want of room has another try after this. */
 #define NC_HOST_RETRY_US 5000
 
@@ -216,8 +213,18 @@ extern void nc_hosts_left(NcPool *pool);
 /* Has it a connection that makes progress? */
 extern bool nc_host_usable(const NcPool *pool);
 
-/* The next host of the same shard, behind it and round again, that is usable; NULL = none. */
-extern NcPool *nc_hosts_next(const NcPool *pool);
+/*
+ * The next host of the same shard, behind it and round again, that is usable and has not
+ * refused the flight; NULL = none.
+ */
+extern NcPool *nc_hosts_next(const NcPool *pool, const NcFlight *flight);
+
+/* Flights whose pause is over: with several hosts they are asked in turn. */
+extern void nc_hosts_spread(NcPool *pool, NcFlightList *from);
+
+/* This host has refused the flight; have all of its shard? */
+extern void nc_hosts_note_refusal(const NcPool *pool, NcFlight *flight);
+extern bool nc_hosts_all_refuse(const NcPool *pool, const NcFlight *flight);
 
 /* The connection of another host of the same shard on which a copy can go now; *lacks_room: there is one, full. */
 extern NcConn *nc_hosts_elsewhere(const NcPool *pool, bool *lacks_room);

@@ -105,8 +105,12 @@ void
 nc_pool_ask_again(NcPool *pool, NcFlight *flight, const char *message)
 {
 	NcNet	   *net = pool->net;
-	NcPool	   *other = nc_hosts_next(pool);
+	NcPool	   *other;
 
+	/* all have, and it is worth another round */
+	if (nc_hosts_all_refuse(pool, flight))
+		flight->refused_by = 0;
+	other = nc_hosts_next(pool, flight);
 	flight->refusals++;
 	nc_hosts_left(pool);
 	/* another host that has not refused is asked at once; this one has, until it answers well */
@@ -695,10 +699,7 @@ nc_pool_turn(NcPool *pool)
 {
 	if (pool->again.head != NULL && pool->net->now_us >= pool->again_at_us)
 	{
-		/* with several hosts they are asked in turn */
-		NcPool	   *next = nc_hosts_next(pool);
-
-		nc_pool_queue_again(next != NULL ? next : pool, &pool->again);
+		nc_hosts_spread(pool, &pool->again);
 		nc_net_arm(pool->net, pool->net->now_us);
 	}
 	if (nc_pool_queued(pool) > 0)

@@ -439,8 +439,11 @@ nc_ps_error_kind(const char *message, size_t bytes)
 		{"Not found: Timeline", NC_ERROR_TRANSIENT},
 		{"shutdown", NC_ERROR_TRANSIENT},
 		{"reconnect", NC_ERROR_TRANSIENT},
+		/* either: theirs says it of all that goes wrong */
+		{"Read error", NC_ERROR_HOST},
 		/* ours */
 		{"not ready", NC_ERROR_TRANSIENT},
+		{"parted", NC_ERROR_HOST},
 		{"wrong shard", NC_ERROR_MISROUTED},
 	};
 

@@ -2,7 +2,7 @@
 #
 # Runs test/chaos/chaos.pl on what is installed, as the user that servers run as.
 #
-#   test/chaos/run.sh [--minutes N] [--seed S] [--shards N] [--workers N] [--keep]
+#   test/chaos/run.sh [--minutes N] [--seed S] [--shards N] [--hosts N] [--workers N] [--keep]
 #
 # With --keep the cluster stays, below /var/tmp.
 set -u -o pipefail

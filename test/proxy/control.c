@@ -80,12 +80,18 @@ do_link(char **w, int n, char *out, size_t bytes)
 {
 	const char *host;
 	const char *err;
+	const char *listen_host = "127.0.0.1";
 	uint16_t	port;
-	uint64_t	listen_port;
+	uint16_t	listen_port;
+	uint64_t	only_port;
 
-	if (n != 4 || !number(w[2], 65535, &listen_port) || !host_port(w[3], &host, &port))
-		return "link NAME LISTEN-PORT HOST:PORT";
-	err = link_add(w[1], (uint16_t) listen_port, host, port);
+	if (n != 4 || !host_port(w[3], &host, &port))
+		return "link NAME [ADDRESS:]LISTEN-PORT HOST:PORT";
+	if (number(w[2], 65535, &only_port))
+		listen_port = (uint16_t) only_port;
+	else if (!host_port(w[2], &listen_host, &listen_port))
+		return "link NAME [ADDRESS:]LISTEN-PORT HOST:PORT";
+	err = link_add(w[1], listen_host, listen_port, host, port);
 	if (err == NULL)
 		snprintf(out, bytes, "ok %u\n", links[nlinks - 1].listen_port);
 	return err;

@@ -109,6 +109,7 @@ typedef struct Link
 	char		name[NAME_BYTES];
 	char		host[HOST_BYTES];	/* target */
 	uint16_t	port;
+	char		listen_host[HOST_BYTES];
 	uint16_t	listen_port;
 	int			listen_fd;		/* -1: down */
 	uint64_t	delay_us[2];
@@ -139,8 +140,8 @@ extern void trace(const char *format,...) __attribute__((format(printf, 1, 2)));
 extern Link links[LINKS_MAX];
 extern int	nlinks;
 extern Link *link_find(const char *name);
-extern const char *link_add(const char *name, uint16_t listen_port, const char *host,
-							uint16_t port);
+extern const char *link_add(const char *name, const char *listen_host, uint16_t listen_port,
+								const char *host, uint16_t port);
 extern const char *link_up(Link *link);
 extern void link_down(Link *link);
 extern void link_cut(Link *link, bool reset);	/* NULL: all */

@@ -63,7 +63,7 @@ link_up(Link *link)
 	if (fd < 0)
 		return "no socket";
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	address(&sa, "127.0.0.1", link->listen_port);
+	address(&sa, link->listen_host, link->listen_port);
 	if (bind(fd, (struct sockaddr *) &sa, sizeof(sa)) != 0 || listen(fd, 512) != 0 ||
 		getsockname(fd, (struct sockaddr *) &sa, &bytes) != 0)
 	{
@@ -85,7 +85,8 @@ link_down(Link *link)
 }
 
 const char *
-link_add(const char *name, uint16_t listen_port, const char *host, uint16_t port)
+link_add(const char *name, const char *listen_host, uint16_t listen_port, const char *host,
+		 uint16_t port)
 {
 	Link	   *link = &links[nlinks];
 	const char *err;
@@ -98,6 +99,7 @@ link_add(const char *name, uint16_t listen_port, const char *host, uint16_t port
 	snprintf(link->name, sizeof(link->name), "%s", name);
 	snprintf(link->host, sizeof(link->host), "%s", host);
 	link->port = port;
+	snprintf(link->listen_host, sizeof(link->listen_host), "%s", listen_host);
 	link->listen_port = listen_port;
 	link->listen_fd = -1;
 	err = link_up(link);

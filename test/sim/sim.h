@@ -52,6 +52,9 @@
 /* An error answer says which question it answers. */
 #define SIM_ERROR_TEXT "simulated error of relation %u block %u."
 
+/* Before it, when the error is the page server's: each host of the shard must have said so. */
+#define SIM_HOST_ERRORS {"Read error: ", "parted: "}
+
 #define SIM_PAGE_WORDS (NC_PAGE_BYTES / sizeof(uint64_t))
 
 /* What can go wrong. Each seed chooses which of them do, and how often. */
@@ -59,6 +62,8 @@
 	F(ERROR, "error answer") \
 	F(NOT_NOW, "error answer that will pass") \
 	F(MISROUTED, "error answer: wrong shard") \
+	F(HOST_ERROR, "error answer of a page server about itself") \
+	F(PARTED, "page server refuses all") \
 	F(STREAM_ERROR, "ErrorResponse in the stream") \
 	F(NOTICE, "notice in the stream") \
 	F(DROP, "connection reset instead of an answer") \
@@ -197,7 +202,9 @@ typedef struct SimServer
 	bool		down;
 	bool		down_silent;
 	bool		lagging;
+	bool		parted;			/* answers all with an error about itself */
 	NcLsn		applied;
+	uint64_t	refused_us[SIM_RELS + 1][SIM_BLOCKS];	/* the last error about itself; the last row is of sizes */
 	uint64_t	failed_us;		/* last failed attempt to connect that was reported */
 	uint32_t	failed_map;
 	NcPsRequest lost[8];		/* requests of connections that ended, for REPLAY */
@@ -259,6 +266,7 @@ typedef struct Sim
 	uint64_t	total_requests;
 	uint64_t	total_pages;
 	uint64_t	total_cancels;
+	uint64_t	total_host_errors;	/* of page servers about themselves that reached a process */
 	uint64_t	total_refused;	/* answers that the LSN check refused */
 	uint64_t	total_errors;
 	uint64_t	total_restarts;
@@ -391,6 +399,7 @@ extern uint32_t sim_owner(uint32_t map, const NcRelKey *rel, uint32_t block);
 extern bool sim_owns(uint32_t server, uint32_t map, const NcRelKey *rel, uint32_t block);
 extern uint32_t sim_server_of(const char *conninfo);
 extern bool sim_is_host(const char *conninfo, uint32_t server);
+extern bool sim_all_hosts_refused(const NcRelKey *rel, uint32_t block, bool is_page, uint32_t first_map, uint64_t since_us);
 extern void sim_page_fill(uint64_t *page, const NcRelKey *rel, uint32_t block, NcLsn lsn,
 						  uint32_t server, bool poison);
 extern uint64_t sim_value(NcSlotKind kind, const NcRelKey *rel);

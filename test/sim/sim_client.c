@@ -330,6 +330,38 @@ is_own_error(const SimAsk *a, const char *text)
 	return false;
 }
 
+/* Which block of the request the error is of; UINT32_MAX = of none. */
+static uint32_t
+block_of_error(const SimAsk *a, const char *text)
+{
+	char		own[64];
+
+	for (uint32_t i = 0; i < a->nblocks; i++)
+	{
+		snprintf(own, sizeof(own), SIM_ERROR_TEXT, a->rel.rel, a->block + i);
+		if (strstr(text, own) != NULL)
+			return a->block + i;
+	}
+	return UINT32_MAX;
+}
+
+/* What one host cannot do is no error as long as another one may. */
+static void
+check_host_error(uint32_t ring, uint32_t index, const SimAsk *a, const char *text)
+{
+	static const char *const texts[] = SIM_HOST_ERRORS;
+	bool		is_page = a->kind == NC_SLOT_KIND_GETPAGE;
+	uint32_t	block = block_of_error(a, text);
+
+	if ((strstr(text, texts[0]) == NULL && strstr(text, texts[1]) == NULL) ||
+		(is_page && block == UINT32_MAX) || a->class == NC_SLOT_CLASS_PREFETCH)
+		return;
+	sim.total_host_errors++;
+	if (!sim_all_hosts_refused(&a->rel, block, is_page, a->map, a->submitted_us))
+		sim_fail("ring %u slot %u #%llu: another host was not asked: %s", ring, index,
+				 (unsigned long long) a->number, text);
+}
+
 void
 sim_check_error(uint32_t ring, uint32_t index, const SimAsk *a, const char *text)
 {
@@ -340,6 +372,7 @@ sim_check_error(uint32_t ring, uint32_t index, const SimAsk *a, const char *text
 	if (index < NC_RING_DEMAND_SLOTS && strstr(text, "wrong shard") == NULL && !is_own_error(a, text))
 		sim_fail("ring %u slot %u #%llu: an error of something else: \"%s\"", ring, index,
 				 (unsigned long long) a->number, text);
+	check_host_error(ring, index, a, text);
 	if (sim.quiet && a->class != NC_SLOT_CLASS_PREFETCH)
 		sim_fail("ring %u slot %u #%llu: an error without a fault: %s", ring, index,
 				 (unsigned long long) a->number, text);

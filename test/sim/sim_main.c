@@ -324,11 +324,12 @@ static void
 print_sums(uint64_t seeds)
 {
 	printf("%llu seeds, %llu requests, %llu pages right, %llu given up, %llu refused by LSN, "
-		   "%llu errors, %llu restarts (%llu within a turn), %llu maps, %llu connections, %llu asked twice (%llu answered twice, %llu of another host), %llu asked of another host, "
+		   "%llu errors (%llu after all hosts were asked), %llu restarts (%llu within a turn), %llu maps, %llu connections, %llu asked twice (%llu answered twice, %llu of another host), %llu asked of another host, "
 		   "%llu reads of AIO handles (%llu taken away, %llu times waited for)\n",
 		   (unsigned long long) seeds, (unsigned long long) sim.total_requests,
 		   (unsigned long long) sim.total_pages, (unsigned long long) sim.total_cancels,
 		   (unsigned long long) sim.total_refused, (unsigned long long) sim.total_errors,
+		   (unsigned long long) sim.total_host_errors,
 		   (unsigned long long) sim.total_restarts, (unsigned long long) sim.total_exits,
 		   (unsigned long long) sim.total_maps,
 		   (unsigned long long) sim.total_connects,
@@ -373,6 +374,11 @@ run_seeds(uint64_t first, uint64_t n)
 	if (n >= 200 && (sim.total_elsewhere == 0 || sim.total_other_host == 0))
 	{
 		printf("no other host was ever asked\n");
+		return 1;
+	}
+	if (n >= 200 && sim.total_host_errors == 0)
+	{
+		printf("no request was ever refused by all hosts of its shard\n");
 		return 1;
 	}
 	return n > 1 ? print_faults(n) : 0;

@@ -342,6 +342,15 @@ misbehave(SimConn *c, const NcPsRequest *req)
 	return true;
 }
 
+/* An error answer by which the page server speaks of itself. */
+static void
+note_host_error(const SimConn *c, const NcPsRequest *req)
+{
+	bool		is_page = req->tag == NC_REQ_GETPAGE;
+
+	sim.servers[c->server].refused_us[is_page ? sim_rel_index(&req->rel) : SIM_RELS][is_page ? req->block : 0] = sim.now_us;
+}
+
 static void
 answer(SimConn *c, const NcPsRequest *req)
 {
@@ -372,7 +381,18 @@ answer(SimConn *c, const NcPsRequest *req)
 	}
 	if (sim_fault(SIM_MISROUTED))
 	{
+		note_host_error(c, req);
 		answer_error(c, req, "wrong shard");
+		return;
+	}
+	if (sim.servers[c->server].parted || sim_fault(SIM_HOST_ERROR))
+	{
+		static const char *const texts[] = SIM_HOST_ERRORS;
+		char		text[96];
+
+		note_host_error(c, req);
+		snprintf(text, sizeof(text), "%s" SIM_ERROR_TEXT, texts[sim_below(2)], req->rel.rel, req->block);
+		answer_error(c, req, text);
 		return;
 	}
 	if (sim_fault(SIM_ERROR))
@@ -527,6 +547,7 @@ sim_server_toggle(uint32_t index)
 {
 	SimServer  *s = &sim.servers[index];
 
+	s->parted = s->parted ? sim_below(4) != 0 : sim_fault(SIM_PARTED);
 	if (s->down)
 	{
 		SIM_TRACE("server %u is up", index);
@@ -545,6 +566,7 @@ sim_server_heal(void)
 	for (uint32_t i = 0; i < sim.nservers; i++)
 	{
 		sim.servers[i].down = false;
+		sim.servers[i].parted = false;
 		sim.servers[i].lagging = false;
 	}
 }

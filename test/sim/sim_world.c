@@ -375,6 +375,30 @@ sim_owns(uint32_t server, uint32_t m, const NcRelKey *rel, uint32_t block)
 													   rel, block)], server);
 }
 
+/*
+ * Has each host of the shard said since then that it cannot answer?  Of the shard under one of
+ * the maps since that one.
+ */
+bool
+sim_all_hosts_refused(const NcRelKey *rel, uint32_t block, bool is_page, uint32_t first_map, uint64_t since_us)
+{
+	for (uint32_t m = first_map; m < sim.nmaps; m++)
+	{
+		bool		all = true;
+
+		for (uint32_t s = 0; s < sim.nservers; s++)
+		{
+			bool		is_host = is_page ? sim_owns(s, m, rel, block) : sim_is_host(sim.maps[m].conninfo[0], s);
+			uint64_t	us = sim.servers[s].refused_us[is_page ? sim_rel_index(rel) : SIM_RELS][is_page ? block : 0];
+
+			all = all && (!is_host || us >= since_us);
+		}
+		if (all)
+			return true;
+	}
+	return false;
+}
+
 /* ---- what a seed decides ---- */
 
 static void

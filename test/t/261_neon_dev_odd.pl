@@ -140,11 +140,14 @@ foreach my $signal ('TERM', 'INT', 'KILL')
 		}
 		else
 		{
-			($ok, $out) = $c->try_dev('init', '-D', $d);
-			ok(!$ok, "killed at $at: another init does not take it");
-			like($out, qr/destroy -D \Q$d\E" removes it/, 'and says what does');
 			($ok, $out) = $c->try_dev('start', '-D', $d);
-			like($out, qr/is not whole: it is still being made, or that was interrupted/, 'nor is it started');
+			like($out, qr/is not whole: it is still being made, or that was interrupted; .*destroy -D \Q$d\E" removes it/,
+				"killed at $at: it is not started");
+			($ok, $out) = $c->try_dev('init', '-D', $d, '--shards', 2);
+			ok($ok, 'another init begins anew') or diag($out);
+			like($out, qr/an earlier call was interrupted: removing what it had made/, '... and says so');
+			($ok, $out) = $c->try_dev('init', '-D', $d, '--shards', 2);
+			ok(!$ok && $out =~ /is a cluster already/, '... which a whole one does not') or diag($out);
 		}
 		if (-e $d)
 		{

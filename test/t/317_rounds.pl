@@ -1,25 +1,73 @@
-# Rounds of takeovers under load (docs/takeover.md): three page servers of which two confirm. In each round the compute
-# is killed while clients transfer money, its directory is removed and it is replaced; in a third of the rounds one page
-# server is down meanwhile, in a third one does not hear of anything for a while. Every transfer that was acknowledged
-# is there, sums are exact, indexes are sound.
+# Rounds of takeovers under load (docs/takeover.md): three page servers of which two confirm, all of them hosts of the
+# one shard. In each round the compute is killed while clients transfer money, its directory is taken away and it is
+# replaced; in a third of the rounds one page server is down meanwhile, in a third the network parts one of them while
+# the clients work, and another one while the compute is replaced; in a third one gets no WAL for a while, and who has
+# it is lost. In half of the rounds the old directory is started again beside the new compute: it lets nobody in.
+# Every transfer that was acknowledged is there, none that was refused, sums are exact, indexes are sound.
+#
+# Page servers are in network namespaces of their own. Where user namespaces are forbidden those that shall be parted
+# are frozen.
 #
 # NEON_TAKEOVER_ROUNDS: how many, default 3.
 use strict;
 use warnings;
 
 use File::Path qw(remove_tree);
+use IPC::Run ();
 use NeonComm::Cluster;
 use NeonComm::Members qw(members_known);
+use NeonComm::Nets;
 use Test::More;
+use Time::HiRes qw(usleep);
 
+my $nets = NeonComm::Nets->enter;
+note($nets ? 'page servers are in network namespaces' : 'user namespaces are forbidden: who shall be parted is frozen');
 my $rounds = $ENV{NEON_TAKEOVER_ROUNDS} // 3;
 my $accounts = 50;
 my $c = NeonComm::Cluster->new(shards => 1, buffers => '16MB',
-	init => [ '--durable', '--page-servers', 3, '--write-quorum', 2 ]);
+	init => [ '--durable', '--page-servers', 3, '--hosts', 3, '--write-quorum', 2 ], no_start => 1,
+	conf => [ 'neon_comm.wal_feed_timeout=5s', 'neon_comm.silence_timeout=5s' ],
+	ps_conf => [ 'wal_receiver_status_interval=1s', 'wal_receiver_timeout=10s' ]);
 my $dir = $c->{dir};
-my %frozen;
-END { local $?; kill 'CONT', keys %frozen if $c && -d $c->{dir} }
+my $bindir = `@{[ $ENV{PG_CONFIG} // 'pg_config' ]} --bindir`;
+chomp $bindir;
+my %conf = do { open my $fh, '<', "$dir/neon_dev.conf" or die $!; map { /^(\w+)=(.*)$/ ? ($1 => $2) : () } <$fh> };
+my (%frozen, $old);
+END
+{
+	local $?;
+	kill 'CONT', keys %frozen if $c && -d $c->{dir};
+	kill 'QUIT', $old if $old;
+}
 $c->allow_log(qr/could not read block .* from its page server|overtaken/);
+
+if ($nets) { $nets->add($_, [ $c->page_server_port($_) ], [ $conf{wal_feed_port} ]) foreach 0 .. 2 }
+
+sub start_page_server
+{
+	my ($n) = @_;
+	return $c->start('page-server', $n) unless $nets;
+	$c->{started} = 1;
+	my $out = '';
+	my $file = File::Temp->new;
+	IPC::Run::run([ $nets->inside($n), NeonComm::Cluster::neon_dev_path(), 'start', '-D', $dir, '--quiet', 'page-server', $n ],
+		'<', \undef, '>', "$file", '2>&1') or die "page server $n does not start: ", do { local @ARGV = ("$file"); <> };
+	return;
+}
+
+# The network to a page server is gone, and is there again.
+sub part
+{
+	my ($n) = @_;
+	return $nets->part($n) if $nets;
+	my $postmaster = $c->postmaster_pid("page_server_$n");
+	$frozen{$_} = kill 'STOP', $_ foreach $postmaster, $c->pids_of("page_server_$n", qr/./);
+	return;
+}
+sub heal { my ($n) = @_; return $nets ? $nets->heal($n) : thaw() }
+
+start_page_server($_) foreach 0 .. 2;
+$c->start('compute');
 
 sub counting { my ($n) = @_; return $c->wait_for("SELECT count(*) >= $n FROM neon_comm.page_servers WHERE sync_state = 'quorum'") }
 
@@ -30,7 +78,7 @@ $c->sql(qq{CREATE EXTENSION amcheck;
 	CREATE TABLE transfer (id int PRIMARY KEY, a int, b int, n int)});
 
 my $sent = 0;
-my %acknowledged;
+my (%acknowledged, %refused);
 
 # A transfer has a number; what comes back without a warning is acknowledged.
 sub transfer
@@ -44,7 +92,15 @@ sub transfer
 	return;
 }
 
-sub judge { my ($s) = @_; $acknowledged{ $s->{transfer} } = 1 if $s->wait =~ /^done $s->{transfer}$/m && $s->{last_error} eq ''; return }
+sub judge
+{
+	my ($s) = @_;
+	my $done = $s->wait =~ /^done $s->{transfer}$/m;
+	$acknowledged{ $s->{transfer} } = 1 if $done && $s->{last_error} eq '';
+	# of a transfer whose connection was lost nobody knows
+	$refused{ $s->{transfer} } = 1 if !$done && $s->{last_error} =~ /ERROR:/ && $s->{last_error} !~ /FATAL|connection|closed/;
+	return;
+}
 
 sub thaw { kill 'CONT', keys %frozen; %frozen = (); return }
 
@@ -54,6 +110,40 @@ sub lose
 	my ($n) = @_;
 	$c->kill9('page-server', $n);
 	rename "$dir/page_server_$n/global", "$dir/page_server_$n/away" or die $!;
+	$nets->close_ports($n) if $nets;
+	return;
+}
+
+# The old directory, with ports of its own, until it has let nobody in.
+sub start_beside
+{
+	my ($round) = @_;
+	my $port = (split /-/, $ENV{NEON_DEV_PORTS} // '20000-31999')[1] - 2;
+	my $feed = $port + 1;
+	my $log = "$dir/log/old_$round.out";
+	$old = fork // die $!;
+	if ($old == 0)
+	{
+		open STDOUT, '>', $log;
+		open STDERR, '>&', \*STDOUT;
+		exec "$bindir/postgres", '-D', "$dir/compute_lost", '-p', $port, '-c', "neon_comm.wal_feed_port=$feed", '-c', "unix_socket_directories=$dir/compute_lost"
+		  or die;
+	}
+	my ($out, $error) = ('', '');
+	foreach (1 .. 600)
+	{
+		IPC::Run::run([ 'psql', '-XqAtw', '-d', "host=127.0.0.1 port=$port dbname=postgres user=postgres", '-c', 'SELECT count(*) FROM transfer' ],
+			'<', \undef, '>', \$out, '2>', \$error);
+		last unless $error =~ /starting up|not yet accepting|Connection refused/ && kill 0, $old;
+		usleep(100_000);
+	}
+	is($out, '', "round $round: the old directory, started again beside the new compute, lets nobody in");
+	my $said = do { local @ARGV = ($log); join '', <> };
+	like($error . $said, qr/this compute was overtaken/, '... and is told why');
+	kill 'QUIT', $old;
+	waitpid $old, 0;
+	$old = undef;
+	remove_tree("$dir/compute_lost");
 	return;
 }
 
@@ -62,8 +152,7 @@ foreach my $round (1 .. $rounds)
 	ok(counting(3), "round $round: three count");
 	my @sessions = map { $c->session } 1 .. 4;
 	my $mode = $round % 3;
-	# page server 0 is the one that is read from
-	my ($away, $down) = $round % 2 ? (1, 2) : (2, 1);
+	my ($away, $down) = ($round % 3, ($round + 1 + int($round / 3) % 2) % 3);
 	foreach my $turn (1 .. 30)
 	{
 		transfer($_) foreach @sessions;
@@ -71,12 +160,14 @@ foreach my $round (1 .. $rounds)
 		if ($turn == 10)
 		{
 			if ($mode == 1) { $c->kill9('page-server', $away) }
+			elsif ($mode == 2) { part($away) }
 			else { $frozen{$_} = kill 'STOP', $_ foreach $c->pids_of("page_server_$away", qr/walreceiver/) }
 		}
-		if ($turn == 20 && $mode == 1) { $c->start('page-server', $away) }
-		if ($turn == 20 && $mode == 2) { thaw() }
+		if ($turn == 20 && $mode == 1) { start_page_server($away) }
+		if ($turn == 20 && $mode == 2) { heal($away) }
 		# from now on the one that was away has to confirm
-		lose($down) if $turn == 25 && $mode != 0;
+		lose($down) if $turn == 25 && $mode == 1;
+		part($down) if $turn == 25 && $mode == 2;
 	}
 	if ($mode != 0)
 	{
@@ -86,19 +177,31 @@ foreach my $round (1 .. $rounds)
 	}
 	else
 	{
-		# who has the newest commits is lost, too, but for one; who lacks them is back
+		# who has the newest commits is lost, too, but for one; who lacks them is back, without what was on its way
 		$c->kill9('compute');
 		lose($down);
-		thaw();
+		$c->kill9('page-server', $away);
+		%frozen = ();
+		start_page_server($away);
 	}
-	remove_tree("$dir/compute");
+	my $beside = $round % 2 == 0;
+	if ($beside) { rename "$dir/compute", "$dir/compute_lost" or die $! }
+	else { remove_tree("$dir/compute") }
 	my ($ok, $out) = $c->try_dev('create-compute', '-D', $dir);
 	ok($ok, "round $round: replaced by two") or diag($out);
-	rename "$dir/page_server_$down/away", "$dir/page_server_$down/global" or die $!;
-	$c->start;
+	start_beside($round) if $beside;
+	if ($mode == 2) { heal($down) }
+	else
+	{
+		rename "$dir/page_server_$down/away", "$dir/page_server_$down/global" or die $!;
+		$nets->open_ports($down) if $nets;
+		start_page_server($down);
+	}
 	my %there = map { ($_ => 1) } split /\n/, $c->sql('SELECT id FROM transfer');
 	my @lost = grep { !$there{$_} } sort { $a <=> $b } keys %acknowledged;
 	is("@lost", '', "round $round: every acknowledged transfer is there (" . keys(%acknowledged) . ')');
+	my @odd = grep { $refused{$_} } sort { $a <=> $b } keys %there;
+	is("@odd", '', '... and none that was refused');
 	is($c->sql('SELECT sum(amount) FROM account'), 1000 * $accounts, '... no money is lost or made');
 	is($c->sql(q{SELECT count(*) FROM account x WHERE amount <> 1000 - (SELECT coalesce(sum(n), 0) FROM transfer WHERE a = x.id)
 		+ (SELECT coalesce(sum(n), 0) FROM transfer WHERE b = x.id)}), 0, '... and each account is what its transfers say');

@@ -85,10 +85,20 @@ like($c->dev('status', '-D', $c->{dir}, '--values', '--no-measure'), qr/^page_se
 
 my $backup = "$top/backup";
 killed_all_over('backup', sub { -e "$backup/neon_backup.conf" && !-e "$backup/neon_backup.making" }, sub {
-	return if !-e "$backup/neon_backup.conf" || !-e "$backup/neon_backup.making";
+	return if -e "$backup/neon_backup.conf" || !-e "$backup/neon_backup.making";
 	my ($ok, $out) = $c->try_dev('restore', '--from', $backup, '--to', "$top/none");
 	ok(!$ok && $out =~ /is being made, or that was interrupted/, 'what is not whole is not restored');
 }, 'backup', '-D', $c->{dir}, '--to', $backup);
+my $about = text_of("$backup/neon_backup.conf");
+my ($ok, $out) = $c->try_dev('backup', '-D', $c->{dir}, '--to', $backup);
+ok(!$ok && $out =~ /is a backup already/, 'what is whole, and was told, is not made again');
+# killed when it was whole and before that was told
+open my $making, '>', "$backup/neon_backup.making" or die $!;
+close $making;
+($ok, $out) = $c->try_dev('backup', '-D', $c->{dir}, '--to', $backup);
+ok($ok && $out =~ /^done: \Q$backup\E has everything up to/m, 'what is whole, and was not told, is told by the same command') or diag($out);
+is(text_of("$backup/neon_backup.conf"), $about, '... as it was made');
+ok(!-e "$backup/neon_backup.making", '... once');
 is(join(' ', glob "$c->{dir}/copying_*"), '', 'nothing is left in the cluster');
 is_deeply({ contents_of($c->conninfo) }, \%contents, 'which is as it was');
 

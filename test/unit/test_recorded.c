@@ -210,7 +210,7 @@ judge_error(Exchange *x, const NcPsResponse *resp)
 {
 	NcErrorKind kind = nc_ps_error_kind(resp->message, resp->message_bytes);
 
-	judge(x, kind == NC_ERROR_FINAL ? FINAL : TRANSIENT, 0);
+	judge(x, kind == NC_ERROR_FINAL || kind == NC_ERROR_HOST ? FINAL : TRANSIENT, 0);
 	assert_int_not_equal(kind, NC_ERROR_MISROUTED);
 }
 

@@ -20,6 +20,7 @@ typedef struct NcFlight
 	uint64_t	first_us;		/* when it was first queued */
 	uint64_t	sent_us;		/* when it was last sent */
 	uint32_t	refusals;		/* error answers after which it is asked again */
+	uint8_t		refused_by;		/* bit per host of its shard that cannot answer it, and will not soon */
 	bool		background;		/* nobody waits: served last, dropped with its connection */
 	bool		lasting;		/* of the background, and asked again like any other */
 	bool		promoted;		/* was background until somebody came to wait: foreground now */

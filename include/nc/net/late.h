@@ -23,6 +23,9 @@
 #define NC_LATE_MAX_US 5000000
 #define NC_LATE_UNKNOWN_US 1000000
 
+/* With several hosts: one that lets somebody wait so long for WAL is behind, and another one is asked. */
+#define NC_HOST_WAL_US 200000
+
 /* One request of so many may be sent twice: 5 %; and so many at once, after a quiet time. */
 #define NC_LATE_PRICE 20
 #define NC_LATE_BURST 8

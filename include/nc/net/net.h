@@ -109,6 +109,9 @@ extern void nc_net_set_addresses(NcNet *net, uint32_t count,
 /* Flights of a shard that are queued or in flight. */
 extern uint32_t nc_net_load(const NcNet *net, uint32_t shard);
 
+/* Within NcNetHost.answer: is the host the last of its shard to say that it cannot answer this? */
+extern bool nc_net_refused_by_all(const NcConn *conn, const NcFlight *flight);
+
 /* Queues a flight for a shard. */
 extern void nc_net_submit(NcNet *net, uint32_t shard, NcFlight *flight);
 

@@ -128,7 +128,8 @@ typedef enum NcErrorKind
 {
 	NC_ERROR_FINAL,				/* asking again gives the same */
 	NC_ERROR_TRANSIENT,			/* the server cannot answer now: WAL, start-up, attaching */
-	NC_ERROR_MISROUTED			/* it serves other blocks: one side's shard map is old */
+	NC_ERROR_MISROUTED,			/* it serves other blocks: one side's shard map is old */
+	NC_ERROR_HOST				/* this server cannot, and another one that has the block may */
 } NcErrorKind;
 
 /* Judges by how the text begins, which is all that the protocol has. */

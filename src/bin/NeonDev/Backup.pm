@@ -1,8 +1,8 @@
 # NeonDev::Backup - a backup of a cluster, of a page server that runs, and an archive of its WAL.
 #
 # DIR2/data is pg_basebackup's, with a manifest; DIR2/compute.conf has the compute's settings; DIR2/neon_backup.conf
-# says what it is, and is there when all of it is whole, checked and on disk. Until then there is a file
-# neon_backup.making, and what is beside it may be removed.
+# says what it is, and is there when all of it is whole, checked and on disk. Until that was told there is a file
+# neon_backup.making; without neon_backup.conf, what is beside it may be removed.
 package NeonDev::Backup;
 
 use strict;
@@ -58,11 +58,20 @@ sub remove_unfinished
 	return;
 }
 
+# What an earlier call has made, and could not tell: undef, or its description.
+sub made_before
+{
+	return unless -e at('neon_backup.conf');
+	-e at('neon_backup.making') or fail "$opt{to_dir} is a backup already";
+	my %about = read_backup($opt{to_dir});
+	$about{system_identifier} eq $cluster{system_identifier} or fail "$opt{to_dir} is a backup of another cluster";
+	return \%about;
+}
+
 sub claim_target
 {
-	!-e at('neon_backup.conf') || -e at('neon_backup.making') or fail "$opt{to_dir} is a backup already";
 	remove_unfinished();
-	unlink grep { m{/neon_backup\.making\.new\.\d+$} } directory_entries($opt{to_dir});
+	unlink grep { m{/(?:neon_backup\.(?:making|conf)|compute\.conf)\.new\.\d+$} } directory_entries($opt{to_dir});
 	directory_entries($opt{to_dir}) == 0 or fail "$opt{to_dir} is not empty";
 	chmod 0700, $opt{to_dir} or fail "cannot set the mode of $opt{to_dir}: $!";
 	write_file(at('neon_backup.making'), "Written by neon_dev backup. Until this file is gone it is not whole.\n");
@@ -115,7 +124,7 @@ sub read_backup
 	my $file = "$dir/neon_backup.conf";
 
 	-d $dir or fail "there is no directory $dir";
-	!-e "$dir/neon_backup.making" or fail "$dir is a backup that is being made, or that was interrupted";
+	-e $file || !-e "$dir/neon_backup.making" or fail "$dir is a backup that is being made, or that was interrupted";
 	my $text = slurp($file) // fail "$dir is no backup of neon_dev: cannot read neon_backup.conf";
 	my %about = map { /^([a-z_]+)=(.*)$/ ? ($1 => $2) : () } split /\n/, $text;
 	($about{format} // '') eq FORMAT or fail "$file has format \"", $about{format} // 'none', '"; this neon_dev knows format ', FORMAT;
@@ -152,9 +161,17 @@ sub make_backup
 	my %about = (page_server => $n, started => $started, ended => $ended, positions(), save_settings($n));
 	run({}, 'sync', '-f', $opt{to_dir});
 	write_file(at('neon_backup.conf'), describe(%about));
-	unlink at('neon_backup.making') or fail 'cannot remove ', at('neon_backup.making'), ": $!";
 	run({}, 'sync', '-f', $opt{to_dir});
 	return \%about;
+}
+
+# Only then nobody may take it for one that was not told.
+sub tell_backup
+{
+	my ($about) = @_;
+	progress "done: $opt{to_dir} has everything up to $about->{end_lsn} ($about->{ended}). WAL from $about->{first_wal} on belongs to it";
+	unlink at('neon_backup.making') or fail 'cannot remove ', at('neon_backup.making'), ": $!";
+	return 0;
 }
 
 # The last one: copies behind the shards are nobody's source of reads.
@@ -177,6 +194,8 @@ sub backup
 	my $lock = hold_page_server($n);
 	check_room(part_data($n), $opt{to_dir}, 1);
 	my $target = hold_target();
+	my $before = made_before();
+	return tell_backup($before) if $before;
 	claim_target();
 	my @signals = qw(INT TERM HUP);
 
@@ -190,8 +209,7 @@ sub backup
 		remove_unfinished();
 		die $failure;
 	}
-	progress "done: $opt{to_dir} has everything up to $about->{end_lsn} ($about->{ended}). WAL from $about->{first_wal} on belongs to it";
-	return 0;
+	return tell_backup($about);
 }
 
 # ---- archiving
@@ -244,6 +262,8 @@ sub archive
 {
 	load_cluster();
 	check_archive();
+	# who was stopped to be started again, by a call that was killed
+	mend_page_servers();
 	my $on = !$opt{off};
 	foreach my $n (page_servers())
 	{
@@ -254,7 +274,10 @@ sub archive
 		progress part_name($n), ' is started again';
 		local $opt{mode} = 'fast';
 		local $opt{quiet} = 1;
+		my $lock = hold_page_server($n);
+		begin_copy($n);
 		stop_part($n) && start_part($n) or return 1;
+		end_copy($n);
 	}
 	# the second is for a compute that is made anew
 	foreach my $file (grep { -e } part_data('compute') . '/postgresql.conf', compute_conf())

@@ -141,10 +141,11 @@ my @everywhere = qw(-D --quiet -q);
 
 my @for_new = qw(--shards --page-servers --hosts --durable --write-quorum --stripe-blocks --port --auth --tls --conf --ps-conf --pg-config);
 my %commands = (
-	init => { run => \&init, makes => 1, options => [ @for_new, qw(--checksums --initdb --print-config --compute-address --page-server-address) ], help => <<'END' },
+	init => { run => \&init, makes => 1, mends => 1, options => [ @for_new, qw(--checksums --initdb --print-config --compute-address --page-server-address) ], help => <<'END' },
 neon_dev init -D DIR [options]
 
-Makes a cluster in DIR, which must not exist or be empty. Nothing runs afterwards.
+Makes a cluster in DIR, which must not exist or be empty; what an interrupted call has left there is removed.
+Nothing runs afterwards.
 
   --shards N            shards that reads are spread over (default 2, at most 128)
   --page-servers N      page servers, at least one per shard (default: as many as shards); more are copies
@@ -172,7 +173,7 @@ Makes a cluster in DIR, which must not exist or be empty. Nothing runs afterward
   --page-server-address A
                         for that: where a page server is; repeated for each
 END
-	adopt => { run => \&adopt, makes => 1, options => [ @for_new, '--from' ], help => <<'END' },
+	adopt => { run => \&adopt, makes => 1, mends => 1, options => [ @for_new, '--from' ], help => <<'END' },
 neon_dev adopt --from PGDATA -D DIR [options]
 
 Copies a cleanly stopped cluster into DIR and makes a cluster of the copy; PGDATA itself is

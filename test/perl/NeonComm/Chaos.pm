@@ -21,6 +21,9 @@ my $expected_error = qr/canceling\ statement|terminating\ connection|server\ clo
 	connection\ .*\ (?:lost|reset|failed)|deadlock\ detected|no\ answer\ from\ page\ servers|
 	from\ its\ page\ server:\ .*(?:injected|wrong\ shard|parted)|SSL\ connection|session\ ended|Broken\ pipe/x;
 
+# With several hosts for each shard: what two clients may do to each other, and nothing else.
+my $expected_with_hosts = qr/deadlock detected/;
+
 # What logs may hold besides what NeonComm::Cluster forbids anyway.
 my $expected_fatal = qr/the\ database\ system\ is|a\ page\ server\ cannot\ be\ promoted|this\ page\ server\ was\ promoted|is\ a\ copy\ of\ a\ page\ server|could\ not\ join\ the\ compute|
 	terminating\ (?:connection|walreceiver|background\ worker|autovacuum)|
@@ -31,7 +34,7 @@ my $expected_fatal = qr/the\ database\ system\ is|a\ page\ server\ cannot\ be\ p
 sub new
 {
 	my ($class, %o) = @_;
-	my $self = bless { %o, steps_wanted => $o{steps}, bad => [], steps => {}, rng => $o{seed} & 0x7fffffff }, $class;
+	my $self = bless { hosts => 1, %o, steps_wanted => $o{steps}, bad => [], steps => {}, rng => $o{seed} & 0x7fffffff }, $class;
 	return $self;
 }
 
@@ -92,6 +95,7 @@ sub prepare
 	$self->bad('acct is smaller than shared buffers') if $self->{small};
 	$self->{ports} = [ $c->use_proxy($p, $self->{shards}) ];
 	$self->{map} = [ @{ $self->{ports} } ];
+	$c->configure({ 'neon_comm.page_servers' => $self->map_of(@{ $self->{ports} }) }) if $self->{hosts} > 1;
 
 	# page servers fetch WAL through the proxy too
 	my ($feed) = map { /^wal_feed_port=(\d+)/ ? $1 : () } do { local @ARGV = ("$c->{dir}/neon_dev.conf"); <> };
@@ -105,6 +109,20 @@ sub prepare
 	$self->{until} = time + $self->{minutes} * 60;
 	$self->say('cluster is ready');
 	return;
+}
+
+# neon_comm.page_servers for shards whose first hosts have these ports; the others are those that follow in the list.
+sub map_of
+{
+	my ($self, @first) = @_;
+	my @all = @{ $self->{ports} };
+	my %place = map { ($all[$_] => $_) } 0 .. $#all;
+
+	return $self->{c}->page_server_list(@first) if $self->{hosts} == 1;
+	return join ',', map {
+		my $from = $place{$_};
+		'host=' . join(',', ('127.0.0.1') x $self->{hosts}) . ' port=' . join(',', map { $all[ ($from + $_) % @all ] } 0 .. $self->{hosts} - 1)
+	} @first;
 }
 
 # ---- workers: processes of their own, each with one session after the other
@@ -165,7 +183,8 @@ sub worker
 		{
 			$s = eval { NeonComm::Session->new($self->{c}->conninfo . ' dbname=postgres') };
 			if (!defined $s) { sleep 0.3; next }
-			eval { $s->query("SET statement_timeout = '" . (5 + int(rand 20)) . "s'"); 1 } or do { undef $s; next };
+			my $seconds = $self->{hosts} > 1 ? 300 : 5 + int(rand 20);
+			eval { $s->query("SET statement_timeout = '${seconds}s'"); 1 } or do { undef $s; next };
 		}
 		my $what = rand;
 		my $lost =
@@ -181,6 +200,8 @@ sub worker
 	return;
 }
 
+sub expected { my ($self) = @_; return $self->{hosts} > 1 ? $expected_with_hosts : $expected_error }
+
 # Runs SQL: (output, error). Judges errors; undef output after one.
 sub ask
 {
@@ -190,7 +211,7 @@ sub ask
 	$err = "session ended: $@" if !defined $out;
 	$err = 'session ended' if $err eq '' && !$s->{harness}->pumpable;
 	return ($out, '') unless $err =~ /ERROR|FATAL|PANIC|session ended|connection|server closed/;
-	$self->note($n, "$sql: $err") unless $err =~ $expected_error;
+	$self->note($n, "$sql: $err") unless $err =~ $self->expected;
 	return (undef, $err);
 }
 
@@ -264,7 +285,7 @@ sub one_chore
 	my ($out, $err) = eval { $s->try($chores[ int(rand @chores) ]) };
 	$err = 'session ended' if !defined $out;
 	$self->note($n, "chore: $err")
-	  if $err =~ /ERROR|FATAL|PANIC/ && $err !~ $expected_error && $err !~ /relation "w\d+" does not exist/;
+	  if $err =~ /ERROR|FATAL|PANIC/ && $err !~ $self->expected && $err !~ /relation "w\d+" does not exist/;
 	return is_lost($err);
 }
 
@@ -284,12 +305,14 @@ my @steps = (
 	[ 6, 'settings' ], [ 4, 'dangerous' ], [ 8, 'cancel' ], [ 6, 'terminate' ], [ 4, 'communicator' ], [ 3, 'ps_kill' ], [ 3, 'ps_restart' ],
 	[ 3, 'ps_freeze' ], [ 1, 'ps_promote' ], [ 2, 'backend_kill' ], [ 2, 'communicator_kill' ], [ 1, 'compute_restart' ], [ 1, 'compute_kill' ],
 	[ 1, 'older_copy' ]);
+my @steps_with_hosts = ([ 4, 'ps_kill' ], [ 3, 'ps_restart' ], [ 5, 'ps_freeze' ], [ 4, 'ps_behind' ], [ 3, 'answers' ], [ 2, 'cut' ], [ 2, 'latency' ],
+	[ 2, 'map' ], [ 1, 'settings' ]);
 
 sub run
 {
 	my ($self) = @_;
 	my %only = map { $_ => 1 } split /,/, $self->{steps_wanted} // '';
-	my @wanted = grep { !%only || $only{ $_->[1] } } @steps;
+	my @wanted = grep { !%only || $only{ $_->[1] } } $self->{hosts} > 1 ? @steps_with_hosts : @steps;
 	my @deck = map { my ($weight, $name) = @$_; ($name) x $weight } @wanted;
 	# each step at least once early, if there is time
 	my @first = map { $_->[1] } @wanted;
@@ -388,7 +411,7 @@ sub step_feed
 sub step_map
 {
 	my ($self) = @_;
-	my @all = (@{ $self->{ports} }, map { $self->{c}->page_server_port($_) } 0 .. $self->{shards} - 1);
+	my @all = (@{ $self->{ports} }, $self->{hosts} > 1 ? () : map { $self->{c}->page_server_port($_) } 0 .. $self->{shards} - 1);
 	my $count = 1 + $self->rnd($self->{shards} + 2);
 	my @map = map { $self->pick(@all) } 1 .. $count;
 	my $stripe = $self->pick(1, 8, 8, 64, 2048);
@@ -396,8 +419,7 @@ sub step_map
 	# mostly proxies, so that faults have something to act on
 	@map = @{ $self->{ports} } if $self->rnd(3);
 	$self->say("map: @map, stripe $stripe");
-	$self->{c}->configure({ 'neon_comm.page_servers' => $self->{c}->page_server_list(@map),
-			'neon_comm.stripe_size' => $stripe });
+	$self->{c}->configure({ 'neon_comm.page_servers' => $self->map_of(@map), 'neon_comm.stripe_size' => $stripe });
 	return;
 }
 
@@ -528,6 +550,31 @@ sub step_ps_freeze
 	kill 'STOP', @pids;
 	sleep(1 + $self->rnd(30) / 10);
 	kill 'CONT', @pids;
+	return;
+}
+
+# It answers what it has, and gets no further.
+sub step_ps_behind
+{
+	my ($self) = @_;
+	my $n = $self->page_server('behind');
+	my @pids = $self->{c}->pids_of("page_server_$n", qr/startup/);
+	kill 'STOP', @pids;
+	sleep(1 + $self->rnd(30) / 10);
+	kill 'CONT', @pids;
+	return;
+}
+
+# One page server says of itself that it cannot answer, for a while.
+sub step_answers
+{
+	my ($self) = @_;
+	my $link = $self->a_shard;
+	my $says = $self->pick('parted:_injected', 'Read_error:_injected', 'not_ready:_injected', 'LSN_timeout:_injected', 'wrong_shard:_injected');
+	$self->say("page server $link says $says");
+	my $id = $self->{p}->rule("link=$link tag=getpage error=$says");
+	sleep(1 + $self->rnd(20) / 10);
+	$self->{p}->unrule($id);
 	return;
 }
 
@@ -704,7 +751,7 @@ sub heal
 		$self->bad("cluster does not start: $@");
 		last;
 	}
-	$c->configure({ 'neon_comm.page_servers' => $c->page_server_list(@{ $self->{ports} }), 'neon_comm.stripe_size' => 8,
+	$c->configure({ 'neon_comm.page_servers' => $self->map_of(@{ $self->{ports} }), 'neon_comm.stripe_size' => 8,
 			'neon_comm.connections_per_shard' => 4, 'neon_comm.connection_depth' => 4, 'neon_comm.idle_timeout' => '1s' });
 	# workers must get on again by themselves
 	my $acked = () = $self->lines('acked');
@@ -831,7 +878,7 @@ sub check_leaks
 		$self->check($c->counter($name) eq '0', "$name is 0");
 	}
 	# surplus connections go after idle_timeout; then all that stand are shown
-	$self->check($c->wait_for('SELECT count(*) <= ' . $self->{shards} . " FROM neon_comm.connections", tries => 300),
+	$self->check($c->wait_for('SELECT count(*) <= ' . $self->{shards} * $self->{hosts} . " FROM neon_comm.connections", tries => 300),
 		'surplus connections are closed');
 	$self->check($c->wait_for('SELECT count(*) = 0 FROM neon_comm.connections WHERE last_error IS NOT NULL', tries => 300),
 		'no trouble is shown');
@@ -877,7 +924,7 @@ sub check_logs
 			next unless $line =~ /PANIC|TRAP:|Sanitizer|runtime\ error|FATAL|invalid\ page|leak|could\ not\ read\ block|
 				old\ version\ of|from\ the\ future|was\ terminated\ by\ signal\ (?!9:|3:)|ERROR:.*neon_comm:/x;
 			next if $line =~ /FATAL/ && $line =~ $expected_fatal;
-			next if $line =~ /from its page server: .*(?:injected|wrong shard|parted)/;
+			next if $self->{hosts} == 1 && $line =~ /from its page server: .*(?:injected|wrong shard|parted)/;
 			push @bad, ($file =~ /([^\/]+)$/)[0] . ": $line";
 		}
 	}

@@ -53,7 +53,7 @@ sub new
 		open STDIN, '<', '/dev/null';
 		open STDOUT, '>&', $write;
 		open STDERR, '>>', $self->{log};
-		exec $program, '--verbose', @args or die "exec $program: $!";
+		exec @{ $o{inside} // [] }, $program, '--verbose', @args or die "exec $program: $!";
 	}
 	close $write;
 	while (my $line = <$read>)
