@@ -26,7 +26,7 @@ SCRIPTS = src/bin/neon_dev
 REGRESS = basic guc views
 
 # ---- the core: no server header on its include path
-CORE_DIRS = base wire shard lsn ring cache ahead io auth serve identity boot net engine
+CORE_DIRS = base obs wire shard lsn ring cache ahead io auth serve identity boot net engine
 CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))
 CORE_OBJS = $(CORE_SRCS:.c=.core.o)
 CORE_CC ?= cc
@@ -35,7 +35,7 @@ CORE_CFLAGS = -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror 
 	-Wno-unused-parameter -D_GNU_SOURCE -Iinclude $(PQ_INCLUDE) $(CORE_EXTRA_CFLAGS)
 
 # ---- the extension
-SERVER_DIRS = obs shared safety smgr client direct filecache worker feed ext
+SERVER_DIRS = shared safety smgr client direct filecache worker feed ext
 SERVER_SRCS = $(sort $(filter-out src/smgr/abi_%.c src/smgr/aio_%.c,$(foreach d,$(SERVER_DIRS),$(wildcard src/$(d)/*.c)))) \
 	src/smgr/abi_$(PG_MAJOR).c $(wildcard src/smgr/aio_$(PG_MAJOR).c)
 MODULE_big = neon_comm
