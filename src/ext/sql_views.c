@@ -17,6 +17,7 @@
 #include "nc/base/clock.h"
 #include "nc/compat/pg.h"
 #include "nc/feed/feed.h"
+#include "nc/metrics/metrics.h"
 #include "nc/obs/exposition.h"
 #include "nc/obs/names.h"
 #include "nc/shard/shard_map.h"
@@ -142,40 +143,6 @@ nc_get_connections(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* How far every page server that is connected has applied WAL; all ones when none is. */
-static XLogRecPtr
-applied_everywhere(void)
-{
-	NcFeedPeer *peers = palloc0(NC_SHARDS_MAX * sizeof(NcFeedPeer));
-	int			n = nc_feed_peers(peers, NC_SHARDS_MAX);
-	XLogRecPtr	applied = PG_UINT64_MAX;
-
-	for (int i = 0; i < n; i++)
-		if (peers[i].address[0] != '\0')
-			applied = Min(applied, peers[i].apply);
-	pfree(peers);
-	return applied;
-}
-
-/* Who has to act for this slot to go on. */
-static const char *
-slot_waits_for(const NcSlot *slot, NcSlotState state, XLogRecPtr applied)
-{
-	switch (state)
-	{
-		case NC_SLOT_SUBMITTED:
-		case NC_SLOT_COPYING:
-			return "communicator";
-		case NC_SLOT_TAKEN:
-			return slot->not_modified_since > applied ? "WAL" : "page server";
-		case NC_SLOT_FREE:
-		case NC_SLOT_FILLING:
-		case NC_SLOT_DONE:
-			break;
-	}
-	return "process";
-}
-
 static void
 put_slot(ReturnSetInfo *rsinfo, uint32 ring, int index, XLogRecPtr applied)
 {
@@ -198,7 +165,7 @@ put_slot(ReturnSetInfo *rsinfo, uint32 ring, int index, XLogRecPtr applied)
 	values[9] = Int32GetDatum(slot.nblocks);
 	values[10] = LSNGetDatum(slot.not_modified_since);
 	values[11] = age_since(slot.submit_us);
-	values[12] = CStringGetTextDatum(slot_waits_for(&slot, state, applied));
+	values[12] = CStringGetTextDatum(nc_slot_waits_name(nc_slot_waits_for(&slot, state, applied)));
 	put_row(rsinfo, values, nulls);
 }
 
@@ -206,7 +173,7 @@ Datum
 nc_get_slots(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
-	XLogRecPtr	applied = applied_everywhere();
+	XLogRecPtr	applied = nc_metrics_applied_everywhere();
 
 	for (uint32 r = 0; r < nc_rings.nrings; r++)
 		for (int s = 0; s < NC_RING_SLOTS; s++)
