@@ -85,7 +85,7 @@ sub page_server_sql
 }
 $c->append_conf('page_server_1', 'neon_page_service.lazy_replay = on');
 $c->restart('page-server', 1);
-is(page_server_sql($names), 'NeonLazyReplay NeonPageServiceMain', 'names of a page server') if $named;
+is(page_server_sql($names), 'NeonExporterMain NeonLazyReplay NeonPageServiceMain', 'names of a page server') if $named;
 my $lazily = $named ? 'NeonLazyReplay' : 'Extension';
 my $seen = '';
 foreach (1 .. 600)
