@@ -10,7 +10,7 @@ use FindBin;
 use Test::More;
 use Time::HiRes qw(usleep);
 use NeonComm::Cluster;
-use NeonComm::Http qw(connect_http ask_http get metrics);
+use NeonComm::Http qw(connect_http ask_http get metrics promtool promtool_says);
 use NeonComm::Node qw(free_port until_true);
 
 my $port = free_port();
@@ -44,6 +44,12 @@ like($open->{head}, qr{^Content-Type: application/openmetrics-text; version=1\.0
 like($open->{body}, qr/\n# EOF\n\z/, 'which has an end');
 unlike($plain->{body}, qr/# EOF/, 'the other has none');
 is($plain->{head} =~ /^Content-Length: (\d+)/m && $1 + 0, length $plain->{body}, 'the length is right');
+
+SKIP:
+{
+	skip 'promtool is not installed (package prometheus)', 1 unless promtool();
+	is(promtool_says(get($port, '/metrics')->{body}), '', 'promtool finds nothing wrong');
+}
 
 # ---- families are documented, and as views have them
 

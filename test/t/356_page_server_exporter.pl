@@ -7,7 +7,7 @@ use warnings;
 use FindBin;
 use Test::More;
 use NeonComm::Cluster;
-use NeonComm::Http qw(get metrics);
+use NeonComm::Http qw(get metrics promtool promtool_says);
 use NeonComm::Node qw(free_port until_true);
 
 my $port = free_port();
@@ -36,6 +36,12 @@ like($open, qr/\n# EOF\n\z/, 'OpenMetrics');
 like($open, qr/^neon_page_service_standing\{state="joined"\} 1$/m, 'it has joined');
 my $incarnation = $c->sql('SELECT incarnation FROM neon_comm.identity');
 like($open, qr/^neon_page_service_identity_info\{[^}]*incarnation="$incarnation"/m, 'the compute that it follows');
+
+SKIP:
+{
+	skip 'promtool is not installed (package prometheus)', 1 unless promtool();
+	is(promtool_says(get($port, '/metrics')->{body}), '', 'promtool finds nothing wrong');
+}
 
 # ---- what moves
 

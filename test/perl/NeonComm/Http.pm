@@ -1,4 +1,4 @@
-# One request by HTTP over a plain socket, and metrics as a hash.
+# One request by HTTP over a plain socket, metrics as a hash, and what promtool says of them.
 package NeonComm::Http;
 
 use strict;
@@ -6,8 +6,9 @@ use warnings;
 
 use Exporter qw(import);
 use IO::Socket::INET;
+use IPC::Run ();
 
-our @EXPORT_OK = qw(connect_http ask_http get metrics);
+our @EXPORT_OK = qw(connect_http ask_http get metrics promtool promtool_says);
 
 sub connect_http
 {
@@ -41,6 +42,22 @@ sub metrics
 	my ($port, @headers) = @_;
 	my $answer = get($port, '/metrics', @headers) or return {};
 	return { map { /^([^#].*) (\S+)$/ ? ($1 => $2) : () } split /\n/, $answer->{body} };
+}
+
+# Prometheus' own judge, of Debian's package prometheus: its path, or undef.
+sub promtool
+{
+	my ($path) = grep { -x } map { "$_/promtool" } split /:/, $ENV{PATH};
+	return $ENV{PROMTOOL} // $path;
+}
+
+# What is wrong with a text in the older format; '' = nothing.
+sub promtool_says
+{
+	my ($text) = @_;
+	my $said = '';
+	IPC::Run::run([ promtool(), 'check', 'metrics' ], '<', \$text, '>&', \$said);
+	return $said;
 }
 
 1;
