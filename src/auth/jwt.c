@@ -323,6 +323,8 @@ take_scope(Json *j, NcJwt *out)
 		out->scope = NC_SCOPE_PAGE_SERVER;
 	else if (strcmp(text, "safekeeperdata") == 0)
 		out->scope = NC_SCOPE_SAFEKEEPER;
+	else if (strcmp(text, "metrics") == 0)
+		out->scope = NC_SCOPE_METRICS;
 	return NULL;
 }
 

@@ -14,6 +14,7 @@
 
 #include "nc/feed/feed.h"
 #include "nc/filecache/filecache.h"
+#include "nc/metrics/metrics.h"
 #include "nc/safety/directory.h"
 #include "nc/safety/environment.h"
 #include "nc/safety/workers.h"
@@ -74,6 +75,15 @@ begin_feed(void)
 		nc_feed_register();
 }
 
+/* The same. */
+static void
+begin_metrics(void)
+{
+	nc_metrics_init();
+	if (nc_metrics_enabled())
+		nc_exporter_register();
+}
+
 static void
 start_smgr(void)
 {
@@ -125,6 +135,7 @@ static const Part parts[] = {
 		.shmem_bytes = nc_feed_shmem_bytes,
 		.shmem_startup = nc_feed_shmem_startup
 	},
+	{.settings = begin_metrics},
 	{
 		.shmem_bytes = aio_shmem_bytes,
 		.shmem_startup = aio_shmem_startup,

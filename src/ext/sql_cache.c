@@ -28,25 +28,6 @@ PG_FUNCTION_INFO_V1(nc_get_prewarm_progress);
 #define LFC_COLUMNS 8
 #define PREWARM_COLUMNS 8
 
-static const char *
-state_name(uint32 state)
-{
-	switch ((NcFileCacheState) state)
-	{
-		case NC_FILECACHE_OFF:
-			return "off";
-		case NC_FILECACHE_STARTING:
-			return "starting";
-		case NC_FILECACHE_ON:
-			return "on";
-		case NC_FILECACHE_LIMIT_ZERO:
-			return "limit is 0";
-		case NC_FILECACHE_FAILED:
-			return "failed";
-	}
-	return "invalid";
-}
-
 static void
 require_cache(void)
 {
@@ -69,8 +50,8 @@ nc_get_lfc(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	memset(nulls, true, sizeof(nulls));
-	values[0] = CStringGetTextDatum(state_name(nc_filecache == NULL ? NC_FILECACHE_OFF :
-											   atomic_load(&nc_filecache->state)));
+	values[0] = CStringGetTextDatum(nc_filecache_state_name(nc_filecache == NULL ? NC_FILECACHE_OFF :
+															atomic_load(&nc_filecache->state)));
 	nulls[0] = false;
 	if (nc_filecache != NULL)
 	{
@@ -126,25 +107,6 @@ nc_lfc_prewarm_stop(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(nc_prewarm_stop());
 }
 
-static const char *
-prewarm_state_name(uint32 state)
-{
-	switch ((NcPrewarmState) state)
-	{
-		case NC_PREWARM_NONE:
-			return "none";
-		case NC_PREWARM_RUNNING:
-			return "running";
-		case NC_PREWARM_DONE:
-			return "done";
-		case NC_PREWARM_STOPPED:
-			return "stopped";
-		case NC_PREWARM_FAILED:
-			return "failed";
-	}
-	return "invalid";
-}
-
 /* One row, also without a cache. */
 Datum
 nc_get_prewarm_progress(PG_FUNCTION_ARGS)
@@ -159,7 +121,7 @@ nc_get_prewarm_progress(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	values[0] = CStringGetTextDatum(prewarm_state_name(atomic_load(&p->state)));
+	values[0] = CStringGetTextDatum(nc_prewarm_state_name(atomic_load(&p->state)));
 	values[1] = Int32GetDatum(atomic_load(&p->workers));
 	values[2] = Int64GetDatum(atomic_load(&p->total));
 	values[3] = Int64GetDatum(atomic_load(&p->loaded));

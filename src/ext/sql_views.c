@@ -17,6 +17,9 @@
 #include "nc/base/clock.h"
 #include "nc/compat/pg.h"
 #include "nc/feed/feed.h"
+#include "nc/metrics/metrics.h"
+#include "nc/obs/exposition.h"
+#include "nc/obs/names.h"
 #include "nc/shard/shard_map.h"
 #include "nc/shared/identity.h"
 #include "nc/shared/settings.h"
@@ -86,50 +89,19 @@ age_since(uint64 then_us)
 Datum
 nc_get_counters(PG_FUNCTION_ARGS)
 {
-	static const struct
-	{
-		const char *name;
-		const char *meaning;
-	}			list[] = {
-#define NC_COUNTER(id, name, meaning) {name, meaning},
-#include "nc/obs/counters.def"
-#undef NC_COUNTER
-	};
 	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
 
-	StaticAssertStmt(lengthof(list) == NC_COUNTERS, "one name a counter");
 	for (int i = 0; i < NC_COUNTERS; i++)
 	{
 		Datum		values[COLUMNS_MAX];
 		bool		nulls[COLUMNS_MAX] = {0};
 
-		values[0] = CStringGetTextDatum(list[i].name);
+		values[0] = CStringGetTextDatum(nc_counter_names[i].name);
 		values[1] = Int64GetDatum(nc_counter_value(&nc_shared->counters, i));
-		values[2] = CStringGetTextDatum(list[i].meaning);
+		values[2] = CStringGetTextDatum(nc_counter_names[i].meaning);
 		put_row(rsinfo, values, nulls);
 	}
 	return (Datum) 0;
-}
-
-static const char *
-conn_state_name(NcConnState state)
-{
-	switch (state)
-	{
-		case NC_CONN_UNUSED:
-			return "unused";
-		case NC_CONN_BACKOFF:
-			return "backoff";
-		case NC_CONN_CONNECTING:
-			return "connecting";
-		case NC_CONN_STARTING:
-			return "starting";
-		case NC_CONN_READY:
-			return "ready";
-		case NC_CONN_CLOSING:
-			return "closing";
-	}
-	return "invalid";
 }
 
 /* Text written by another process while we read it: bounded, and never trusted to end. */
@@ -160,7 +132,7 @@ nc_get_connections(PG_FUNCTION_ARGS)
 			continue;
 		values[0] = Int32GetDatum(row->shard);
 		values[1] = shared_text(row->address, sizeof(row->address));
-		values[2] = CStringGetTextDatum(conn_state_name(state));
+		values[2] = CStringGetTextDatum(nc_conn_state_name(state));
 		values[3] = Int32GetDatum(row->in_flight);
 		values[4] = age_since(row->since_us);
 		values[5] = Int64GetDatum(row->requests);
@@ -169,57 +141,6 @@ nc_get_connections(PG_FUNCTION_ARGS)
 		put_row(rsinfo, values, nulls);
 	}
 	return (Datum) 0;
-}
-
-static const char *
-slot_kind_name(NcSlotKind kind)
-{
-	switch (kind)
-	{
-		case NC_SLOT_KIND_GETPAGE:
-			return "getpage";
-		case NC_SLOT_KIND_EXISTS:
-			return "exists";
-		case NC_SLOT_KIND_NBLOCKS:
-			return "nblocks";
-		case NC_SLOT_KIND_DBSIZE:
-			return "dbsize";
-	}
-	return "invalid";
-}
-
-/* How far every page server that is connected has applied WAL; all ones when none is. */
-static XLogRecPtr
-applied_everywhere(void)
-{
-	NcFeedPeer *peers = palloc0(NC_SHARDS_MAX * sizeof(NcFeedPeer));
-	int			n = nc_feed_peers(peers, NC_SHARDS_MAX);
-	XLogRecPtr	applied = PG_UINT64_MAX;
-
-	for (int i = 0; i < n; i++)
-		if (peers[i].address[0] != '\0')
-			applied = Min(applied, peers[i].apply);
-	pfree(peers);
-	return applied;
-}
-
-/* Who has to act for this slot to go on. */
-static const char *
-slot_waits_for(const NcSlot *slot, NcSlotState state, XLogRecPtr applied)
-{
-	switch (state)
-	{
-		case NC_SLOT_SUBMITTED:
-		case NC_SLOT_COPYING:
-			return "communicator";
-		case NC_SLOT_TAKEN:
-			return slot->not_modified_since > applied ? "WAL" : "page server";
-		case NC_SLOT_FREE:
-		case NC_SLOT_FILLING:
-		case NC_SLOT_DONE:
-			break;
-	}
-	return "process";
 }
 
 static void
@@ -235,7 +156,7 @@ put_slot(ReturnSetInfo *rsinfo, uint32 ring, int index, XLogRecPtr applied)
 	values[0] = Int32GetDatum(nc_ring_owner_pid(ring, index));
 	values[1] = Int32GetDatum(index);
 	values[2] = CStringGetTextDatum(nc_slot_state_name(state));
-	values[3] = CStringGetTextDatum(slot_kind_name(slot.kind));
+	values[3] = CStringGetTextDatum(nc_slot_kind_name(slot.kind));
 	values[4] = ObjectIdGetDatum(slot.spc);
 	values[5] = ObjectIdGetDatum(slot.db);
 	values[6] = ObjectIdGetDatum(slot.rel);
@@ -244,7 +165,7 @@ put_slot(ReturnSetInfo *rsinfo, uint32 ring, int index, XLogRecPtr applied)
 	values[9] = Int32GetDatum(slot.nblocks);
 	values[10] = LSNGetDatum(slot.not_modified_since);
 	values[11] = age_since(slot.submit_us);
-	values[12] = CStringGetTextDatum(slot_waits_for(&slot, state, applied));
+	values[12] = CStringGetTextDatum(nc_slot_waits_name(nc_slot_waits_for(&slot, state, applied)));
 	put_row(rsinfo, values, nulls);
 }
 
@@ -252,7 +173,7 @@ Datum
 nc_get_slots(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
-	XLogRecPtr	applied = applied_everywhere();
+	XLogRecPtr	applied = nc_metrics_applied_everywhere();
 
 	for (uint32 r = 0; r < nc_rings.nrings; r++)
 		for (int s = 0; s < NC_RING_SLOTS; s++)
@@ -393,39 +314,16 @@ nc_status(PG_FUNCTION_ARGS)
 	return one_row(fcinfo, values, nulls);
 }
 
-static const char *
-stage_name(NcStage stage)
-{
-	switch (stage)
-	{
-		case NC_STAGE_QUEUE:
-			return "queue";
-		case NC_STAGE_SEND:
-			return "send";
-		case NC_STAGE_SERVER:
-			return "server";
-		case NC_STAGE_RECEIVE:
-			return "receive";
-		case NC_STAGE_COPY:
-			return "copy";
-		case NC_STAGE_WAKE:
-			return "wake";
-		case NC_STAGES:
-			break;
-	}
-	return "invalid";
-}
-
 /* The smallest duration that `part` of the durations do not exceed, by buckets. */
 static int64
-percentile(const uint64 *counts, uint64 total, double part)
+percentile(const NcHistogramCounts *counts, double part)
 {
-	double		want = total * part;
+	double		want = counts->total * part;
 	uint64		seen = 0;
 
 	for (int i = 0; i < NC_LATENCY_BUCKETS; i++)
 	{
-		seen += counts[i];
+		seen += counts->bucket[i];
 		if (seen > 0 && seen >= want)
 			return nc_latency_from_us(i + 1) - 1;
 	}
@@ -441,23 +339,20 @@ nc_get_latency(PG_FUNCTION_ARGS)
 	for (int k = 0; k < NC_STAGES * NC_LATENCY_CLASSES; k++)
 	{
 		NcHistogram *h = &nc_shared->latency.of[k / NC_LATENCY_CLASSES][k % NC_LATENCY_CLASSES];
-		uint64		counts[NC_LATENCY_BUCKETS];
-		uint64		total = 0;
+		NcHistogramCounts counts = {0};
 		Datum		values[COLUMNS_MAX];
 		bool		nulls[COLUMNS_MAX] = {0};
 
-		for (int i = 0; i < NC_LATENCY_BUCKETS; i++)
-			total += counts[i] = atomic_load_explicit(&h->bucket[i], memory_order_relaxed);
-		values[0] = CStringGetTextDatum(stage_name(k / NC_LATENCY_CLASSES));
-		values[1] = CStringGetTextDatum(k % NC_LATENCY_CLASSES == NC_LATENCY_DEMAND ? "demand"
-										: "ahead");
-		values[2] = Int64GetDatum(total);
-		values[3] = Float8GetDatum(total == 0 ? 0 : (double) atomic_load(&h->sum_us) / total);
-		nulls[3] = total == 0;
+		nc_histogram_add(&counts, h);
+		values[0] = CStringGetTextDatum(nc_stage_name(k / NC_LATENCY_CLASSES));
+		values[1] = CStringGetTextDatum(nc_latency_class_name(k % NC_LATENCY_CLASSES));
+		values[2] = Int64GetDatum(counts.total);
+		values[3] = Float8GetDatum(counts.total == 0 ? 0 : (double) counts.sum_us / counts.total);
+		nulls[3] = counts.total == 0;
 		for (int i = 0; i < lengthof(parts); i++)
 		{
-			values[4 + i] = Int64GetDatum(percentile(counts, total, parts[i]));
-			nulls[4 + i] = total == 0;
+			values[4 + i] = Int64GetDatum(percentile(&counts, parts[i]));
+			nulls[4 + i] = counts.total == 0;
 		}
 		put_row(rsinfo, values, nulls);
 	}

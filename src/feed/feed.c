@@ -120,6 +120,7 @@ sent_by_all(void)
 static void
 publish_feed(const NcFeedTurn *turn)
 {
+	nc_feed_publish_turn(&turn->limit);
 	nc_feed_publish_sent(sent_by_all());
 	nc_feed_lag_tick(turn);
 	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))

@@ -172,6 +172,9 @@ typedef struct NcFeedLimit
 	TimeLineID	timeline;
 } NcFeedLimit;
 
+/* shared.c: what others see of a turn. */
+extern void nc_feed_publish_turn(const NcFeedLimit *limit);
+
 /* One open WAL segment of a connection. */
 typedef struct NcFeedSegment
 {

@@ -20,6 +20,7 @@
 #include "storage/shmem.h"
 
 #include "feed_internal.h"
+#include "nc/base/clock.h"
 #include "nc/shared/shmem.h"
 
 #define ROW_READ_ATTEMPTS 1000
@@ -47,6 +48,11 @@ typedef struct FeedShared
 	/* Positions of the slowest page servers, by kind of lag; all ones when none counts. */
 	pg_atomic_uint64 lowest[NC_LAG_KINDS];
 	pg_atomic_uint64 limit[NC_LAG_KINDS];	/* bytes, 0 = none */
+
+	/* Of the feed's last turn: when it was, and how far WAL may be sent. */
+	pg_atomic_uint64 heartbeat_us;
+	pg_atomic_uint64 end;
+	pg_atomic_uint32 in_recovery;
 
 	/* Taken of max_wal_senders. */
 	pg_atomic_uint32 places;
@@ -160,6 +166,9 @@ nc_feed_shmem_startup(void)
 		pg_atomic_init_u64(&shared->lowest[i], PG_UINT64_MAX);
 		pg_atomic_init_u64(&shared->limit[i], 0);
 	}
+	pg_atomic_init_u64(&shared->heartbeat_us, 0);
+	pg_atomic_init_u64(&shared->end, 0);
+	pg_atomic_init_u32(&shared->in_recovery, 0);
 	pg_atomic_init_u32(&shared->places, 0);
 	pg_atomic_init_u32(&shared->let_in, 0);
 	pg_atomic_init_u32(&shared->confirmed, 0);
@@ -216,6 +225,28 @@ void
 nc_feed_sleep_end(void)
 {
 	pg_atomic_write_u32(&shared->sleeping, 0);
+}
+
+void
+nc_feed_publish_turn(const NcFeedLimit *limit)
+{
+	pg_atomic_write_u64(&shared->heartbeat_us, nc_clock_us());
+	pg_atomic_write_u64(&shared->end, limit->lsn);
+	pg_atomic_write_u32(&shared->in_recovery, limit->in_recovery);
+}
+
+NcFeedHealth
+nc_feed_health(void)
+{
+	if (shared == NULL)
+		return (NcFeedHealth) {0};
+	return (NcFeedHealth)
+	{
+		.heartbeat_us = pg_atomic_read_u64(&shared->heartbeat_us),
+		.end = pg_atomic_read_u64(&shared->end),
+		.in_recovery = pg_atomic_read_u32(&shared->in_recovery) != 0,
+		.let_in = pg_atomic_read_u32(&shared->let_in) != 0
+	};
 }
 
 void

@@ -122,6 +122,44 @@ nc_filecache_limit_setting(void)
 	return (uint64) Min(nc_guc_lfc_size_limit, nc_guc_lfc_size) * (1024 * 1024 / BLCKSZ);
 }
 
+const char *
+nc_filecache_state_name(uint32 state)
+{
+	switch ((NcFileCacheState) state)
+	{
+		case NC_FILECACHE_OFF:
+			return "off";
+		case NC_FILECACHE_STARTING:
+			return "starting";
+		case NC_FILECACHE_ON:
+			return "on";
+		case NC_FILECACHE_LIMIT_ZERO:
+			return "limit is 0";
+		case NC_FILECACHE_FAILED:
+			return "failed";
+	}
+	return "invalid";
+}
+
+const char *
+nc_prewarm_state_name(uint32 state)
+{
+	switch ((NcPrewarmState) state)
+	{
+		case NC_PREWARM_NONE:
+			return "none";
+		case NC_PREWARM_RUNNING:
+			return "running";
+		case NC_PREWARM_DONE:
+			return "done";
+		case NC_PREWARM_STOPPED:
+			return "stopped";
+		case NC_PREWARM_FAILED:
+			return "failed";
+	}
+	return "invalid";
+}
+
 uint64
 nc_filecache_limit_bytes(void)
 {

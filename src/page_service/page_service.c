@@ -56,12 +56,20 @@ bool		nc_svc_allow_any_primary;
 bool		nc_svc_allow_unsafe;
 int			nc_svc_wait_lsn_timeout;
 int			nc_svc_idle_timeout;
+char	   *nc_svc_metrics_listen_addresses;
+int			nc_svc_metrics_port;
+char	   *nc_svc_metrics_ssl_cert_file;
+char	   *nc_svc_metrics_ssl_key_file;
+bool		nc_svc_metrics_require_ssl;
+char	   *nc_svc_metrics_auth_public_key_file;
+bool		nc_svc_metrics_had_certificate = false;
 
 NcSvcShared *nc_svc_shared;
 int			nc_svc_worker_index;
 
 uint32		nc_svc_wait_main;		/* a worker without work */
 uint32		nc_svc_wait_lazy_replay;	/* replay that nobody demands */
+uint32		nc_svc_wait_exporter;	/* nobody asks for metrics */
 
 static shmem_request_hook_type previous_shmem_request;
 static shmem_startup_hook_type previous_shmem_startup;
@@ -166,6 +174,42 @@ define_security_settings(void)
 							   NULL, NULL, NULL);
 }
 
+static bool
+check_metrics_addresses(char **newval, void **extra, GucSource source)
+{
+	return nc_exporter_addresses_good(*newval);
+}
+
+static void
+assign_metrics_cert_file(const char *newval, void *extra)
+{
+	nc_svc_metrics_had_certificate = nc_svc_metrics_had_certificate || newval[0] != '\0';
+}
+
+static void
+define_metrics_settings(void)
+{
+	DefineCustomStringVariable(LIBRARY ".metrics_listen_addresses", "Addresses on which the exporter answers.",
+							   NULL, &nc_svc_metrics_listen_addresses, "127.0.0.1", PGC_POSTMASTER, 0,
+							   check_metrics_addresses, NULL, NULL);
+	DefineCustomIntVariable(LIBRARY ".metrics_port", "TCP port on which the exporter answers; 0 turns it off.",
+							NULL, &nc_svc_metrics_port, 0, 0, 65535, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable(LIBRARY ".metrics_ssl_cert_file", "Certificate (chain) that the exporter shows.",
+							   "Empty: TLS is not offered.", &nc_svc_metrics_ssl_cert_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, assign_metrics_cert_file, NULL);
+	DefineCustomStringVariable(LIBRARY ".metrics_ssl_key_file", "Private key of the certificate of the exporter.",
+							   NULL, &nc_svc_metrics_ssl_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+	DefineCustomBoolVariable(LIBRARY ".metrics_require_ssl",
+							 "Refuses to answer without TLS, if there is a certificate.", NULL,
+							 &nc_svc_metrics_require_ssl, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable(LIBRARY ".metrics_auth_public_key_file",
+							   "Ed25519 public keys (PEM) of who issues tokens.",
+							   "Empty: who asks for metrics is not authenticated.",
+							   &nc_svc_metrics_auth_public_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+}
+
 static void
 define_serving_settings(void)
 {
@@ -241,6 +285,8 @@ static const char *const setting_names[] = {
 	LIBRARY ".tenant_id", LIBRARY ".timeline_id", LIBRARY ".wait_lsn_timeout",
 	LIBRARY ".lazy_replay", LIBRARY ".boot_image", LIBRARY ".shard_count", LIBRARY ".shard_number",
 	LIBRARY ".stripe_size", LIBRARY ".allow_any_primary",
+	LIBRARY ".metrics_listen_addresses", LIBRARY ".metrics_port", LIBRARY ".metrics_ssl_cert_file",
+	LIBRARY ".metrics_ssl_key_file", LIBRARY ".metrics_require_ssl", LIBRARY ".metrics_auth_public_key_file",
 };
 
 /*
@@ -262,6 +308,7 @@ define_settings(void)
 	define_network_settings();
 	define_security_settings();
 	define_serving_settings();
+	define_metrics_settings();
 	nc_svc_fault_define();
 	MarkGUCPrefixReserved(LIBRARY);
 	for (int i = 0; i < lengthof(setting_names); i++)
@@ -338,6 +385,7 @@ init_service_shared(NcSvcShared *shared)
 	pg_atomic_init_u32(&shared->promises, 0);
 	pg_atomic_init_u32(&shared->joined_under, 0);
 	pg_atomic_init_u32(&shared->joined_pid, 0);
+	pg_atomic_init_u32(&shared->published_at, 0);
 	shared->locks = GetNamedLWLockTranche(LIBRARY);
 	for (int i = 0; i < NC_SVC_WORKERS_MAX; i++)
 	{
@@ -355,6 +403,10 @@ init_service_shared(NcSvcShared *shared)
 		pg_atomic_init_u32(&shared->workers[i].logged_in, 0);
 		pg_atomic_init_u32(&shared->workers[i].displace, 0);
 		pg_atomic_init_u32(&shared->workers[i].waiting, 0);
+		for (int n = 0; n < NC_SVC_CLASSES; n++)
+			pg_atomic_init_u64(&shared->workers[i].by_class[n], 0);
+		pg_atomic_init_u64(&shared->workers[i].buffer_hits, 0);
+		pg_atomic_init_u64(&shared->workers[i].buffer_reads, 0);
 	}
 }
 
@@ -381,6 +433,7 @@ startup_shmem(void)
 	/* children inherit them: while they wait they look nothing up */
 	nc_svc_wait_main = nc_svc_wait_event("NeonPageServiceMain");
 	nc_svc_wait_lazy_replay = nc_svc_wait_event("NeonLazyReplay");
+	nc_svc_wait_exporter = nc_svc_wait_event("NeonExporterMain");
 }
 
 /* ---- entry ---- */
@@ -399,6 +452,22 @@ register_worker(int index)
 	strlcpy(worker.bgw_function_name, "nc_svc_worker_main", BGW_MAXLEN);
 	strlcpy(worker.bgw_type, "neon page service", BGW_MAXLEN);
 	snprintf(worker.bgw_name, BGW_MAXLEN, "neon page service %d", index);
+	nc_workers_register(&worker);
+}
+
+static void
+register_exporter(void)
+{
+	BackgroundWorker worker = {
+		.bgw_flags = BGWORKER_SHMEM_ACCESS,
+		.bgw_start_time = BgWorkerStart_PostmasterStart,
+		.bgw_restart_time = 1,
+	};
+
+	strlcpy(worker.bgw_library_name, LIBRARY, BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "nc_svc_exporter_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, nc_svc_exporter.name, BGW_MAXLEN);
+	strlcpy(worker.bgw_name, nc_svc_exporter.name, BGW_MAXLEN);
 	nc_workers_register(&worker);
 }
 
@@ -435,6 +504,7 @@ _PG_init(void)
 	refuse_open_network();
 	nc_svc_check_primary_conninfo(PrimaryConnInfo, FATAL);
 	nc_svc_door_check_files();
+	nc_exporter_check(&nc_svc_exporter);
 	nc_svc_identity_start();
 
 	previous_shmem_request = shmem_request_hook;
@@ -444,6 +514,8 @@ _PG_init(void)
 
 	for (int i = 0; i < nc_svc_workers; i++)
 		register_worker(i);
+	if (nc_svc_metrics_port != 0)
+		register_exporter();
 	nc_workers_check(LIBRARY);
 	nc_svc_gate_install();
 	nc_svc_join_install();

@@ -21,7 +21,9 @@
 #include "storage/spin.h"
 
 #include "nc/base/clock.h"
+#include "nc/exporter/exporter.h"
 #include "nc/identity/judge.h"
+#include "nc/obs/latency.h"
 #include "nc/serve/door.h"
 #include "nc/wire/pagestream.h"
 
@@ -64,6 +66,14 @@ extern bool nc_svc_allow_unsafe;
 extern int	nc_svc_wait_lsn_timeout;	/* ms */
 extern int	nc_svc_idle_timeout;	/* ms */
 
+extern char *nc_svc_metrics_listen_addresses;
+extern int	nc_svc_metrics_port;	/* 0 = there is no exporter */
+extern char *nc_svc_metrics_ssl_cert_file;
+extern char *nc_svc_metrics_ssl_key_file;
+extern bool nc_svc_metrics_require_ssl;
+extern char *nc_svc_metrics_auth_public_key_file;
+extern bool nc_svc_metrics_had_certificate;
+
 /* A WARNING when tokens and pages may travel in clear text. */
 extern void nc_svc_warn_of_clear_text(void);
 
@@ -90,6 +100,9 @@ typedef struct NcSvcClient
 	pg_atomic_uint32 sessions;
 } NcSvcClient;
 
+/* Kinds of page requests: NcReqTag. */
+#define NC_SVC_CLASSES (NC_REQ_SLRU + 1)
+
 /* Written by its worker only, but for displace; read by everyone for the status. */
 typedef struct NcSvcWorkerState
 {
@@ -102,6 +115,11 @@ typedef struct NcSvcWorkerState
 	pg_atomic_uint32 logged_in; /* those of them that have logged in and are not asked to leave */
 	pg_atomic_uint32 displace;	/* so many of them shall leave; written by every worker */
 	pg_atomic_uint32 waiting;	/* connections whose first request waits for an LSN */
+	pg_atomic_uint64 by_class[NC_SVC_CLASSES];	/* requests answered, but for those of readers that may not */
+	pg_atomic_uint64 buffer_hits;	/* pages found in shared buffers, and not */
+	pg_atomic_uint64 buffer_reads;
+	NcHistogram wait;			/* how long they waited for WAL, and took to be answered then */
+	NcHistogram answer;
 	bool		listening;		/* under the listen lock */
 	NcSvcClient clients[NC_SVC_CLIENTS];
 } NcSvcWorkerState;
@@ -122,6 +140,23 @@ typedef struct NcSvcJoins
 	NcId		refused;
 	char		reason[NC_JOIN_TEXT_BYTES]; /* "" = it did succeed */
 } NcSvcJoins;
+
+/* What the first worker has found out, for the exporter. */
+typedef struct NcSvcPublished
+{
+	uint64		us;				/* when, by nc_clock_us(); 0 = not yet */
+	bool		in_recovery;
+	bool		consistent;
+	bool		streaming;
+	bool		paused;
+	XLogRecPtr	replay;
+	XLogRecPtr	received;
+	char		standing[16];
+	char		member[NC_ID_TEXT];
+	char		birth[NC_ID_TEXT];
+	char		incarnation[NC_ID_TEXT];
+	char		promised[NC_ID_TEXT];
+} NcSvcPublished;
 
 /* A record that was replayed. */
 typedef struct NcSvcReplayed
@@ -179,6 +214,10 @@ typedef struct NcSvcShared
 	pg_atomic_uint64 boot_images;
 	pg_atomic_uint64 boot_held_us;
 
+	/* The one at published_at is read, the other one written next. */
+	NcSvcPublished published[2];
+	pg_atomic_uint32 published_at;
+
 	LWLockPadded *locks;		/* see the NC_SVC_LOCK_ names */
 	NcSvcWorkerState workers[NC_SVC_WORKERS_MAX];
 } NcSvcShared;
@@ -197,6 +236,7 @@ extern int	nc_svc_worker_index;	/* which worker this process is */
 /* What our waits show as, see page_service.c. */
 extern uint32 nc_svc_wait_main;
 extern uint32 nc_svc_wait_lazy_replay;
+extern uint32 nc_svc_wait_exporter;
 
 static inline NcSvcWorkerState *
 nc_svc_self(void)
@@ -389,6 +429,9 @@ typedef struct NcSvcSession
 	struct NcSvcBoot *boot;		/* the image that is being made for it or sent to it, or NULL */
 } NcSvcSession;
 
+/* Where the joins have led, in a word. */
+extern const char *nc_svc_standing_name(const NcSvcJoins *joins);
+
 /* Can the request that the session waits with be handled now? */
 extern bool nc_svc_session_may_go(NcSvcSession *s);
 
@@ -571,6 +614,40 @@ extern NcSvcFault nc_svc_fault(NcSvcSession *s, const NcPsRequest *req);
 #define nc_svc_fault_define() ((void) 0)
 #define nc_svc_fault(s, req) NC_SVC_FAULT_NONE
 #endif
+
+/* ---- metrics.c ---- */
+
+extern const NcExporter nc_svc_exporter;
+
+typedef struct NcSvcTotals
+{
+	uint64		pages;
+	uint64		requests;
+	uint64		errors;
+	uint64		refused;
+	uint64		over_rate;
+	uint64		buffer_hits;
+	uint64		buffer_reads;
+	uint64		by_class[NC_SVC_CLASSES];
+	uint32		sessions;
+	uint32		logged_in;
+	uint32		waiting;
+	int			listening;
+} NcSvcTotals;
+
+/* Of all workers. */
+extern void nc_svc_totals(NcSvcTotals *totals);
+
+extern PGDLLEXPORT void nc_svc_exporter_main(Datum arg);
+
+/* ---- publish.c ---- */
+
+/* A request was answered; it waited for WAL, and then took so long. */
+extern void nc_svc_note_request(const NcPsRequest *req, uint64 waited_us, uint64 answered_us);
+
+/* In every worker, each turn; in the first one, every second. */
+extern void nc_svc_publish_buffers(void);
+extern void nc_svc_publish(void);
 
 /* ---- worker.c ---- */
 

@@ -182,33 +182,16 @@ status_row(NcWriter *w, const char *name, const char *fmt,...)
 static void
 status_totals(NcWriter *w)
 {
-	uint64		pages = 0;
-	uint64		requests = 0;
-	uint64		errors = 0;
-	uint64		refused = 0;
-	uint64		over_rate = 0;
-	uint32		sessions = 0;
-	uint32		waiting = 0;
+	NcSvcTotals t;
 
-	for (int i = 0; i < nc_svc_workers; i++)
-	{
-		NcSvcWorkerState *worker = &nc_svc_shared->workers[i];
-
-		pages += pg_atomic_read_u64(&worker->pages);
-		requests += pg_atomic_read_u64(&worker->requests);
-		errors += pg_atomic_read_u64(&worker->errors);
-		refused += pg_atomic_read_u64(&worker->refused);
-		over_rate += pg_atomic_read_u64(&worker->over_rate);
-		sessions += pg_atomic_read_u32(&worker->sessions);
-		waiting += pg_atomic_read_u32(&worker->waiting);
-	}
-	status_row(w, "connections", "%u", sessions);
-	status_row(w, "requests_waiting", "%u", waiting);
-	status_row(w, "pages_served", "%llu", (unsigned long long) pages);
-	status_row(w, "requests_served", "%llu", (unsigned long long) requests);
-	status_row(w, "error_answers", "%llu", (unsigned long long) errors);
-	status_row(w, "clients_refused", "%llu", (unsigned long long) refused);
-	status_row(w, "throttled", "%llu", (unsigned long long) over_rate);
+	nc_svc_totals(&t);
+	status_row(w, "connections", "%u", t.sessions);
+	status_row(w, "requests_waiting", "%u", t.waiting);
+	status_row(w, "pages_served", "%llu", (unsigned long long) t.pages);
+	status_row(w, "requests_served", "%llu", (unsigned long long) t.requests);
+	status_row(w, "error_answers", "%llu", (unsigned long long) t.errors);
+	status_row(w, "clients_refused", "%llu", (unsigned long long) t.refused);
+	status_row(w, "throttled", "%llu", (unsigned long long) t.over_rate);
 }
 
 static void
@@ -234,8 +217,8 @@ status_replay(NcWriter *w)
 			   (unsigned long long) pg_atomic_read_u64(&nc_svc_shared->boot_held_us));
 }
 
-static const char *
-standing_name(const NcSvcJoins *joins)
+const char *
+nc_svc_standing_name(const NcSvcJoins *joins)
 {
 	if (joins->standing == NC_SVC_STANDING_ENDED)
 		return "promoted";
@@ -260,7 +243,7 @@ status_identity(NcWriter *w)
 	status_row(w, "member", "%s", nc_id_text(identity != NULL ? &identity->member : &none, id));
 	status_row(w, "birth", "%s", nc_id_text(identity != NULL ? &identity->birth : &none, id));
 	status_row(w, "incarnation", "%s", nc_id_text(n > 0 ? &identity->followed.at[n - 1].id : &none, id));
-	status_row(w, "identity", "%s", standing_name(&joins));
+	status_row(w, "identity", "%s", nc_svc_standing_name(&joins));
 	status_row(w, "identity_reason", "%s", joins.reason);
 	status_row(w, "judged_lsn", NC_LSN_FMT,
 			   NC_LSN_ARGS(pg_atomic_read_u64(&nc_svc_shared->judged_lsn)));
@@ -440,6 +423,12 @@ nc_svc_session_may_go(NcSvcSession *s)
 	return access == NC_ACCESS_END || is_ready(&s->waiting_for, access);
 }
 
+static uint64
+waited(const NcSvcSession *s, TimestampTz now)
+{
+	return s->wait_since != 0 && now > s->wait_since ? (uint64) (now - s->wait_since) : 0;
+}
+
 /* Answers the request or says that it must wait; a waiting one stays in the buffer. */
 static Outcome
 handle_request(NcSvcSession *s, const NcPsRequest *req, TimestampTz now)
@@ -458,14 +447,18 @@ handle_request(NcSvcSession *s, const NcPsRequest *req, TimestampTz now)
 	}
 	else if (fault == NC_SVC_FAULT_IMPATIENT || is_ready(req, access))
 	{
+		uint64		began = nc_clock_us();
+
 		w = nc_visitor_writer(&s->v);
 		nc_svc_source_answer(req, s->version, &w);
+		nc_svc_note_request(req, waited(s, now), nc_clock_us() - began);
 	}
 	else if (s->wait_since != 0 &&
 			 now >= TimestampTzPlusMilliseconds(s->wait_since, nc_svc_wait_lsn_timeout))
 	{
 		w = nc_visitor_writer(&s->v);
 		nc_svc_source_answer_timeout(req, s->version, &w);
+		nc_svc_note_request(req, waited(s, now), 0);
 	}
 	else
 	{

@@ -282,6 +282,8 @@ watch_identity(Worker *worker)
 		return;
 	worker->next_watch = TimestampTzPlusMilliseconds(worker->now, WATCH_MS);
 	nc_svc_identity_watch();
+	if (nc_svc_worker_index == 0)
+		nc_svc_publish();
 }
 
 static void
@@ -292,6 +294,7 @@ loop_turn(Worker *worker)
 	take_reload();
 	worker->now = nc_svc_clock();
 	nc_svc_door_turn();
+	nc_svc_publish_buffers();
 	displace();
 	start_listening(worker);
 	watch_identity(worker);

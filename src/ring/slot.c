@@ -67,3 +67,20 @@ nc_slot_state_name(NcSlotState state)
 	}
 	return "invalid";
 }
+
+const char *
+nc_slot_kind_name(NcSlotKind kind)
+{
+	switch (kind)
+	{
+		case NC_SLOT_KIND_GETPAGE:
+			return "getpage";
+		case NC_SLOT_KIND_EXISTS:
+			return "exists";
+		case NC_SLOT_KIND_NBLOCKS:
+			return "nblocks";
+		case NC_SLOT_KIND_DBSIZE:
+			return "dbsize";
+	}
+	return "invalid";
+}

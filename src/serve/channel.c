@@ -109,6 +109,17 @@ nc_channel_receive(NcChannel *c)
 	return got;
 }
 
+int
+nc_channel_peek(const NcChannel *c)
+{
+	uint8_t		byte;
+	ssize_t		got = recv(c->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
+
+	if (got < 0)
+		return would_block() ? NC_CHANNEL_NOTHING : NC_CHANNEL_ENDED;
+	return got == 0 ? NC_CHANNEL_ENDED : byte;
+}
+
 bool
 nc_channel_flush(NcChannel *c, size_t *sent)
 {

@@ -9,6 +9,8 @@
  */
 #include "serve_int.h"
 
+#include "nc/serve/http.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -216,7 +218,10 @@ nc_visitor_end(NcVisitor *v, const char *severity, const NcRefusal *why)
 	if (v->state != NC_VISITOR_HANDSHAKE)
 	{
 		w = nc_visitor_writer(v);
-		nc_session_error(&w, severity, why->sqlstate, why->message, why->detail, why->hint);
+		if (v->door->host->pages != NULL)
+			nc_http_answer_text(&w, atoi(why->sqlstate), why->message);
+		else
+			nc_session_error(&w, severity, why->sqlstate, why->message, why->detail, why->hint);
 		(void) nc_visitor_commit(v, &w);
 	}
 	nc_visitor_close(v);
@@ -266,7 +271,7 @@ nc_visitor_leave(NcVisitor *v)
 static void
 receive_from(NcVisitor *v)
 {
-	ssize_t		got = nc_channel_receive(&v->channel);
+	ssize_t		got = nc_visitor_may_begin_tls(v) ? 0 : nc_channel_receive(&v->channel);
 
 	if (got > 0)
 		v->heard_us = v->door->now_us;

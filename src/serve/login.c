@@ -10,10 +10,16 @@
  */
 #include "serve_int.h"
 
+#include "nc/serve/http.h"
+
 #include <stdio.h>
+#include <string.h>
 
 /* Requests for TLS or GSSAPI that one visitor may make. */
 #define NEGOTIATIONS_MAX 4
+
+/* The first byte of TLS. */
+#define TLS_RECORD 0x16
 
 /* What a stranger has said. */
 typedef enum Said
@@ -27,6 +33,9 @@ typedef enum Said
 	SAID_NO_TLS,				/* the handshake has failed */
 	SAID_TOKEN,
 	SAID_TOO_LONG,
+	SAID_HELLO,					/* HTTP: TLS begins */
+	SAID_REQUEST,
+	SAID_NO_REQUEST,
 	SAID_TERMINATE,				/* so ends libpq when it has no password to send */
 	SAID_OTHER
 } Said;
@@ -37,6 +46,7 @@ typedef struct Words
 	size_t		consumed;
 	NcStartup	startup;
 	NcFrame		frame;
+	NcHttpRequest http;
 	NcTlsFault	fault;
 } Words;
 
@@ -73,6 +83,41 @@ read_startup(NcVisitor *v, Words *words)
 		case NC_STARTUP_CANCEL:
 		case NC_STARTUP_INVALID:
 			words->said = SAID_NONSENSE;
+			break;
+	}
+}
+
+/* What is said stays in the buffer: a request is judged here, and answered by the host. */
+static void
+read_http(NcVisitor *v, Words *words)
+{
+	size_t		bytes;
+	const uint8_t *input;
+
+	if (nc_visitor_may_begin_tls(v))
+	{
+		int			first = nc_channel_peek(&v->channel);
+
+		if (first == NC_CHANNEL_NOTHING)
+			return;
+		words->said = first == NC_CHANNEL_ENDED ? SAID_NONSENSE : SAID_HELLO;
+		if (first == NC_CHANNEL_ENDED || first == TLS_RECORD)
+			return;
+		words->said = nc_channel_receive(&v->channel) < 0 ? SAID_NONSENSE : SAID_NOTHING;
+		if (words->said == SAID_NONSENSE)
+			return;
+	}
+	input = nc_channel_input(&v->channel, &bytes);
+	switch (nc_http_parse(input, bytes, &words->http))
+	{
+		case NC_HTTP_INCOMPLETE:
+			words->said = SAID_NOTHING;
+			break;
+		case NC_HTTP_INVALID:
+			words->said = SAID_NO_REQUEST;
+			break;
+		case NC_HTTP_OK:
+			words->said = SAID_REQUEST;
 			break;
 	}
 }
@@ -145,6 +190,15 @@ begin_tls(NcVisitor *v, const Words *words)
 	if (!nc_channel_start_tls(&v->channel, context))
 		return refuse_encryption(v, words);
 	return answer_letter(v, 'S') ? NC_VISITOR_HANDSHAKE : NC_VISITOR_GONE;
+}
+
+static NcVisitorState
+begin_tls_at_once(NcVisitor *v, const Words *words)
+{
+	NcTlsContext *context = v->door->guard->tls;
+
+	return context != NULL && nc_channel_start_tls(&v->channel, context) ? NC_VISITOR_HANDSHAKE :
+		NC_VISITOR_GONE;
 }
 
 static NcVisitorState
@@ -248,6 +302,70 @@ token_expected(NcVisitor *v, const Words *words)
 	return refuse_login(v, &no);
 }
 
+/* ---- the same by HTTP ---- */
+
+static NcVisitorState
+let_in(NcVisitor *v, const NcJwt *token)
+{
+	v->logged_in = true;
+	if (v->door->host->opened != NULL)
+		v->door->host->opened(v, token);
+	return NC_VISITOR_OPEN;
+}
+
+static const char *
+judge_bearer(NcVisitor *v, const NcHttpRequest *request, NcJwt *token)
+{
+	NcDoor	   *door = v->door;
+	uint8_t		password[NC_JWT_BYTES_MAX + 1];
+	const char *wrong;
+
+	if (request->token == NULL)
+		return "there is none";
+	if (request->token_bytes > NC_JWT_BYTES_MAX)
+		return "it is too long";
+	memcpy(password, request->token, request->token_bytes);
+	password[request->token_bytes] = '\0';
+	wrong = nc_guard_judge(door->guard, password, request->token_bytes + 1, door->host->scope,
+						   door->settings.tenant_id, door->host->unix_s(), token);
+	explicit_bzero(password, sizeof(password));
+	return wrong;
+}
+
+static NcVisitorState
+judge_request(NcVisitor *v, const Words *words)
+{
+	NcDoor	   *door = v->door;
+	char		text[160];
+	NcRefusal	no = {.sqlstate = "401",.message = text};
+	NcJwt		token;
+	const char *wrong;
+
+	if (nc_guard_insists(door->guard, door->settings.require_ssl) && !v->channel.secure)
+	{
+		no = door->host->tls_wanted;
+		return refuse_login(v, &no);
+	}
+	if (!door->guard->asks)
+		return let_in(v, NULL);
+	wrong = judge_bearer(v, &words->http, &token);
+	if (wrong == NULL)
+		return let_in(v, &token);
+	snprintf(text, sizeof(text), "the token is refused: %s", wrong);
+	return refuse_login(v, &no);
+}
+
+static NcVisitorState
+refuse_request(NcVisitor *v, const Words *words)
+{
+	static const char *const not_so = "this is not a request that is answered here";
+	char		status[12];
+	NcRefusal	no = {.sqlstate = status,.message = not_so};
+
+	snprintf(status, sizeof(status), "%d", words->http.status);
+	return refuse_login(v, &no);
+}
+
 static NcVisitorState
 leave_login(NcVisitor *v, const Words *words)
 {
@@ -271,6 +389,9 @@ static const Transition transitions[] = {
 	{NC_VISITOR_STARTUP, SAID_GSSENC, refuse_encryption, TO(STARTUP)},
 	{NC_VISITOR_STARTUP, SAID_STARTUP, judge_startup, TO(TOKEN) | TO(OPEN) | TO(CLOSING)},
 	{NC_VISITOR_STARTUP, SAID_NONSENSE, leave_login, 0},
+	{NC_VISITOR_STARTUP, SAID_HELLO, begin_tls_at_once, TO(HANDSHAKE)},
+	{NC_VISITOR_STARTUP, SAID_REQUEST, judge_request, TO(OPEN) | TO(CLOSING)},
+	{NC_VISITOR_STARTUP, SAID_NO_REQUEST, refuse_request, TO(CLOSING)},
 	{NC_VISITOR_HANDSHAKE, SAID_HANDS_SHAKEN, after_handshake, TO(STARTUP)},
 	{NC_VISITOR_HANDSHAKE, SAID_NO_TLS, handshake_failed, 0},
 	{NC_VISITOR_TOKEN, SAID_TOKEN, judge_token, TO(OPEN) | TO(CLOSING)},
@@ -294,7 +415,9 @@ static void
 listen_to(NcVisitor *v, Words *words)
 {
 	*words = (Words) {0};
-	if (v->state == NC_VISITOR_STARTUP)
+	if (v->state == NC_VISITOR_STARTUP && v->door->host->pages != NULL)
+		read_http(v, words);
+	else if (v->state == NC_VISITOR_STARTUP)
 		read_startup(v, words);
 	else if (v->state == NC_VISITOR_HANDSHAKE)
 		read_handshake(v, words);

@@ -19,4 +19,15 @@ nc_visitor_is_stranger(const NcVisitor *v)
 	return v->state < NC_VISITOR_OPEN;
 }
 
+/*
+ * Who speaks HTTP may begin with TLS.  Until it is seen whether he does nothing is taken from his
+ * socket: what TLS needs must still be there.
+ */
+static inline bool
+nc_visitor_may_begin_tls(const NcVisitor *v)
+{
+	return v->door->host->pages != NULL && v->state == NC_VISITOR_STARTUP && !v->channel.secure &&
+		v->channel.in.high == 0;
+}
+
 #endif							/* NC_SERVE_INT_H */

@@ -23,8 +23,8 @@
 #include "nc/compat/server.h"
 #include "nc/shared/alone.h"
 
-/* Communicator and feed, each perhaps beside a successor whose entry comes first. */
-#define OWN_WORKERS_MAX 8
+/* Five, each perhaps beside a successor whose entry comes first. */
+#define OWN_WORKERS_MAX 10
 
 typedef struct OwnWorkers
 {

@@ -26,7 +26,8 @@ typedef enum NcJwtScope
 	NC_SCOPE_OTHER = 0,			/* one that opens nothing here */
 	NC_SCOPE_TENANT,			/* "tenant": one tenant, tenant_id says which */
 	NC_SCOPE_PAGE_SERVER,		/* "pageserverapi": every tenant of page servers */
-	NC_SCOPE_SAFEKEEPER			/* "safekeeperdata": the WAL of every tenant */
+	NC_SCOPE_SAFEKEEPER,		/* "safekeeperdata": the WAL of every tenant */
+	NC_SCOPE_METRICS			/* "metrics": figures of every tenant, and no data of any */
 } NcJwtScope;
 
 typedef struct NcJwt

@@ -73,6 +73,17 @@ extern void nc_feed_ring(XLogRecPtr lsn);
 /* Do page servers get their WAL from here?  Then they are standbys of this cluster. */
 extern bool nc_feed_is_configured(void);
 
+/* How the feed fares; zeroes before its first turn, and without one. */
+typedef struct NcFeedHealth
+{
+	uint64		heartbeat_us;	/* of its last turn, by nc_clock_us() */
+	XLogRecPtr	end;			/* page servers may have WAL up to here: flushed, in recovery replayed */
+	bool		in_recovery;
+	bool		let_in;			/* logins go on */
+} NcFeedHealth;
+
+extern NcFeedHealth nc_feed_health(void);
+
 /* Copies up to max rows, one for each registered page server; returns how many. */
 extern int	nc_feed_peers(NcFeedPeer *rows, int max);
 

@@ -89,6 +89,10 @@ typedef struct NcFileCache
 	NcPrewarm	prewarm;
 } NcFileCache;
 
+/* As views and metrics say them. */
+extern const char *nc_filecache_state_name(uint32 state);
+extern const char *nc_prewarm_state_name(uint32 state);
+
 /* NULL when neon_comm.lfc_size is 0. */
 extern NcFileCache *nc_filecache;
 extern NcLfc *nc_filecache_index;

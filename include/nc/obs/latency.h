@@ -69,15 +69,18 @@ nc_latency_from_us(uint32_t bucket)
 }
 
 static inline void
+nc_histogram_note(NcHistogram *h, uint64_t us)
+{
+	atomic_fetch_add_explicit(&h->bucket[nc_latency_bucket(us)], 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&h->sum_us, us, memory_order_relaxed);
+}
+
+static inline void
 nc_latency_note(NcLatency *l, NcStage stage, NcLatencyClass class, uint64_t from_us,
 				uint64_t until_us)
 {
 	/* clocks that were read in another order than they are named here */
-	uint64_t	us = until_us > from_us ? until_us - from_us : 0;
-	NcHistogram *h = &l->of[stage][class];
-
-	atomic_fetch_add_explicit(&h->bucket[nc_latency_bucket(us)], 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&h->sum_us, us, memory_order_relaxed);
+	nc_histogram_note(&l->of[stage][class], until_us > from_us ? until_us - from_us : 0);
 }
 
 #endif							/* NC_OBS_LATENCY_H */

@@ -183,5 +183,6 @@ NC_MUST_USE extern bool nc_slot_move(NcSlot *slot, uint64_t seen, NcSlotState to
 
 /* "free", "submitted", ...: a static text. */
 extern const char *nc_slot_state_name(NcSlotState state);
+extern const char *nc_slot_kind_name(NcSlotKind kind);
 
 #endif							/* NC_RING_SLOT_H */

@@ -65,6 +65,11 @@ nc_channel_input(const NcChannel *c, size_t *bytes)
 
 extern void nc_channel_take(NcChannel *c, size_t bytes);
 
+/* The next byte in the socket, which stays there; NC_CHANNEL_NOTHING, or NC_CHANNEL_ENDED. */
+#define NC_CHANNEL_NOTHING (-1)
+#define NC_CHANNEL_ENDED (-2)
+extern int	nc_channel_peek(const NcChannel *c);
+
 /* Is there room for input? */
 static inline bool
 nc_channel_has_room(const NcChannel *c)

@@ -23,6 +23,7 @@
 #include "nc/wire/session.h"
 
 typedef struct NcDoor NcDoor;
+typedef struct NcHttpPage NcHttpPage;
 typedef struct NcVisitor NcVisitor;
 
 /* ---- visitors ---- */
@@ -115,6 +116,14 @@ typedef struct NcDoorHost
 	size_t		full;			/* what `full` of a visitor is at first */
 	NcJwtScope	scope;			/* of tokens that open every tenant */
 	const char *const (*parameters)[2]; /* said at the login; ends with a NULL */
+
+	/*
+	 * He speaks HTTP (nc/serve/http.h): his request is his login, and what he gets is one of
+	 * these; message is nc_http_message, startup and parameters are not used, and the sqlstate
+	 * of a refusal is a status.  NULL: he speaks as libpq does.
+	 */
+	const NcHttpPage *pages;
+
 	NcRefusal	tls_wanted;		/* said to who should have come with TLS */
 
 	/* Microseconds that never jump; seconds since 1970, for tokens that expire. */

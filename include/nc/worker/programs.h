@@ -14,6 +14,9 @@ extern void nc_feed_register(void);
 /* Gives local blocks back every neon_comm.sweep_interval. */
 extern void nc_sweeper_register(void);
 
+/* Answers by HTTP what shared memory says. */
+extern void nc_exporter_register(void);
+
 /* Writes the file of the local file cache, if there is one. */
 extern void nc_filecache_writer_register(void);
 
