@@ -14,6 +14,7 @@ use NeonDev::Base;
 use NeonDev::Boot;
 use NeonDev::Change;
 use NeonDev::Cluster;
+use NeonDev::Doctor;
 use NeonDev::Export;
 use NeonDev::Make;
 use NeonDev::PageServers;
@@ -49,6 +50,7 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev restore --from DIR2 --to DIR    a new cluster of a backup, up to a moment if one is given
   neon_dev export  -D DIR --to PGDATA      the way back: an ordinary PostgreSQL of what the cluster has
   neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
+  neon_dev doctor  -D DIR [--json]         what is wrong, within seconds
   neon_dev psql    -D DIR [ARGS]           psql on the compute
   neon_dev conninfo -D DIR                 connection string of the compute
   neon_dev log     -D DIR [PART] [-f]      the end of a log
@@ -361,6 +363,16 @@ as they belong there. For page servers the figure is what the file system says i
   --values       as part.key=value lines
   --no-measure   without reading files
 Exit status: 0 if all of it runs, 3 if something does not.
+END
+	doctor => { run => \&doctor, options => ['--json'], help => <<'END' },
+neon_dev doctor -D DIR [--json]
+
+Looks what is wrong with the cluster, a line each: processes, ports, logs, control files, disks, tokens, certificates,
+each page server on its own port, and what neon_comm.check() of the compute finds, if it lets somebody in. Everything is
+asked at once, and what has not answered after some seconds is said not to answer. Nothing is changed.
+
+  --json   {"state": the worst one, "checks": [{item, subject, state, what, remedy}]}
+Exit status: 0 if all lines are ok, 1 if one is not (warning, error, unknown), 2 for a wrong command line.
 END
 	destroy => { run => \&destroy, removes => 1, options => [], help => <<'END' },
 neon_dev destroy -D DIR

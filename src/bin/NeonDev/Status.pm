@@ -201,10 +201,7 @@ sub json_value
 {
 	my ($value) = @_;
 	return $value if $value =~ /^(?:0|[1-9]\d{0,17})\z/;
-	return 'null' if $value eq '';
-	$value =~ s/([\\"])/\\$1/g;
-	$value =~ s/([\x00-\x1f])/sprintf '\\u%04x', ord $1/ge;
-	return qq{"$value"};
+	return $value eq '' ? 'null' : json_text($value);
 }
 
 sub print_json
