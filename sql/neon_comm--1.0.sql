@@ -122,6 +122,11 @@ CREATE FUNCTION neon_comm.check(seconds int DEFAULT 3, days int DEFAULT 30, free
 RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_check' LANGUAGE C STRICT VOLATILE;
 COMMENT ON FUNCTION neon_comm.check(int, int, int) IS 'whether this compute and its page servers are well and fit together; asks each page server';
 
+CREATE FUNCTION neon_comm.verify_relation(relation regclass, first bigint DEFAULT 0, blocks bigint DEFAULT -1,
+	seconds int DEFAULT 30, OUT block bigint, OUT page_server text, OUT state text, OUT what text)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_verify_relation_sql' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.verify_relation(regclass, bigint, bigint, int) IS 'compares what page servers have of a relation; a row for each block that differs, none when all is the same';
+
 -- ---- who may use them ----
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA neon_comm FROM PUBLIC;

@@ -1,6 +1,6 @@
 /*
  * sql_check.c
- *	  neon_comm.check(): what nc/check/check.h finds, as rows.
+ *	  neon_comm.check() and neon_comm.verify_relation(): what nc/check finds, as rows.
  */
 #include "postgres.h"
 
@@ -8,10 +8,12 @@
 #include "utils/builtins.h"
 
 #include "nc/check/check.h"
+#include "nc/check/verify.h"
 
 #include "ext.h"
 
 PG_FUNCTION_INFO_V1(nc_check);
+PG_FUNCTION_INFO_V1(nc_verify_relation_sql);
 
 #define COLUMNS 5
 #define SECONDS_MAX 600
@@ -55,5 +57,38 @@ nc_check(PG_FUNCTION_ARGS)
 	nc_sql_require_compute();
 	InitMaterializedSRF(fcinfo, 0);
 	nc_check_run(&limits, put_row, fcinfo->resultinfo);
+	return (Datum) 0;
+}
+
+static void
+put_verified(void *arg, int64 block, const char *page_server, NcVerifyState state, const char *what)
+{
+	ReturnSetInfo *rsinfo = arg;
+	Datum		values[COLUMNS];
+	bool		nulls[COLUMNS] = {0};
+
+	values[0] = Int64GetDatum(block);
+	nulls[0] = block < 0;
+	values[1] = CStringGetTextDatum(page_server);
+	values[2] = CStringGetTextDatum(nc_verify_state_name(state));
+	values[3] = CStringGetTextDatum(what);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+Datum
+nc_verify_relation_sql(PG_FUNCTION_ARGS)
+{
+	int64		first = PG_GETARG_INT64(1);
+	int64		blocks = PG_GETARG_INT64(2);
+	int			seconds = argument("seconds", PG_GETARG_INT32(3), 1, SECONDS_MAX);
+
+	if (first < 0 || first > MaxBlockNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("there is no block " INT64_FORMAT, first)));
+	nc_sql_require_compute();
+	InitMaterializedSRF(fcinfo, 0);
+	nc_verify_relation(PG_GETARG_OID(0), (BlockNumber) first, blocks, seconds, put_verified,
+					   fcinfo->resultinfo);
 	return (Datum) 0;
 }

@@ -581,6 +581,24 @@ nc_handshake_release(char *body)
 	PQfreemem(body);
 }
 
+bool
+nc_handshake_put(NcHandshake *h, const void *body, size_t bytes)
+{
+	if (PQputCopyData(h->pg, body, (int) bytes) == 1 && PQflush(h->pg) >= 0)
+		return true;
+	fail_handshake(h, PQerrorMessage(h->pg));
+	return false;
+}
+
+bool
+nc_handshake_input(NcHandshake *h)
+{
+	if (PQconsumeInput(h->pg) == 1 && PQflush(h->pg) >= 0)
+		return true;
+	fail_handshake(h, PQerrorMessage(h->pg));
+	return false;
+}
+
 NcTls *
 nc_handshake_take_tls(NcHandshake *h)
 {

@@ -91,6 +91,14 @@ extern void nc_handshake_free(NcHandshake *h);
 extern int	nc_handshake_get(NcHandshake *h, char **body);
 extern void nc_handshake_release(char *body);
 
+/*
+ * For who stays with libpq on an established stream, one message at a time: sends the body of a
+ * CopyData; takes in what has come, before nc_handshake_get().  False when the stream is over,
+ * see error.
+ */
+NC_MUST_USE extern bool nc_handshake_put(NcHandshake *h, const void *body, size_t bytes);
+NC_MUST_USE extern bool nc_handshake_input(NcHandshake *h);
+
 /* ---- conninfo strings ---- */
 
 typedef struct NcConninfoParts

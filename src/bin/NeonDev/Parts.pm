@@ -51,7 +51,7 @@ sub show_log_end
 # psql without questions.
 sub psql_of { my ($conninfo, $query) = @_; return (program_of('psql'), '-XqAtw', '-v', 'ON_ERROR_STOP=1', '-d', $conninfo, '-c', $query) }
 
-sub compute_question { my ($sql) = @_; return psql_of(compute_conninfo(), $sql) }
+sub compute_question { my ($sql, $db) = @_; return psql_of(compute_conninfo($db), $sql) }
 sub page_server_question { my ($n, $query) = @_; return psql_of(page_server_conninfo($n), $query // 'show status') }
 
 # { status, out, err }; the time is for connect and query together.
@@ -63,8 +63,9 @@ sub query
 
 sub compute_conninfo
 {
+	my ($db) = @_;
 	return join ' ', map { "$_->[0]=" . conninfo_value($_->[1]) } [ host => $cluster{socket_dir} ],
-	  [ port => $cluster{compute_port} ], [ user => $cluster{superuser} ], [ dbname => 'postgres' ],
+	  [ port => $cluster{compute_port} ], [ user => $cluster{superuser} ], [ dbname => $db // 'postgres' ],
 	  [ application_name => 'neon_dev' ];
 }
 
