@@ -35,7 +35,7 @@ CORE_CFLAGS = -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror 
 	-Wno-unused-parameter -D_GNU_SOURCE -Iinclude $(PQ_INCLUDE) $(CORE_EXTRA_CFLAGS)
 
 # ---- the extension
-SERVER_DIRS = shared safety exporter smgr client direct filecache worker feed metrics ext
+SERVER_DIRS = shared safety exporter smgr client direct filecache check worker feed metrics ext
 SERVER_SRCS = $(sort $(filter-out src/smgr/abi_%.c src/smgr/aio_%.c,$(foreach d,$(SERVER_DIRS),$(wildcard src/$(d)/*.c)))) \
 	src/smgr/abi_$(PG_MAJOR).c $(wildcard src/smgr/aio_$(PG_MAJOR).c)
 MODULE_big = neon_comm

@@ -117,6 +117,16 @@ CREATE FUNCTION neon_comm.lfc_prewarm_stop() RETURNS bool
 AS 'MODULE_PATHNAME', 'nc_lfc_prewarm_stop' LANGUAGE C STRICT VOLATILE;
 COMMENT ON FUNCTION neon_comm.lfc_prewarm_stop() IS 'ends a running prewarm; false when none runs';
 
+CREATE FUNCTION neon_comm.check(seconds int DEFAULT 3, days int DEFAULT 30, free_percent int DEFAULT 10,
+	OUT item text, OUT subject text, OUT state text, OUT what text, OUT remedy text)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_check' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.check(int, int, int) IS 'whether this compute and its page servers are well and fit together; asks each page server';
+
+CREATE FUNCTION neon_comm.verify_relation(relation regclass, first bigint DEFAULT 0, blocks bigint DEFAULT -1,
+	seconds int DEFAULT 30, OUT block bigint, OUT page_server text, OUT state text, OUT what text)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_verify_relation_sql' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.verify_relation(regclass, bigint, bigint, int) IS 'compares what page servers have of a relation; a row for each block that differs, none when all is the same';
+
 -- ---- who may use them ----
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA neon_comm FROM PUBLIC;
@@ -126,7 +136,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA neon_comm TO pg_monitor;
 GRANT EXECUTE ON FUNCTION neon_comm.get_counters(), neon_comm.get_connections(),
 	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.get_identity(), neon_comm.get_members(), neon_comm.get_lfc(), neon_comm.get_prewarm_progress(),
 	neon_comm.status(), neon_comm.staging(), neon_comm.get_latency(),
-	neon_comm.local_bytes(), neon_comm.local_blocks() TO pg_monitor;
+	neon_comm.local_bytes(), neon_comm.local_blocks(), neon_comm.check(int, int, int) TO pg_monitor;
 
 -- ---- the comment that the control file has ----
 

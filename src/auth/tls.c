@@ -11,11 +11,15 @@
 
 #include <errno.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "nc/base/file.h"
 
 /* ---- the server's certificate ---- */
 
@@ -243,6 +247,50 @@ nc_tls_certificate_problem(const NcTls *tls)
 	long		result = SSL_get_verify_result(tls);
 
 	return result == X509_V_OK ? NULL : X509_verify_cert_error_string(result);
+}
+
+static bool
+certificate_until(const X509 *certificate, int64_t *until_s)
+{
+	struct tm	tm;
+	bool		known = certificate != NULL &&
+		ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &tm) == 1;
+
+	if (known)
+		*until_s = (int64_t) timegm(&tm);
+	ERR_clear_error();
+	return known;
+}
+
+bool
+nc_tls_peer_until(const NcTls *tls, int64_t *until_s)
+{
+	X509	   *certificate = SSL_get1_peer_certificate(tls);
+	bool		known = certificate_until(certificate, until_s);
+
+	X509_free(certificate);
+	return known;
+}
+
+bool
+nc_tls_file_until(const char *path, int64_t *until_s, char *err, size_t err_bytes)
+{
+	FILE	   *file = nc_file_fopen(path, "r");
+	X509	   *certificate = NULL;
+	bool		known;
+
+	if (file == NULL)
+	{
+		snprintf(err, err_bytes, "cannot read \"%s\": %s", path, nc_file_error(errno));
+		return false;
+	}
+	certificate = PEM_read_X509(file, NULL, NULL, NULL);
+	fclose(file);
+	known = certificate_until(certificate, until_s);
+	X509_free(certificate);
+	if (!known)
+		snprintf(err, err_bytes, "\"%s\" holds no certificate", path);
+	return known;
 }
 
 void

@@ -28,6 +28,9 @@ extern void nc_identity_shmem_startup(void);
 
 /* ---- sql_views.c ---- */
 
+/* An error unless this server is a compute. */
+extern void nc_sql_require_compute(void);
+
 /* An interval of SQL. */
 extern Datum nc_interval_of_us(uint64 us);
 

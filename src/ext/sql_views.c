@@ -55,6 +55,17 @@ require_preloaded(void)
 				 errmsg("neon_comm must be loaded via shared_preload_libraries")));
 }
 
+void
+nc_sql_require_compute(void)
+{
+	require_preloaded();
+	if (!nc_enabled)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this server is no compute"),
+				 errhint("neon_comm.page_servers is empty.")));
+}
+
 static ReturnSetInfo *
 begin_rows(FunctionCallInfo fcinfo)
 {

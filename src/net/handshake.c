@@ -46,6 +46,8 @@ struct NcHandshake
 	bool		command_sent;
 	bool		flushing;		/* the command is not completely sent */
 	int			advances;		/* so often it went on */
+	bool		asks;			/* the command is a question */
+	PGresult   *answer;			/* to the question; NULL = none yet */
 	char		command[96];
 	char		error[ERROR_BYTES];
 };
@@ -349,8 +351,12 @@ nc_handshake_start(const NcHandshakeParams *params)
 
 	if (h == NULL)
 		return NULL;
-	snprintf(h->command, sizeof(h->command), "pagestream_v%d %s %s", params->protocol_version,
-			 params->tenant_id, params->timeline_id);
+	h->asks = params->question != NULL;
+	if (h->asks)
+		snprintf(h->command, sizeof(h->command), "%s", params->question);
+	else
+		snprintf(h->command, sizeof(h->command), "pagestream_v%d %s %s", params->protocol_version,
+				 params->tenant_id, params->timeline_id);
 	if (!nc_conninfo_parts(params->conninfo, &parts, h->error, sizeof(h->error)) ||
 		!has_files(params->conninfo, h->error, sizeof(h->error)) ||
 		!may_send_token(params, &parts, h->error, sizeof(h->error)) ||
@@ -370,7 +376,7 @@ nc_handshake_start(const NcHandshakeParams *params)
 	return h;
 }
 
-/* The connection stands: sends the pagestream command. */
+/* The connection stands: sends the command. */
 static NcHandshakeStep
 send_command(NcHandshake *h)
 {
@@ -399,6 +405,23 @@ check_answer(NcHandshake *h)
 		step = fail_handshake(h, "the server did not answer the pagestream command with CopyBoth");
 	PQclear(res);
 	return step;
+}
+
+/* Rows of names and values, all of them: libpq has them when it is not busy. */
+static NcHandshakeStep
+keep_answer(NcHandshake *h)
+{
+	PGresult   *res = PQgetResult(h->pg);
+
+	if (PQresultStatus(res) == PGRES_TUPLES_OK && PQnfields(res) >= 2)
+	{
+		h->answer = res;
+		return NC_HANDSHAKE_DONE;
+	}
+	fail_handshake(h, PQresultStatus(res) == PGRES_FATAL_ERROR ? PQresultErrorMessage(res) :
+				   "the server did not answer the question with rows");
+	PQclear(res);
+	return NC_HANDSHAKE_FAILED;
 }
 
 static NcHandshakeStep
@@ -436,7 +459,9 @@ advance_command(NcHandshake *h)
 	}
 	if (h->flushing)
 		return NC_HANDSHAKE_READ_WRITE;
-	return PQisBusy(h->pg) ? NC_HANDSHAKE_READ : check_answer(h);
+	if (PQisBusy(h->pg))
+		return NC_HANDSHAKE_READ;
+	return h->asks ? keep_answer(h) : check_answer(h);
 }
 
 uint64_t
@@ -497,6 +522,23 @@ nc_handshake_encrypted(const NcHandshake *h)
 }
 
 const char *
+nc_handshake_answer(const NcHandshake *h, const char *name)
+{
+	for (int i = 0; i < PQntuples(h->answer); i++)
+		if (strcmp(PQgetvalue(h->answer, i, 0), name) == 0)
+			return PQgetvalue(h->answer, i, 1);
+	return NULL;
+}
+
+bool
+nc_handshake_certificate_until(const NcHandshake *h, int64_t *until_s)
+{
+	const NcTls *tls = PQsslStruct(h->pg, "OpenSSL");
+
+	return tls != NULL && nc_tls_peer_until(tls, until_s);
+}
+
+const char *
 nc_handshake_error(const NcHandshake *h)
 {
 	return h->error;
@@ -506,6 +548,7 @@ void
 nc_handshake_free(NcHandshake *h)
 {
 	nc_tls_release(h->tls);
+	PQclear(h->answer);
 	if (h->pg != NULL)
 		PQfinish(h->pg);
 	free(h);
@@ -536,6 +579,24 @@ void
 nc_handshake_release(char *body)
 {
 	PQfreemem(body);
+}
+
+bool
+nc_handshake_put(NcHandshake *h, const void *body, size_t bytes)
+{
+	if (PQputCopyData(h->pg, body, (int) bytes) == 1 && PQflush(h->pg) >= 0)
+		return true;
+	fail_handshake(h, PQerrorMessage(h->pg));
+	return false;
+}
+
+bool
+nc_handshake_input(NcHandshake *h)
+{
+	if (PQconsumeInput(h->pg) == 1 && PQflush(h->pg) >= 0)
+		return true;
+	fail_handshake(h, PQerrorMessage(h->pg));
+	return false;
 }
 
 NcTls *

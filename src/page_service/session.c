@@ -13,6 +13,7 @@
 #include "page_service.h"
 
 #include <ctype.h>
+#include <sys/statvfs.h>
 
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
@@ -255,6 +256,38 @@ put_status(void *arg, const char *name, const char *value)
 	status_row(arg, name, "%s", value);
 }
 
+/* What a compute compares with its own, and what must not be on for long. */
+static void
+status_server(NcWriter *w)
+{
+	const struct
+	{
+		const char *name;
+		bool		on;
+	}			unsafe[] = {
+		{"allow_any_primary", nc_svc_allow_any_primary},
+		{"allow_token_in_clear", nc_svc_allow_token_in_clear},
+		{"allow_unauthenticated", nc_svc_allow_unauthenticated},
+		{"allow_unsafe", nc_svc_allow_unsafe},
+	};
+	char		names[256] = "";
+	struct statvfs fs;
+
+	status_row(w, "server_version", "%s", PG_VERSION);
+	status_row(w, "system_identifier", "%llu", (unsigned long long) GetSystemIdentifier());
+	status_row(w, "data_checksums", "%s", DataChecksumsEnabled() ? "on" : "off");
+	for (int i = 0; i < lengthof(unsafe); i++)
+		if (unsafe[i].on)
+			snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%s",
+					 names[0] != '\0' ? ", " : "", unsafe[i].name);
+	status_row(w, "unsafe", "%s", names);
+	/* of the data directory, which is where the process is */
+	if (statvfs(".", &fs) != 0)
+		return;
+	status_row(w, "disk_bytes", "%llu", (unsigned long long) fs.f_blocks * fs.f_frsize);
+	status_row(w, "disk_free_bytes", "%llu", (unsigned long long) fs.f_bavail * fs.f_frsize);
+}
+
 static void
 show_status(NcSvcSession *s)
 {
@@ -268,8 +301,10 @@ show_status(NcSvcSession *s)
 	nc_svc_promise_status(put_status, &w);
 	status_row(&w, "workers", "%d", nc_svc_workers);
 	status_row(&w, "shard", "%s/%d", nc_svc_shard_numbers, nc_svc_shard_count);
+	status_row(&w, "stripe_size", "%d", nc_svc_stripe_size);
 	status_row(&w, "tenant_id", "%s", nc_svc_tenant_id);
 	status_row(&w, "timeline_id", "%s", nc_svc_timeline_id);
+	status_server(&w);
 	nc_session_command_complete(&w, "SHOW");
 	nc_session_ready(&w);
 	nc_visitor_commit(&s->v, &w);

@@ -69,6 +69,14 @@ extern const char *nc_tls_certificate_problem(const NcTls *tls);
 extern void nc_tls_hold(NcTls *tls);
 extern void nc_tls_release(NcTls *tls);
 
+/*
+ * When a certificate ends, in seconds since 1970: the peer's, or the first one of a file.  False when
+ * there is none; of a file with a reason that names it.
+ */
+NC_MUST_USE extern bool nc_tls_peer_until(const NcTls *tls, int64_t *until_s);
+NC_MUST_USE extern bool nc_tls_file_until(const char *path, int64_t *until_s, char *err,
+										  size_t err_bytes);
+
 /* Tells the peer that nothing more comes, if that can be done at once.  NULL is allowed. */
 extern void nc_tls_goodbye(NcTls *tls);
 

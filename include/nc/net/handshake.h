@@ -1,6 +1,7 @@
 /*
  * nc/net/handshake.h
- *	  From a conninfo string to a pagestream in COPY_BOTH, through libpq.
+ *	  From a conninfo string to a pagestream in COPY_BOTH, or to the answer of one
+ *	  question, through libpq.
  *
  * handshake.c is the only file that knows libpq.  No call blocks: the caller
  * polls the socket as told and calls again.  After NC_HANDSHAKE_DONE the caller
@@ -25,6 +26,7 @@ typedef struct NcHandshakeParams
 	int			protocol_version;	/* 2 or 3 */
 	const char *tenant_id;
 	const char *timeline_id;
+	const char *question;		/* a query that is asked instead of a pagestream; NULL = none */
 	uint32_t	user_timeout_ms;	/* TCP_USER_TIMEOUT, 0 = the system's */
 } NcHandshakeParams;
 
@@ -67,6 +69,15 @@ extern bool nc_handshake_encrypted(const NcHandshake *h);
  */
 extern NcTls *nc_handshake_take_tls(NcHandshake *h);
 
+/*
+ * After NC_HANDSHAKE_DONE of a question: the second column of the row that begins with this name;
+ * NULL = there is none.
+ */
+extern const char *nc_handshake_answer(const NcHandshake *h, const char *name);
+
+/* When the certificate of the peer ends, in seconds since 1970; false without TLS. */
+NC_MUST_USE extern bool nc_handshake_certificate_until(const NcHandshake *h, int64_t *until_s);
+
 /* One line, without control characters. */
 extern const char *nc_handshake_error(const NcHandshake *h);
 
@@ -79,6 +90,14 @@ extern void nc_handshake_free(NcHandshake *h);
  */
 extern int	nc_handshake_get(NcHandshake *h, char **body);
 extern void nc_handshake_release(char *body);
+
+/*
+ * For who stays with libpq on an established stream, one message at a time: sends the body of a
+ * CopyData; takes in what has come, before nc_handshake_get().  False when the stream is over,
+ * see error.
+ */
+NC_MUST_USE extern bool nc_handshake_put(NcHandshake *h, const void *body, size_t bytes);
+NC_MUST_USE extern bool nc_handshake_input(NcHandshake *h);
 
 /* ---- conninfo strings ---- */
 

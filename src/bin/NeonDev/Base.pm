@@ -13,7 +13,7 @@ use Exporter 'import';
 use IO::Handle ();
 use POSIX ();
 
-our @EXPORT = qw(%opt fail usage warning progress run end_program absolute slurp write_file user_name
+our @EXPORT = qw(%opt fail usage warning progress run run_together json_text end_program absolute slurp write_file user_name
 	monotonic pause random_id user_environment clean_environment lsn_number);
 
 our %opt;						# what the command line said, see NeonDev::Options
@@ -172,6 +172,51 @@ sub run
 	my $status = @text ? ($? & 127 ? 128 + ($? & 127) : $? >> 8) : 124;
 	undef $program;
 	return { status => $status, out => $text[0] // '', err => $text[1] // '' };
+}
+
+# Runs programs ([program, arguments] each) beside each other, to their ends or until "seconds" are over: what
+# run() returns, for each. What they say goes to files, so that nobody has to read meanwhile.
+sub run_together
+{
+	my ($how, @commands) = @_;
+	my $until = monotonic() + $how->{seconds};
+	my @all;
+	foreach my $command (@commands)
+	{
+		my %one = (out => temporary(''), err => temporary(''), status => 124);
+		$one{pid} = fork // fail "cannot fork: $!";
+		become_program($how, $one{out}, $one{err}, @$command) if !$one{pid};
+		push @all, \%one;
+	}
+	while (my @left = grep { $_->{pid} } @all)
+	{
+		my $over = monotonic() >= $until;
+		foreach my $one (@left)
+		{
+			kill 'KILL', $one->{pid} if $over;
+			waitpid($one->{pid}, $over ? 0 : POSIX::WNOHANG()) == $one->{pid} or next;
+			$one->{status} = $? & 127 ? 128 + ($? & 127) : $? >> 8 unless $over;
+			$one->{pid} = 0;
+		}
+		pause(0.01);
+	}
+	return map { { status => $_->{status}, out => content_of($_->{out}), err => content_of($_->{err}) } } @all;
+}
+
+sub content_of
+{
+	my ($fh) = @_;
+	seek $fh, 0, 0;
+	local $/;
+	return scalar(<$fh>) // '';
+}
+
+sub json_text
+{
+	my ($text) = @_;
+	$text =~ s/([\\"])/\\$1/g;
+	$text =~ s/([\x00-\x1f])/sprintf '\\u%04x', ord $1/ge;
+	return qq{"$text"};
 }
 
 sub lsn_number

@@ -14,6 +14,7 @@ use NeonDev::Base;
 use NeonDev::Boot;
 use NeonDev::Change;
 use NeonDev::Cluster;
+use NeonDev::Doctor;
 use NeonDev::Export;
 use NeonDev::Make;
 use NeonDev::PageServers;
@@ -24,6 +25,7 @@ use NeonDev::Security;
 use NeonDev::Settings;
 use NeonDev::Status;
 use NeonDev::Upgrade;
+use NeonDev::Verify;
 
 our @EXPORT = qw(main);
 
@@ -49,6 +51,8 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev restore --from DIR2 --to DIR    a new cluster of a backup, up to a moment if one is given
   neon_dev export  -D DIR --to PGDATA      the way back: an ordinary PostgreSQL of what the cluster has
   neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
+  neon_dev doctor  -D DIR [--json]         what is wrong, within seconds
+  neon_dev verify  -D DIR [--rate MB]      do page servers have the same?
   neon_dev psql    -D DIR [ARGS]           psql on the compute
   neon_dev conninfo -D DIR                 connection string of the compute
   neon_dev env     -D DIR                  lines for a shell: psql and neon_dev without more words
@@ -120,6 +124,9 @@ my %options = (
 	'--off' => { key => 'off', set => 1 },
 	'--target-time' => { key => 'target_time', value => matching(qr/^\d{4}-\d\d-\d\d[^'\n]*\z/, '--target-time needs a date and a time, not "%s"') },
 	'--target-lsn' => { key => 'target_lsn', value => matching(qr{^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}\z}, '--target-lsn needs an LSN, not "%s"') },
+	'--rate' => { key => 'rate', value => number(1, 100000) },
+	'--relation' => { key => 'relation', value => $any },
+	'--database' => { key => 'database', value => $any },
 	'--checksums' => { key => 'checksums', set => 1 },
 	'--lose-unconfirmed' => { key => 'lose_unconfirmed', set => 1 },
 	'--keep' => { key => 'keep', set => 1 },
@@ -371,6 +378,28 @@ as they belong there. For page servers the figure is what the file system says i
   --values       as part.key=value lines
   --no-measure   without reading files
 Exit status: 0 if all of it runs, 3 if something does not.
+END
+	doctor => { run => \&doctor, options => ['--json'], help => <<'END' },
+neon_dev doctor -D DIR [--json]
+
+Looks what is wrong with the cluster, a line each: processes, ports, logs, control files, disks, tokens, certificates,
+each page server on its own port, and what neon_comm.check() of the compute finds, if it lets somebody in. Everything is
+asked at once, and what has not answered after some seconds is said not to answer. Nothing is changed.
+
+  --json   {"state": the worst one, "checks": [{item, subject, state, what, remedy}]}
+Exit status: 0 if all lines are ok, 1 if one is not (warning, error, unknown), 2 for a wrong command line.
+END
+	verify => { run => \&verify, options => [qw(--rate --relation --database)], help => <<'END' },
+neon_dev verify -D DIR [--rate MB] [--database NAME] [--relation NAME]
+
+Compares what page servers have with each other, block by block, at one LSN, and their lengths with what the compute knows,
+while the cluster runs. What differs is named, a line each. A block that only one page server is read for (without --hosts)
+is looked at by itself. Interrupted, the same command goes on where it was.
+
+  --rate MB         megabytes a second, of each page server (default: as fast as it goes)
+  --database NAME   this database only
+  --relation NAME   this relation only, of that database (default: postgres)
+Exit status: 0 if page servers have the same, 1 if something was found or could not be compared.
 END
 	destroy => { run => \&destroy, removes => 1, options => [], help => <<'END' },
 neon_dev destroy -D DIR

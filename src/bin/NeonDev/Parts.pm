@@ -12,7 +12,7 @@ use NeonDev::Settings;
 use POSIX ();
 
 our @EXPORT = qw(start stop restart kill_chosen takeover start_part stop_part kill_part launch show_log_end ensure_socket_dir configured configured_text
-	compute_query page_server_query answers why_not missing);
+	compute_query page_server_query compute_question page_server_question log_end answers why_not missing);
 
 # Why the compute must not be started, or nothing: NeonDev::Takeover knows.
 our $against_compute = sub { return };
@@ -34,6 +34,9 @@ sub telling_lines
 	return @telling ? @telling : @lines;
 }
 
+# The last lines of a part's log.
+sub log_end { my ($part) = @_; return telling_lines($part, 0, qr/./) }
+
 sub show_log_end
 {
 	my ($part, $from) = @_;
@@ -45,26 +48,32 @@ sub show_log_end
 
 # ---- logging in
 
-# psql without questions: { status, out, err }; the time is for connect and query together.
+# psql without questions.
+sub psql_of { my ($conninfo, $query) = @_; return (program_of('psql'), '-XqAtw', '-v', 'ON_ERROR_STOP=1', '-d', $conninfo, '-c', $query) }
+
+sub compute_question { my ($sql, $db) = @_; return psql_of(compute_conninfo($db), $sql) }
+sub page_server_question { my ($n, $query) = @_; return psql_of(page_server_conninfo($n), $query // 'show status') }
+
+# { status, out, err }; the time is for connect and query together.
 sub query
 {
-	my ($seconds, $conninfo, @psql) = @_;
-	return run({ seconds => $seconds, env => { PGCONNECT_TIMEOUT => $seconds } },
-		program_of('psql'), '-XqAtw', '-v', 'ON_ERROR_STOP=1', '-d', $conninfo, @psql);
+	my ($seconds, @psql) = @_;
+	return run({ seconds => $seconds, env => { PGCONNECT_TIMEOUT => $seconds } }, @psql);
 }
 
 sub compute_conninfo
 {
+	my ($db) = @_;
 	return join ' ', map { "$_->[0]=" . conninfo_value($_->[1]) } [ host => $cluster{socket_dir} ],
-	  [ port => $cluster{compute_port} ], [ user => $cluster{superuser} ], [ dbname => 'postgres' ],
+	  [ port => $cluster{compute_port} ], [ user => $cluster{superuser} ], [ dbname => $db // 'postgres' ],
 	  [ application_name => 'neon_dev' ];
 }
 
-sub compute_query { my ($sql, $seconds) = @_; return query($seconds // 10, compute_conninfo(), '-c', $sql) }
+sub compute_query { my ($sql, $seconds) = @_; return query($seconds // 10, compute_question($sql)) }
 sub page_server_query
 {
 	my ($n, $query, $seconds) = @_;
-	return query($seconds // 10, page_server_conninfo($n), '-c', $query // 'show status');
+	return query($seconds // 10, page_server_question($n, $query));
 }
 
 my $refusal = qr/no password supplied|authentication failed|no pg_hba\.conf entry|pg_hba\.conf rejects connection|is not permitted to log in/;
@@ -77,7 +86,7 @@ sub why_not
 {
 	my ($result, $seconds) = @_;
 	return "no answer in $seconds s" if $result->{status} == 124;
-	my @lines = grep { /\S/ } reverse split /\n/, $result->{err};
+	my @lines = grep { /\S/ && !/^\tIs the server running/ } reverse split /\n/, $result->{err};
 	# below the error of a query stands which part of the query it is
 	my $line = (grep { /(?:FATAL|ERROR): / } @lines)[0] // $lines[0] // "psql ended with status $result->{status}";
 	$line =~ s/^.*?(?:FATAL|ERROR):\s+//;

@@ -9,7 +9,7 @@ use NeonDev::Base;
 use NeonDev::Cluster;
 
 our @EXPORT = qw(part_processes end_processes_below end_upgrade_processes part_pid part_state pidfile_line remove_shared_memory clear_zombie_locks
-	check_port_free choose_ports);
+	check_port_free choose_ports listening_ports);
 
 # Where a data directory is: the part may have been moved, with a link in its place.
 sub working_directory { return absolute(part_data($_[0])) }

@@ -10,7 +10,7 @@ use NeonDev::Base;
 use NeonDev::Cluster;
 use NeonDev::Settings;
 
-our @EXPORT = qw(make_security token);
+our @EXPORT = qw(make_security token token_until openssl_path);
 
 # The reference's limit of a connection string, without its NUL.
 use constant CONNINFO_BYTES => 255;
@@ -53,6 +53,17 @@ sub make_token
 	(print $file $signed) && $file->flush or fail 'cannot write into ', security_dir(), ": $!";
 	my $signature = openssl({}, 'pkeyutl', '-sign', '-rawin', '-inkey', security_dir() . '/issuer.key', '-in', "$file");
 	return "$signed." . base64url($signature);
+}
+
+# When a token ends, in seconds since 1970; '' if never, nothing if the text is none. A line of a file of
+# passwords will do.
+sub token_until
+{
+	my ($text) = @_;
+	my ($claims) = $text =~ /(?:^|:)[\w-]+\.([\w-]+)\.[\w-]+$/m or return;
+	$claims =~ tr{A-Za-z0-9\-_}{ -_};
+	my $json = unpack 'u', join "\n", map { chr(32 + int(length($_) * 3 / 4)) . $_ } $claims =~ /(.{1,60})/g;
+	return $json =~ /^\{.*"scope"/ ? $json =~ /"exp":(\d+)/ ? $1 : '' : undef;
 }
 
 # The compute reads "token", walreceivers and status read "pgpass"; each at each connect, so that

@@ -203,9 +203,7 @@ sub json_value
 	return $value if $value =~ /^(?:0|[1-9]\d{0,17})\z/;
 	return 'null' if $value eq '';
 	return $value eq 'on' ? 'true' : 'false' if $value =~ /^(?:on|off)\z/;
-	$value =~ s/([\\"])/\\$1/g;
-	$value =~ s/([\x00-\x1f])/sprintf '\\u%04x', ord $1/ge;
-	return qq{"$value"};
+	return json_text($value);
 }
 
 sub print_json

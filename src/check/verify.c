@@ -1,0 +1,509 @@
+/*
+ * verify.c
+ *	  Compares what page servers have of a relation, block by block, at one LSN.
+ *
+ * Runs in a session.  All hosts of a block's shard are asked for it with the same
+ * not_modified_since.  A page whose LSN is not beyond that is, on every page server, what
+ * all WAL up to there makes of it, so it is the same everywhere but for what readers of a
+ * hot standby may have written (mask()).  One that is newer was changed meanwhile, and one
+ * that differs may have been: both are asked for again, with a newer LSN, some times.
+ *
+ * AccessShareLock keeps the relation from being truncated or rewritten meanwhile.
+ */
+#include "postgres.h"
+
+#include <poll.h>
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/xlog.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/rel.h"
+
+#include "nc/base/clock.h"
+#include "nc/check/verify.h"
+#include "nc/compat/page.h"
+#include "nc/compat/pg.h"
+#include "nc/feed/feed.h"
+#include "nc/shared/settings.h"
+#include "nc/smgr/empty.h"
+#include "nc/smgr/lwlsn.h"
+#include "nc/wire/pagestream.h"
+
+#include "check_int.h"
+
+#define BATCH 32				/* blocks under way with each page server */
+#define ROUNDS 20
+#define ROUND_PAUSE_US 50000
+#define SLICE_MS 50
+
+/* What a page server says of one block. */
+typedef struct Version
+{
+	bool		asked;
+	bool		got;
+	bool		is_error;		/* text is the page server's */
+	char		text[256];
+	PGAlignedBlock page;
+} Version;
+
+/* A page server, beside its Asked. */
+typedef struct Host
+{
+	Asked	   *asked;
+	NcPsRequest sent[BATCH + 1];	/* not answered yet, in their order */
+	uint32		first;
+	uint32		count;
+	bool		lost;			/* told already */
+	bool		has_length;
+	BlockNumber nblocks;
+	Version		of[BATCH];
+} Host;
+
+typedef struct Verify
+{
+	NcVerifyPut put;
+	void	   *arg;
+	AskedAll   *all;
+	Host	   *hosts;			/* [all->n] */
+	NcRelKey	key;
+	bool		is_heap;
+	uint64		until_us;		/* nobody is waited for longer */
+	int			seconds;
+	uint64		reqid;
+} Verify;
+
+/* What is wrong with a block, or was changed meanwhile. */
+typedef struct Judgement
+{
+	NcVerifyState state;
+	char		page_server[288];
+	char		what[320];
+} Judgement;
+
+const char *
+nc_verify_state_name(NcVerifyState state)
+{
+	switch (state)
+	{
+		case NC_VERIFY_SAME:
+			return "same";
+		case NC_VERIFY_BUSY:
+			return "busy";
+		case NC_VERIFY_LOST:
+			return "no answer";
+		case NC_VERIFY_DAMAGED:
+			return "damaged";
+		case NC_VERIFY_MISSING:
+			return "missing";
+		case NC_VERIFY_FUTURE:
+			return "future";
+		case NC_VERIFY_LONGER:
+			return "longer";
+		case NC_VERIFY_DIFFERS:
+			break;
+	}
+	return "differs";
+}
+
+/* ---- what may differ ---- */
+
+/*
+ * A standby with hot_standby = on lets queries in, and they note in a tuple whether its
+ * transactions have ended; neon_dev starts page servers so while they are copied.  That is in
+ * no WAL.  Whether it was frozen is, and stays.
+ */
+static void
+mask_tuple(HeapTupleHeader tuple)
+{
+	tuple->t_infomask &= ~(HEAP_XMAX_COMMITTED | HEAP_XMAX_INVALID);
+	if (!HeapTupleHeaderXminFrozen(tuple))
+		tuple->t_infomask &= ~(HEAP_XMIN_COMMITTED | HEAP_XMIN_INVALID);
+}
+
+/*
+ * Whatever is not compared: the checksum, which is of the rest; two flags and an xid that are only
+ * hints; what is between line pointers and tuples, which nobody reads and full-page images leave
+ * out.  PD_ALL_VISIBLE is no hint.
+ */
+static void
+mask(char *page, bool is_heap)
+{
+	PageHeader	header = (PageHeader) page;
+
+	if (PageIsNew(page) || !nc_page_header_is_sane(header) || header->pd_lower < SizeOfPageHeaderData)
+		return;
+	header->pd_checksum = 0;
+	header->pd_prune_xid = InvalidTransactionId;
+	header->pd_flags &= ~(PD_PAGE_FULL | PD_HAS_FREE_LINES);
+	memset(page + header->pd_lower, 0, header->pd_upper - header->pd_lower);
+	if (!is_heap)
+		return;
+	for (OffsetNumber i = 1; i <= PageGetMaxOffsetNumber(page); i++)
+	{
+		ItemId		item = PageGetItemId(page, i);
+
+		if (ItemIdIsNormal(item) && ItemIdGetLength(item) >= SizeofHeapTupleHeader &&
+			ItemIdGetOffset(item) + ItemIdGetLength(item) <= BLCKSZ)
+			mask_tuple((HeapTupleHeader) PageGetItem(page, item));
+	}
+}
+
+/* The first byte in which they differ; -1 = none. */
+static int
+first_difference(const char *a, const char *b, bool is_heap)
+{
+	static PGAlignedBlock x;
+	static PGAlignedBlock y;
+
+	memcpy(x.data, a, BLCKSZ);
+	memcpy(y.data, b, BLCKSZ);
+	mask(x.data, is_heap);
+	mask(y.data, is_heap);
+	for (int i = 0; i < BLCKSZ; i++)
+		if (x.data[i] != y.data[i])
+			return i;
+	return -1;
+}
+
+/* ---- asking ---- */
+
+static void
+lose(Verify *v, Host *h, const char *why)
+{
+	if (!h->lost)
+		v->put(v->arg, -1, h->asked->address, NC_VERIFY_LOST, why);
+	h->lost = true;
+	h->count = 0;
+}
+
+static void
+send_request(Verify *v, Host *h, NcReqTag tag, BlockNumber block, XLogRecPtr nms)
+{
+	NcPsRequest *req = &h->sent[(h->first + h->count) % lengthof(h->sent)];
+	uint8_t		bytes[NC_REQUEST_BYTES_MAX];
+	NcWriter	w = nc_writer(bytes, sizeof(bytes));
+
+	*req = (NcPsRequest) {.tag = tag, .reqid = ++v->reqid, .request_lsn = NC_LSN_MAX,
+		.not_modified_since = nms, .rel = v->key, .block = block};
+	if (nc_ps_request_encode(&w, nc_guc_protocol_version, req) &&
+		nc_handshake_put(h->asked->handshake, bytes, w.at - bytes))
+		h->count++;
+	else
+		lose(v, h, nc_handshake_error(h->asked->handshake));
+}
+
+/* One answer, to the request that is first. */
+static void
+take_answer(Verify *v, Host *h, BlockNumber first, const uint8_t *body, size_t bytes)
+{
+	NcPsRequest *req = &h->sent[h->first];
+	NcPsResponse resp;
+	Version    *version;
+
+	if (h->count == 0 || !nc_ps_response_decode(body, bytes, nc_guc_protocol_version, &resp) ||
+		nc_ps_response_mismatch(&resp, req, nc_guc_protocol_version) != NULL)
+	{
+		lose(v, h, "an answer did not match its request");
+		return;
+	}
+	h->first = (h->first + 1) % lengthof(h->sent);
+	h->count--;
+	if (req->tag == NC_REQ_NBLOCKS)
+	{
+		h->has_length = resp.tag == NC_RESP_NBLOCKS;
+		h->nblocks = resp.nblocks;
+		return;
+	}
+	version = &h->of[req->block - first];
+	version->got = true;
+	version->is_error = resp.tag == NC_RESP_ERROR;
+	if (version->is_error)
+		nc_text_one_line(version->text, sizeof(version->text), resp.message, resp.message_bytes);
+	else
+		memcpy(version->page.data, resp.page, BLCKSZ);
+}
+
+static void
+receive(Verify *v, Host *h, BlockNumber first)
+{
+	char	   *body;
+	int			n;
+
+	if (!nc_handshake_input(h->asked->handshake))
+	{
+		lose(v, h, nc_handshake_error(h->asked->handshake));
+		return;
+	}
+	while (!h->lost && (n = nc_handshake_get(h->asked->handshake, &body)) != 0)
+	{
+		if (n < 0)
+		{
+			lose(v, h, nc_handshake_error(h->asked->handshake));
+			return;
+		}
+		take_answer(v, h, first, (const uint8_t *) body, n);
+		nc_handshake_release(body);
+	}
+}
+
+/* Until every page server has answered everything, or the time is over. */
+static void
+receive_all(Verify *v, BlockNumber first)
+{
+	struct pollfd *pfds = palloc0(v->all->n * sizeof(struct pollfd));
+	bool		waits = true;
+
+	while (waits)
+	{
+		waits = false;
+		for (uint32 i = 0; i < v->all->n; i++)
+		{
+			Host	   *h = &v->hosts[i];
+
+			if (pfds[i].revents != 0)
+				receive(v, h, first);
+			if (h->count > 0 && nc_clock_us() >= v->until_us)
+				lose(v, h, psprintf("no answer in %d s", v->seconds));
+			pfds[i] = (struct pollfd) {.fd = h->count > 0 ? nc_handshake_socket(h->asked->handshake) : -1,
+				.events = POLLIN};
+			waits |= h->count > 0;
+		}
+		CHECK_FOR_INTERRUPTS();
+		if (waits && poll(pfds, v->all->n, SLICE_MS) < 0)
+			for (uint32 i = 0; i < v->all->n; i++)
+				pfds[i].revents = 0;
+	}
+	pfree(pfds);
+}
+
+/* ---- judging ---- */
+
+static void
+found(Judgement *j, NcVerifyState state, const char *page_server, const char *fmt,...) pg_attribute_printf(4, 5);
+
+static void
+found(Judgement *j, NcVerifyState state, const char *page_server, const char *fmt,...)
+{
+	va_list		args;
+
+	j->state = state;
+	strlcpy(j->page_server, page_server, sizeof(j->page_server));
+	va_start(args, fmt);
+	vsnprintf(j->what, sizeof(j->what), fmt, args);
+	va_end(args);
+}
+
+/* One version by itself: is it a page that may be? */
+static bool
+is_good(Verify *v, const Host *h, Version *version, BlockNumber block, XLogRecPtr nms, Judgement *j)
+{
+	XLogRecPtr	lsn = PageGetLSN(version->page.data);
+	XLogRecPtr	end;
+
+	if (version->is_error)
+		found(j, NC_VERIFY_DAMAGED, h->asked->address, "%s", version->text);
+	else if (!nc_page_is_sound(version->page.data, block))
+		found(j, NC_VERIFY_DAMAGED, h->asked->address, "its header or checksum is wrong");
+	else if (lsn > (end = GetFlushRecPtr(NULL)))
+		found(j, NC_VERIFY_FUTURE, h->asked->address, "its LSN is %X/%X, the WAL of this compute ends at %X/%X",
+			  LSN_FORMAT_ARGS(lsn), LSN_FORMAT_ARGS(end));
+	else if (!nc_empty_may_be(&v->key, block, version->page.data))
+		found(j, NC_VERIFY_MISSING, h->asked->address, "it is empty, and the block has been logged");
+	else if (lsn > nms)
+		found(j, NC_VERIFY_BUSY, h->asked->address, "it is changed again and again");
+	else
+		return true;
+	return false;
+}
+
+static void
+judge(Verify *v, int index, BlockNumber block, XLogRecPtr nms, Judgement *j)
+{
+	Host	   *base = NULL;
+
+	j->state = NC_VERIFY_SAME;
+	for (uint32 i = 0; i < v->all->n && j->state == NC_VERIFY_SAME; i++)
+	{
+		Host	   *h = &v->hosts[i];
+		Version    *version = &h->of[index];
+		int			at;
+
+		if (h->lost || !version->got || !is_good(v, h, version, block, nms, j))
+			continue;
+		if (base == NULL)
+		{
+			base = h;
+			continue;
+		}
+		at = first_difference(base->of[index].page.data, version->page.data, v->is_heap);
+		if (at >= 0)
+			found(j, NC_VERIFY_DIFFERS, psprintf("%s, %s", base->asked->address, h->asked->address),
+				  "from byte %d on; LSNs %X/%X and %X/%X", at,
+				  LSN_FORMAT_ARGS(PageGetLSN(base->of[index].page.data)),
+				  LSN_FORMAT_ARGS(PageGetLSN(version->page.data)));
+	}
+}
+
+/*
+ * The end of the last record, flushed: what has been flushed may end within one, and replay stops
+ * before that until the rest comes.
+ */
+static XLogRecPtr
+all_wal(void)
+{
+	XLogRecPtr	lsn = nc_lsn_now();
+
+	XLogFlush(lsn);
+	nc_feed_ring(lsn);
+	return lsn;
+}
+
+/* Asks for the blocks of the batch that are wanted. */
+static XLogRecPtr
+ask_round(Verify *v, BlockNumber first, int n, const bool *wanted)
+{
+	XLogRecPtr	nms = all_wal();
+
+	v->until_us = nc_clock_us() + (uint64) v->seconds * 1000000;
+	for (int k = 0; k < n; k++)
+	{
+		uint32		shard = nc_shard_of_block(v->all->map.shard_count, v->all->map.stripe_blocks, &v->key,
+											  first + k);
+
+		for (uint32 i = 0; i < v->all->n && wanted[k]; i++)
+		{
+			Host	   *h = &v->hosts[i];
+
+			h->of[k].got = false;
+			if (!h->lost && h->asked->shards[shard])
+				send_request(v, h, NC_REQ_GETPAGE, first + k, nms);
+		}
+	}
+	receive_all(v, first);
+	return nms;
+}
+
+static void
+verify_batch(Verify *v, BlockNumber first, int n)
+{
+	bool		wanted[BATCH];
+	Judgement	judged[BATCH];
+	int			left = n;
+
+	memset(wanted, true, sizeof(wanted));
+	for (int round = 0; round < ROUNDS && left > 0; round++)
+	{
+		XLogRecPtr	nms;
+
+		if (round > 0)
+			pg_usleep(ROUND_PAUSE_US);
+		nms = ask_round(v, first, n, wanted);
+		for (int k = 0; k < n; k++)
+		{
+			if (!wanted[k])
+				continue;
+			judge(v, k, first + k, nms, &judged[k]);
+			wanted[k] = judged[k].state != NC_VERIFY_SAME;
+			left -= !wanted[k];
+		}
+	}
+	for (int k = 0; k < n; k++)
+		if (wanted[k])
+			v->put(v->arg, first + k, judged[k].page_server, judged[k].state, judged[k].what);
+}
+
+/* None may be longer: what is logged lies within our length. Blocks that one lacks come as empty ones. */
+static void
+verify_lengths(Verify *v, Relation rel)
+{
+	XLogRecPtr	nms = all_wal();
+	BlockNumber ours;
+
+	v->until_us = nc_clock_us() + (uint64) v->seconds * 1000000;
+	for (uint32 i = 0; i < v->all->n; i++)
+		if (!v->hosts[i].lost)
+			send_request(v, &v->hosts[i], NC_REQ_NBLOCKS, 0, nms);
+	receive_all(v, 0);
+	ours = RelationGetNumberOfBlocks(rel);
+	for (uint32 i = 0; i < v->all->n; i++)
+	{
+		Host	   *h = &v->hosts[i];
+
+		if (h->has_length && h->nblocks > ours)
+			v->put(v->arg, -1, h->asked->address, NC_VERIFY_LONGER,
+				   psprintf("%u blocks there, %u here", h->nblocks, ours));
+	}
+}
+
+/* ---- a relation ---- */
+
+static void
+open_hosts(Verify *v)
+{
+	v->hosts = palloc_extended(v->all->n * sizeof(Host), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	nc_ask(v->all, NULL, v->seconds);
+	for (uint32 i = 0; i < v->all->n; i++)
+	{
+		v->hosts[i].asked = &v->all->at[i];
+		if (!v->all->at[i].answered)
+			lose(v, &v->hosts[i], v->all->at[i].error);
+	}
+}
+
+static void
+verify_blocks(Verify *v, Relation rel, BlockNumber first, int64 blocks)
+{
+	BlockNumber length = RelationGetNumberOfBlocks(rel);
+	BlockNumber end = blocks < 0 || first + blocks > length ? length : (BlockNumber) (first + blocks);
+
+	open_hosts(v);
+	if (first == 0)
+		verify_lengths(v, rel);
+	for (BlockNumber at = first; at < end; at += BATCH)
+		verify_batch(v, at, (int) Min(BATCH, end - at));
+}
+
+static bool
+has_heap(Relation rel)
+{
+	char		kind = rel->rd_rel->relkind;
+
+	return (kind == RELKIND_RELATION || kind == RELKIND_TOASTVALUE || kind == RELKIND_MATVIEW) &&
+		rel->rd_rel->relam == HEAP_TABLE_AM_OID;
+}
+
+void
+nc_verify_relation(Oid relation, BlockNumber first, int64 blocks, int seconds, NcVerifyPut put, void *arg)
+{
+	Verify	   *v = palloc0(sizeof(Verify));
+	Relation	rel = try_relation_open(relation, AccessShareLock);
+	char		err[256];
+
+	if (rel == NULL)
+		return;					/* dropped meanwhile */
+	*v = (Verify) {.put = put,.arg = arg,.seconds = seconds,.is_heap = has_heap(rel)};
+	v->all = palloc0(sizeof(AskedAll));
+	if (!RELKIND_HAS_STORAGE(rel->rd_rel->relkind) || rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
+	{
+		relation_close(rel, AccessShareLock);
+		return;
+	}
+	v->key = nc_reln_key(RelationGetSmgr(rel), MAIN_FORKNUM);
+	if (!nc_ask_collect(v->all, err, sizeof(err)))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", err)));
+	PG_TRY();
+	{
+		verify_blocks(v, rel, first, blocks);
+	}
+	PG_FINALLY();
+	{
+		nc_ask_end(v->all);
+	}
+	PG_END_TRY();
+	relation_close(rel, AccessShareLock);
+}
