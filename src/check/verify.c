@@ -5,8 +5,9 @@
  * Runs in a session.  All hosts of a block's shard are asked for it with the same
  * not_modified_since.  A page whose LSN is not beyond that is, on every page server, what
  * all WAL up to there makes of it, so it is the same everywhere but for what readers of a
- * hot standby may have written (mask()).  One that is newer was changed meanwhile, and one
- * that differs may have been: both are asked for again, with a newer LSN, some times.
+ * hot standby may have written (mask()).  One that is newer was changed meanwhile: if it is the
+ * same everywhere all the same, that is well, else it is asked for again, with a newer LSN, some
+ * times.
  *
  * AccessShareLock keeps the relation from being truncated or rewritten meanwhile.
  */
@@ -300,7 +301,7 @@ found(Judgement *j, NcVerifyState state, const char *page_server, const char *fm
 
 /* One version by itself: is it a page that may be? */
 static bool
-is_good(Verify *v, const Host *h, Version *version, BlockNumber block, XLogRecPtr nms, Judgement *j)
+is_good(Verify *v, Host *h, Version *version, BlockNumber block, Judgement *j)
 {
 	XLogRecPtr	lsn = PageGetLSN(version->page.data);
 	XLogRecPtr	end;
@@ -314,11 +315,24 @@ is_good(Verify *v, const Host *h, Version *version, BlockNumber block, XLogRecPt
 			  LSN_FORMAT_ARGS(lsn), LSN_FORMAT_ARGS(end));
 	else if (!nc_empty_may_be(&v->key, block, version->page.data))
 		found(j, NC_VERIFY_MISSING, h->asked->address, "it is empty, and the block has been logged");
-	else if (lsn > nms)
-		found(j, NC_VERIFY_BUSY, h->asked->address, "it is changed again and again");
 	else
 		return true;
 	return false;
+}
+
+/* Newer pages may be of different moments. */
+static void
+found_difference(Judgement *j, Host *a, Host *b, int index, int at, XLogRecPtr nms)
+{
+	XLogRecPtr	lsn_a = PageGetLSN(a->of[index].page.data);
+	XLogRecPtr	lsn_b = PageGetLSN(b->of[index].page.data);
+	const char *both = psprintf("%s, %s", a->asked->address, b->asked->address);
+
+	if (lsn_a > nms || lsn_b > nms)
+		found(j, NC_VERIFY_BUSY, both, "it is changed again and again");
+	else
+		found(j, NC_VERIFY_DIFFERS, both, "from byte %d on; LSNs %X/%X and %X/%X", at,
+			  LSN_FORMAT_ARGS(lsn_a), LSN_FORMAT_ARGS(lsn_b));
 }
 
 static void
@@ -333,7 +347,7 @@ judge(Verify *v, int index, BlockNumber block, XLogRecPtr nms, Judgement *j)
 		Version    *version = &h->of[index];
 		int			at;
 
-		if (h->lost || !version->got || !is_good(v, h, version, block, nms, j))
+		if (h->lost || !version->got || !is_good(v, h, version, block, j))
 			continue;
 		if (base == NULL)
 		{
@@ -342,10 +356,7 @@ judge(Verify *v, int index, BlockNumber block, XLogRecPtr nms, Judgement *j)
 		}
 		at = first_difference(base->of[index].page.data, version->page.data, v->is_heap);
 		if (at >= 0)
-			found(j, NC_VERIFY_DIFFERS, psprintf("%s, %s", base->asked->address, h->asked->address),
-				  "from byte %d on; LSNs %X/%X and %X/%X", at,
-				  LSN_FORMAT_ARGS(PageGetLSN(base->of[index].page.data)),
-				  LSN_FORMAT_ARGS(PageGetLSN(version->page.data)));
+			found_difference(j, base, h, index, at, nms);
 	}
 }
 

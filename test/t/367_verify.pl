@@ -20,7 +20,7 @@ cmp_ok($blocks, '>', 100, 'there is something to compare');
 # ---- the same, while it changes
 is(($c->pgbench('-i', '-q'))[0], 0, 'pgbench has its tables');
 my $said = '';
-my $load = $c->background(\$said, 'pgbench', '-n', '-c', '2', '-T', 100_000, $c->conninfo . ' dbname=postgres');
+my $load = $c->background(\$said, 'pgbench', '-n', '-c', '2', '-R', '20', '-T', 100_000, $c->conninfo . ' dbname=postgres');
 my ($status, $out) = verify();
 like($out, qr/MB compared in \d+ s: page servers have the same$/m, 'the same under load');
 is($status, 0, 'status 0');
