@@ -229,9 +229,8 @@ sub replace_compute
 	my @signals = qw(INT TERM HUP);
 	local @SIG{@signals} = (\&interrupted) x @signals;
 	start_page_servers();
-	my $members = reachable_members();
-	keys %{ $members->{there} } >= $members->{need} || $opt{lose_unconfirmed}
-	  or fail 'too few page servers answer, nothing was changed: ', NeonDev::Takeover::too_few($members, scalar keys %{ $members->{there} }, 'promises');
+	my $few = reachable_too_few(reachable_members());
+	!defined $few || $opt{lose_unconfirmed} or fail 'too few page servers answer, nothing was changed: ', $few;
 	end_old() if -e part_data('compute');
 	check_stopped();
 	make_new();

@@ -43,6 +43,7 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev remove-page-server N -D DIR     takes the last one away again
   neon_dev replace-page-server N -D DIR    makes a lost one anew, as a copy of another
   neon_dev move-page-server N --to DIR2 -D DIR    to another directory
+  neon_dev write-quorum W -D DIR           how many page servers commits wait for
   neon_dev takeover -D DIR [PART]          lets a copied directory go on in place of its original
   neon_dev backup  -D DIR --to DIR2        a backup of a cluster that runs
   neon_dev archive -D DIR --to ARCHIVE     WAL is archived from now on
@@ -285,6 +286,13 @@ neon_dev move-page-server N --to DIR2 -D DIR [-t SECONDS]
 Moves page server N of a cluster that runs to the directory DIR2, which must not exist; a link takes its place. It
 is stopped meanwhile: reads go to another page server if shards have several (--hosts of init), else they wait.
 Interrupted, the same command goes on.
+END
+	'write-quorum' => { run => \&change_write_quorum, number => 1, options => ['-t'], help => <<'END' },
+neon_dev write-quorum W -D DIR [-t SECONDS]
+
+Changes how many page servers have to confirm a commit (init --durable --write-quorum), while the cluster runs. Where they keep
+the list of members, so many as before and so many as now have to confirm the change. Interrupted, the same command goes on;
+called with the number of before it is taken back.
 END
 	backup => { run => \&backup, from_part => 1, own => \%to_directory, options => [qw(--to -t)], help => <<'END' },
 neon_dev backup -D DIR --to DIR2 [--from page-server N] [-t SECONDS]

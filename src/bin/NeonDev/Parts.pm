@@ -60,7 +60,7 @@ sub compute_conninfo
 	  [ application_name => 'neon_dev' ];
 }
 
-sub compute_query { my ($sql, $seconds) = @_; return query($seconds // 10, compute_conninfo(), '-c', $sql) }
+sub compute_query { my ($sql, $seconds, @settings) = @_; return query($seconds // 10, compute_conninfo(), map { ('-c', $_) } @settings, $sql) }
 sub page_server_query
 {
 	my ($n, $query, $seconds) = @_;
