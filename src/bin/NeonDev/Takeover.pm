@@ -68,7 +68,7 @@ sub lacking
 }
 
 # The newest lists that are known, and who is in any of them.
-# { lists, status => { number => status }, there => { number => status }, missing => [[number, why]...] }
+# { lists, known => [lists...], answer => { number => status }, there => the same, members only, missing => [[number, why]...] }
 sub reachable_members
 {
 	my (%status, @missing);
@@ -85,7 +85,7 @@ sub reachable_members
 	my %there = map { ($_ => $status{$_}) } grep { $is_member{ $status{$_}{member} } } keys %status;
 	push @missing, [ $_, 'is no member: its directory is another one than the one that the members were named with' ]
 	  foreach grep { !$there{$_} } sort { $a <=> $b } keys %status;
-	return { lists => [ lists_of($status{ $know[0] }) ], known => [ map { [ lists_of($status{$_}) ] } @know ], there => \%there, missing => \@missing };
+	return { lists => [ lists_of($status{ $know[0] }) ], known => [ map { [ lists_of($status{$_}) ] } @know ], answer => \%status, there => \%there, missing => \@missing };
 }
 
 # By what page servers say before they are asked for anything: could some of their lists be enough? The lists of the best
@@ -115,7 +115,7 @@ sub newer_incarnation
 {
 	my ($members) = @_;
 	my $number = 0;
-	foreach (map { @{$_}{qw(incarnation promised)} } values %{ $members->{there} })
+	foreach (map { @{$_}{qw(incarnation promised)} } values %{ $members->{answer} })
 	{
 		my ($n) = /^0000([0-9a-f]{8})[0-9a-f]{20}$/ or next;
 		$number = hex $n if hex $n > $number;
@@ -143,17 +143,28 @@ sub unbegun
 	return sort keys %newer;
 }
 
-# Asks these for their promises; what they answer goes into %$log.
+# Who is in a list of one that has answered, and was not asked yet.
+sub to_be_asked
+{
+	my ($members, $asked, $log) = @_;
+	my %named = map { ($_ => 1) } map { keys %{ $_->{member} } } map { lists_of($_) } values %$log;
+	return sort { $a <=> $b } grep { !$asked->{$_} && ($members->{there}{$_} || $named{ $members->{answer}{$_}{member} }) } keys %{ $members->{answer} };
+}
+
+# Asks members for their promises, and on whoever is one by the logs that they tell: { number => answer }.
 sub ask_for_promises
 {
-	my ($members, $incarnation, $log) = @_;
-	foreach my $n (sort { $a <=> $b } keys %{ $members->{there} })
+	my ($members, $incarnation) = @_;
+	my (%log, %asked);
+	while (my ($n) = to_be_asked($members, \%asked, \%log))
 	{
 		my $result = page_server_query($n, "takeover $cluster{tenant_id} $cluster{timeline_id} $incarnation", $opt{timeout});
-		if ($result->{status} == 0) { $log->{$n} = said($result->{out}) }
+		$asked{$n} = 1;
+		$members->{missing} = [ grep { $_->[0] != $n } @{ $members->{missing} } ];
+		if ($result->{status} == 0) { $log{$n} = said($result->{out}) }
 		else { push @{ $members->{missing} }, [ $n, why_not($result, $opt{timeout}) ] }
 	}
-	return;
+	return %log;
 }
 
 # Whose log goes on: the last incarnation decides, then the length, then who knows most of the members.
@@ -179,8 +190,7 @@ sub takeover_log
 	!defined $few || $opt{lose_unconfirmed} or fail "$few. Nothing was changed. --lose-unconfirmed goes on without them";
 	keys %{ $members->{there} } > 0 or fail 'no member answers: ', name_list(@{ $members->{missing} });
 	my $incarnation = newer_incarnation($members);
-	my %log;
-	ask_for_promises($members, $incarnation, \%log);
+	my %log = ask_for_promises($members, $incarnation);
 	%log or fail 'no member has promised anything: ', name_list(@{ $members->{missing} });
 	my ($best, $source, $last) = best_of(\%log);
 	my $lacking = lacking([ lists_of($log{$best}) ], map { $_->{self} } values %log);
