@@ -287,7 +287,7 @@ Moves page server N of a cluster that runs to the directory DIR2, which must not
 is stopped meanwhile: reads go to another page server if shards have several (--hosts of init), else they wait.
 Interrupted, the same command goes on.
 END
-	'write-quorum' => { run => \&change_write_quorum, number => 1, options => ['-t'], help => <<'END' },
+	'write-quorum' => { run => \&change_write_quorum, quorum => 1, options => ['-t'], help => <<'END' },
 neon_dev write-quorum W -D DIR [-t SECONDS]
 
 Changes how many page servers have to confirm a commit (init --durable --write-quorum), while the cluster runs. Where they keep
@@ -498,6 +498,7 @@ sub parse_word
 		return set_part($name, $command, number(0, SHARDS_MAX - 1)->('page-server', shift @$rest));
 	}
 	return set_number($word) if $command->{number} && $word =~ /^\d/;
+	return set_option($options{'--write-quorum'}, 'W', $word) if $command->{quorum} && $word =~ /^\d/;
 	if ($command->{to_dir} && $word eq '--to')
 	{
 		@$rest && $rest->[0] ne '' or usage '--to needs a directory';
@@ -542,6 +543,7 @@ sub parse
 		while (@words) { parse_word($name, $command, shift @words, \@words) }
 	}
 	!$command->{number} || $opt{part} ne 'all' or usage "$name needs the number of a page server";
+	!$command->{quorum} || defined $opt{write_quorum} or usage "$name needs the number of page servers that confirm";
 	!$command->{to_dir} || defined $opt{to_dir} or usage "$name needs --to DIR";
 	defined $opt{dir} && $opt{dir} ne '' or usage '-D DIR is missing';
 	$opt{dir} = absolute($opt{dir});

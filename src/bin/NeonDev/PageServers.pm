@@ -420,8 +420,8 @@ sub change_write_quorum
 	return working(sub {
 		is_durable() or fail 'commits of this cluster wait for no page servers (init --durable)';
 		my $count = () = page_servers();
-		$opt{part} >= 1 && $opt{part} <= $count or fail "the write quorum has to be from 1 to the number of page servers, which is $count";
-		$cluster{write_quorum} = $opt{part};
+		$opt{write_quorum} <= $count or fail "the write quorum has to be from 1 to the number of page servers, which is $count";
+		$cluster{write_quorum} = $opt{write_quorum};
 		save_cluster();
 		tell_commits();
 		progress "commits wait for $cluster{write_quorum} of $count page servers";
