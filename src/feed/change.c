@@ -132,7 +132,7 @@ say_list(const NcFeedPeer *rows, int n, const char *which, const NcMembers *memb
 	}
 	if (have < members->write_quorum)
 		ereport(NOTICE,
-				(errmsg("waiting: %u of %u %s members have confirmed WAL up to " NC_LSN_FMT ", %u have to", have, members->n, which,
+				(errmsg("waiting: %u of %u %smembers have confirmed WAL up to " NC_LSN_FMT ", %u have to", have, members->n, which,
 						NC_LSN_ARGS(lsn), members->write_quorum),
 				 errdetail("Missing: %s.", missing.data)));
 	pfree(missing.data);
@@ -144,9 +144,9 @@ say_who_is_missing(const NcMemberLists *lists, XLogRecPtr lsn)
 	NcFeedPeer *rows = palloc(sizeof(NcFeedPeer) * NC_FEED_SLOTS_MAX);
 	int			n = nc_feed_peers(rows, NC_FEED_SLOTS_MAX);
 
-	say_list(rows, n, nc_members_change(lists) ? "old" : "the", &lists->now, lsn);
+	say_list(rows, n, nc_members_change(lists) ? "old " : "", &lists->now, lsn);
 	if (nc_members_change(lists))
-		say_list(rows, n, "new", &lists->next, lsn);
+		say_list(rows, n, "new ", &lists->next, lsn);
 	pfree(rows);
 }
 
