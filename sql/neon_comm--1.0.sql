@@ -45,11 +45,16 @@ RETURNS record AS 'MODULE_PATHNAME', 'nc_get_identity' LANGUAGE C STRICT VOLATIL
 CREATE VIEW neon_comm.identity AS SELECT * FROM neon_comm.get_identity();
 COMMENT ON VIEW neon_comm.identity IS 'who this compute is: its birth, this start of it and where that began, and the place of its directory';
 
-CREATE FUNCTION neon_comm.get_members(OUT name text, OUT member text, OUT write_quorum int)
+CREATE FUNCTION neon_comm.get_members(OUT name text, OUT member text, OUT write_quorum int, OUT list text,
+	OUT flush_lsn pg_lsn)
 RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_members' LANGUAGE C STRICT VOLATILE;
 
 CREATE VIEW neon_comm.members AS SELECT * FROM neon_comm.get_members();
-COMMENT ON VIEW neon_comm.members IS 'page servers that count for takeovers, and how many of them confirm';
+COMMENT ON VIEW neon_comm.members IS 'page servers that count for takeovers, how many of them confirm, and what they have';
+
+CREATE FUNCTION neon_comm.change_members(names text[], write_quorum int) RETURNS void
+AS 'MODULE_PATHNAME', 'nc_change_members' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.change_members(text[], int) IS 'makes these page servers the members, of which so many confirm';
 
 CREATE FUNCTION neon_comm.get_lfc(OUT state text, OUT path text, OUT size_bytes bigint,
 	OUT limit_bytes bigint, OUT used_pages bigint, OUT staged_pages int, OUT memory_bytes bigint,

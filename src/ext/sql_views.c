@@ -6,10 +6,12 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "catalog/pg_type_d.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/bitmapset.h"
 #include "storage/proc.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
@@ -36,6 +38,7 @@ PG_FUNCTION_INFO_V1(nc_get_slots);
 PG_FUNCTION_INFO_V1(nc_get_page_servers);
 PG_FUNCTION_INFO_V1(nc_get_identity);
 PG_FUNCTION_INFO_V1(nc_get_members);
+PG_FUNCTION_INFO_V1(nc_change_members);
 PG_FUNCTION_INFO_V1(nc_status);
 PG_FUNCTION_INFO_V1(nc_get_latency);
 PG_FUNCTION_INFO_V1(nc_staging_use);
@@ -276,6 +279,43 @@ nc_get_identity(PG_FUNCTION_ARGS)
 	return one_row(fcinfo, values, nulls);
 }
 
+/* Up to where this directory has WAL on disk; false: it is not here. */
+static bool
+member_flush(const NcFeedPeer *peers, int n, const NcId *id, XLogRecPtr *flush)
+{
+	for (int i = 0; i < n; i++)
+	{
+		*flush = peers[i].flush;
+		if (nc_id_equal(&peers[i].member, id))
+			return *flush != InvalidXLogRecPtr;
+	}
+	return false;
+}
+
+static void
+put_members(ReturnSetInfo *rsinfo, const char *list, const NcMembers *members)
+{
+	NcFeedPeer *peers = palloc(sizeof(NcFeedPeer) * NC_SHARDS_MAX);
+	int			n = nc_feed_peers(peers, NC_SHARDS_MAX);
+	char		id[NC_ID_TEXT];
+
+	for (uint32 i = 0; i < members->n; i++)
+	{
+		Datum		values[5];
+		bool		nulls[5] = {0};
+		XLogRecPtr	flush = InvalidXLogRecPtr;
+
+		nulls[4] = !member_flush(peers, n, &members->at[i].id, &flush);
+		values[0] = CStringGetTextDatum(members->at[i].name);
+		values[1] = CStringGetTextDatum(nc_id_text(&members->at[i].id, id));
+		values[2] = Int32GetDatum((int32) members->write_quorum);
+		values[3] = CStringGetTextDatum(list);
+		values[4] = LSNGetDatum(flush);
+		put_row(rsinfo, values, nulls);
+	}
+	pfree(peers);
+}
+
 /* What the WAL feed has written down; nothing before all page servers have joined. */
 Datum
 nc_get_members(PG_FUNCTION_ARGS)
@@ -284,24 +324,40 @@ nc_get_members(PG_FUNCTION_ARGS)
 	NcPromise  *kept = palloc0(sizeof(NcPromise));
 	const char *why = NULL;
 	NcFileResult result = nc_promise_load(DataDir, NC_COMPUTE_MEMBERS, kept, &why);
-	char		id[NC_ID_TEXT];
+	bool		joint = result == NC_FILE_OK && nc_members_change(&kept->members);
 
 	if (result != NC_FILE_OK && result != NC_FILE_ABSENT)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 why != NULL ? errmsg("could not read file \"%s\": %s", NC_COMPUTE_MEMBERS, why) :
 				 errmsg("could not read file \"%s\": %m", NC_COMPUTE_MEMBERS)));
-	for (uint32 i = 0; result == NC_FILE_OK && i < kept->members.n; i++)
-	{
-		Datum		values[3];
-		bool		nulls[3] = {0};
-
-		values[0] = CStringGetTextDatum(kept->members.at[i].name);
-		values[1] = CStringGetTextDatum(nc_id_text(&kept->members.at[i].id, id));
-		values[2] = Int32GetDatum((int32) kept->members.write_quorum);
-		put_row(rsinfo, values, nulls);
-	}
+	if (result == NC_FILE_OK)
+		put_members(rsinfo, joint ? "old" : "all", &kept->members.now);
+	if (joint)
+		put_members(rsinfo, "new", &kept->members.next);
 	return (Datum) 0;
+}
+
+/* Waits until old and new members have confirmed it. */
+Datum
+nc_change_members(PG_FUNCTION_ARGS)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	const char **names;
+	int			n;
+
+	require_preloaded();
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	names = palloc0(sizeof(char *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("a page server has no name")));
+		names[i] = TextDatumGetCString(elements[i]);
+	}
+	nc_feed_change_members(names, n, PG_GETARG_INT32(1));
+	PG_RETURN_VOID();
 }
 
 Datum

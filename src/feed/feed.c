@@ -82,6 +82,7 @@ publish_row(int slot, const NcFeedTurn *turn)
 		strlcpy(row.reason, nc_feed_join_reason(slot, &state), sizeof(row.reason));
 		strlcpy(row.state, row.reason[0] != '\0' ? state : "absent", sizeof(row.state));
 		row.connected_since = 0;
+		memset(&row.member, 0, sizeof(row.member));
 	}
 	else
 	{
@@ -94,6 +95,7 @@ publish_row(int slot, const NcFeedTurn *turn)
 		row.apply = conn->apply;
 		row.reply_time = conn->reply_time;
 		row.connected_since = conn->connected_since;
+		row.member = conn->member;
 	}
 	nc_feed_row_write(slot, &row);
 }
@@ -223,6 +225,7 @@ one_turn(NcFeedTurn *turn)
 	nc_feed_door_turn(turn);
 	more = stream(turn);
 	nc_feed_quorum_tick(turn);
+	nc_feed_members_tick(turn);
 	nc_feed_sync_tick(turn);
 	publish_feed(turn);
 	return more;

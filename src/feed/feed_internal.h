@@ -15,6 +15,8 @@
  *	  retain.c   replication slots of page servers
  *	  sync.c     page servers that commits wait for
  *	  quorum.c   members, who is let in, being overtaken
+ *	  members.c  what members have confirmed, and steps of a change of members
+ *	  change.c   a change of members, in the process that wants it
  *	  places.c   entries of walsenders are counted before they are taken
  *	  lag.c      how far page servers are behind, for backpressure
  *	  throttle.c writers of WAL pause while they are too far behind
@@ -27,6 +29,7 @@
 #include "access/xlogdefs.h"
 #include "access/xlog_internal.h"
 #include "datatype/timestamp.h"
+#include "port/atomics.h"
 
 #include "nc/base/clock.h"
 #include "nc/feed/feed.h"
@@ -156,9 +159,9 @@ extern void nc_feed_publish_lowest(NcLagKind kind, XLogRecPtr lsn, uint64 limit)
 extern bool nc_feed_place_take(void);
 extern void nc_feed_place_give(void);
 
-/* May logins go on?  How many page servers have confirmed, and what; NULL: not of interest. */
-extern bool nc_feed_let_in(int *confirmed, XLogRecPtr *end);
-extern void nc_feed_let_in_set(int confirmed, XLogRecPtr end, bool in);
+/* May logins go on?  How many page servers have confirmed, have to, and what; NULL: not of interest. */
+extern bool nc_feed_let_in(int *confirmed, int *needed, XLogRecPtr *end);
+extern void nc_feed_let_in_set(int confirmed, int needed, XLogRecPtr end, bool in);
 extern void nc_feed_row_read(int index, NcFeedPeer *row);
 extern void nc_feed_row_write(int index, const NcFeedPeer *row);
 
@@ -208,6 +211,7 @@ typedef struct NcFeedConn
 	NcVisitor	v;				/* first, see nc/serve/door.h; its clock is nc_feed_clock() */
 	bool		joined;			/* on this connection, as `member` */
 	NcId		member;
+	bool		joined_early;	/* in recovery */
 	bool		told;			/* who the members are, when it joined */
 	TimestampTz connected_since;	/* by the wall clock, for the view */
 
@@ -407,6 +411,72 @@ extern bool nc_feed_quorum_counts(const NcFeedConn *conn);
 
 /* Behind the streams of a turn. */
 extern void nc_feed_quorum_tick(const NcFeedTurn *turn);
+
+/* NULL: not known, or not kept. */
+extern const NcMemberLists *nc_feed_quorum_lists(void);
+
+/* False: they could not be written down, and nothing has changed. */
+extern bool nc_feed_quorum_keep(const NcMemberLists *lists);
+
+/* ---- changes of members (members.c in the feed, change.c in who wants one) ---- */
+
+typedef enum NcFeedStep
+{
+	NC_FEED_STEP_BEGIN,			/* both lists count from now on */
+	NC_FEED_STEP_DECIDE,		/* the first entry is confirmed by both: there is no way back */
+	NC_FEED_STEP_END			/* the second one is flushed: the new list alone counts */
+} NcFeedStep;
+
+typedef enum NcFeedStepAnswer
+{
+	NC_FEED_STEP_REFUSED,
+	NC_FEED_STEP_NOTHING,		/* BEGIN: they are the members */
+	NC_FEED_STEP_CHANGE,		/* BEGIN: a change goes on */
+	NC_FEED_STEP_BACK,			/* BEGIN: it was taken back */
+	NC_FEED_STEP_DONE
+} NcFeedStepAnswer;
+
+#define NC_FEED_STEP_TEXT_BYTES 256
+
+/*
+ * One process at a time asks for steps, the feed answers.  A question is there when asked is not answered; who has
+ * asked leaves everything as it is until then.
+ */
+typedef struct NcFeedChange
+{
+	pg_atomic_uint32 owner;		/* process id; 0 = nobody changes members */
+	pg_atomic_uint32 asked;
+	pg_atomic_uint32 answered;
+	pg_atomic_uint64 confirmed;	/* WAL up to here has what counts confirmed; moved by each turn of the feed */
+
+	/* the question */
+	NcFeedStep	step;
+	XLogRecPtr	entry;			/* DECIDE: the first entry ends here */
+	uint32		write_quorum;	/* BEGIN */
+	NcFeedList	names;			/* BEGIN: slots */
+
+	/* the answer */
+	NcFeedStepAnswer answer;
+	char		text[NC_FEED_STEP_TEXT_BYTES];	/* REFUSED: why */
+} NcFeedChange;
+
+extern NcFeedChange *nc_feed_change(void);
+extern void nc_feed_change_init(NcFeedChange *change);
+
+/* WAL that a page server's entry may say it has, since what counts has confirmed it; all ones: members are not kept. */
+typedef struct NcFeedCap
+{
+	XLogRecPtr	write;
+	XLogRecPtr	flush;
+	XLogRecPtr	apply;
+} NcFeedCap;
+
+/* Behind the streams of a turn, before commits are released. */
+extern void nc_feed_members_tick(const NcFeedTurn *turn);
+extern const NcFeedCap *nc_feed_members_cap(void);
+
+/* Could this connection count for commits, were it of a member? (sync.c) */
+extern bool nc_feed_sync_joined(const NcFeedConn *conn, const NcFeedTurn *turn);
 
 /* ---- places (places.c) ---- */
 

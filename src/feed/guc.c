@@ -283,6 +283,16 @@ assign_slots(const char *newval, void *extra)
 		nc_feed_listed = *names;
 }
 
+/* Members are kept, or not, for as long as the server runs. */
+static bool
+check_write_quorum(int *newval, void **extra, GucSource source)
+{
+	if (process_shared_preload_libraries_in_progress || (*newval == 0) == (nc_feed_write_quorum == 0))
+		return true;
+	GUC_check_errdetail("A server has to be restarted to keep members, or to keep none any more.");
+	return false;
+}
+
 /* A limit of lag, in MB. */
 static void
 feed_define_int(const char *name, const char *text, NcLagKind kind)
@@ -340,7 +350,7 @@ nc_feed_guc_init(void)
 							"Page servers that have to confirm WAL before anybody is let in.",
 							"They keep the list of members for takeovers. 0 keeps none.",
 							&nc_feed_write_quorum, 0, 0, NC_FEED_SLOTS_MAX,
-							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+							PGC_SIGHUP, 0, check_write_quorum, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.wal_feed_timeout",
 							"Time after which a silent page server is disconnected.",
 							NULL, &nc_feed_timeout_ms, TIMEOUT_MS_DEFAULT,

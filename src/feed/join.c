@@ -249,6 +249,7 @@ nc_feed_join(NcFeedConn *conn, const NcFeedTurn *turn, const char *text)
 	}
 	conn->joined = verdict.kind == NC_JOINED;
 	conn->member = e.member;
+	conn->joined_early = turn->limit.in_recovery;
 	if (conn->joined && !turn->limit.in_recovery)
 		nc_feed_quorum_joined(&e);
 	nc_join_answer_fill(&answer, &me, &e, verdict, chain);

@@ -9,8 +9,8 @@
  * Guarantees that nobody is let in before so many members have joined this start of
  * the compute and have its WAL on disk up to where it began.  Members are the page
  * servers of the slots, by the ids of their directories, as they were when all of
- * them had joined for the first time; that is in compute_members before any of them
- * hears of it.
+ * them had joined for the first time, and what they were changed to since (members.c);
+ * that is in compute_members before any of them hears of it.
  */
 #include "postgres.h"
 
@@ -43,12 +43,18 @@ static NcPromise kept;
 static NcId seen[NC_FEED_SLOTS_MAX];
 
 /* Members that have promised themselves to a compute that is not this one. */
-static NcId lost[NC_MEMBERS_MAX];
+static NcId lost[2 * NC_MEMBERS_MAX];
 static uint32 nlost = 0;
 
 /* WAL up to here has to be confirmed; invalid: recovery has not ended. */
 static XLogRecPtr own_end = InvalidXLogRecPtr;
 static TimestampTz said_at = 0;
+
+static bool
+are_known(void)
+{
+	return kept.members.now.write_quorum != 0;
+}
 
 /* ---- the file ---- */
 
@@ -81,18 +87,17 @@ nc_feed_quorum_check_settings(void)
 {
 	if (nc_feed_write_quorum == 0)
 		return;
-	if (nc_feed_write_quorum > nc_feed_listed.count)
+	load_members(FATAL);
+	if (!are_known() && nc_feed_write_quorum > nc_feed_listed.count)
 		ereport(FATAL,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("neon_comm.write_quorum = %d is more than there are page servers (%d)",
 						nc_feed_write_quorum, nc_feed_listed.count)));
-	load_members(FATAL);
-	if (kept.members.write_quorum != 0 && kept.members.write_quorum != (uint32) nc_feed_write_quorum)
-		ereport(FATAL,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("neon_comm.write_quorum is %d, but page servers have been told %u",
-						nc_feed_write_quorum, kept.members.write_quorum),
-				 errhint("It cannot be changed once all page servers have joined.")));
+	if (are_known() && kept.members.now.write_quorum != (uint32) nc_feed_write_quorum)
+		ereport(WARNING,
+				(errmsg("neon_comm.write_quorum is %d, but the members are %u page servers of which %u confirm: that counts",
+						nc_feed_write_quorum, kept.members.now.n, kept.members.now.write_quorum),
+				 errhint("Set neon_comm.write_quorum to that. neon_comm.change_members() changes what counts.")));
 }
 
 void
@@ -104,25 +109,51 @@ nc_feed_quorum_begin(void)
 
 /* ---- members ---- */
 
-static bool
-are_known(void)
+const NcMemberLists *
+nc_feed_quorum_lists(void)
 {
-	return kept.members.write_quorum != 0;
+	return are_known() ? &kept.members : NULL;
+}
+
+/* Durable when it returns true; these count from now on. */
+bool
+nc_feed_quorum_keep(const NcMemberLists *lists)
+{
+	static NcPromise made;
+
+	memset(&made, 0, sizeof(made));
+	made.members = *lists;
+	if (!nc_promise_save(DataDir, NC_COMPUTE_MEMBERS, &made))
+	{
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("WAL feed could not write file \"%s\": %m", NC_COMPUTE_MEMBERS)));
+		return false;
+	}
+	kept = made;
+	return true;
 }
 
 /* Does what it has on disk count? */
 bool
 nc_feed_quorum_counts(const NcFeedConn *conn)
 {
-	return nc_feed_write_quorum == 0 || !are_known() || nc_member_find(&kept.members, &conn->member) != NULL;
+	return nc_feed_write_quorum == 0 || !are_known() ||
+		nc_member_of_any(&kept.members, &conn->member) != NULL;
 }
 
+/*
+ * Never less than what our log has, so that a page server may take what it is told for the members of its own log,
+ * which is a part of ours: the second entry is told of as soon as it may be written.
+ */
 bool
 nc_feed_quorum_tell(NcJoinAnswer *answer)
 {
 	if (nc_feed_write_quorum == 0)
 		return false;
 	answer->members = kept.members;
+	if (kept.members.decided)
+		nc_members_second(&answer->members, false);
 	return are_known();
 }
 
@@ -155,22 +186,14 @@ gather_members(NcMembers *members)
 static void
 make_members(void)
 {
-	static NcPromise made;
+	static NcMemberLists made;
 
 	memset(&made, 0, sizeof(made));
-	if (!gather_members(&made.members))
+	if (!gather_members(&made.now) || !nc_feed_quorum_keep(&made))
 		return;
-	if (!nc_promise_save(DataDir, NC_COMPUTE_MEMBERS, &made))
-	{
-		ereport(LOG,
-				(errcode_for_file_access(),
-				 errmsg("WAL feed could not write file \"%s\": %m", NC_COMPUTE_MEMBERS)));
-		return;
-	}
-	kept = made;
 	ereport(LOG,
-			(errmsg("WAL feed: %u page servers are members, of which %u confirm", kept.members.n,
-					kept.members.write_quorum)));
+			(errmsg("WAL feed: %u page servers are members, of which %u confirm", made.now.n,
+					made.now.write_quorum)));
 	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 	{
 		NcFeedConn *conn = nc_feed_slot_conn(i);
@@ -201,6 +224,17 @@ nc_feed_quorum_forget(int slot)
 
 /* ---- overtaken ---- */
 
+/* Those of a list that can confirm are too few. */
+static bool
+is_lost(const NcMembers *members)
+{
+	uint32		n = 0;
+
+	for (uint32 i = 0; i < nlost; i++)
+		n += nc_member_find(members, &lost[i]) != NULL;
+	return members->write_quorum != 0 && n >= nc_members_takeover(members);
+}
+
 /*
  * A member belongs to a newer compute. When so many do that W can never be reached again, this one ends,
  * at once: whoever waits for page servers must not be released with a warning.
@@ -210,22 +244,24 @@ nc_feed_quorum_overtaken(const NcEvidence *e)
 {
 	char		id[NC_ID_TEXT];
 
-	if (nc_feed_write_quorum == 0 || !are_known() || nc_member_find(&kept.members, &e->member) == NULL)
+	if (nc_feed_write_quorum == 0 || !are_known() || nc_member_of_any(&kept.members, &e->member) == NULL)
 		return;
 	for (uint32 i = 0; i < nlost; i++)
 	{
 		if (nc_id_equal(&lost[i], &e->member))
 			return;
 	}
+	if (nlost == lengthof(lost))
+		return;
 	lost[nlost++] = e->member;
-	if (nlost < nc_members_takeover(&kept.members))
+	if (!is_lost(&kept.members.now) && !is_lost(&kept.members.next))
 		return;
 	(void) kill(PostmasterPid, SIGQUIT);
 	ereport(FATAL,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("this compute was overtaken and stops"),
-			 errdetail("%u of %u page servers belong to a newer compute, the last one to incarnation %s.",
-					   nlost, kept.members.n, nc_id_text(&e->promised, id)),
+			 errdetail("%u page servers belong to a newer compute, the last one to incarnation %s.",
+					   nlost, nc_id_text(&e->promised, id)),
 			 errhint("It must not be started again; see docs/takeover.md.")));
 }
 
@@ -238,18 +274,33 @@ confirms(const NcFeedConn *conn)
 		nc_feed_quorum_counts(conn) && conn->greeted && conn->flush >= own_end;
 }
 
-static void
-let_in(int confirmed, const NcFeedTurn *turn)
+/* How many have confirmed our WAL: of one list, or of all while members are not known (NULL). */
+static int
+confirmed_by(const NcMembers *members)
 {
-	if (confirmed >= nc_feed_write_quorum)
+	int			n = 0;
+
+	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
 	{
-		nc_feed_let_in_set(confirmed, own_end, true);
+		const NcFeedConn *conn = nc_feed_slot_conn(i);
+
+		n += confirms(conn) && (members == NULL || nc_member_find(members, &conn->member) != NULL);
+	}
+	return n;
+}
+
+static void
+let_in(int confirmed, int needed, const NcFeedTurn *turn)
+{
+	if (confirmed >= needed)
+	{
+		nc_feed_let_in_set(confirmed, needed, own_end, true);
 		ereport(LOG,
 				(errmsg("%d page servers have confirmed the WAL of this compute up to " NC_LSN_FMT
 						": connections are let in", confirmed, NC_LSN_ARGS(own_end))));
 		return;
 	}
-	nc_feed_let_in_set(confirmed, own_end, false);
+	nc_feed_let_in_set(confirmed, needed, own_end, false);
 	if (said_at == 0)
 		said_at = turn->now;
 	if (!TimestampDifferenceExceeds(said_at, turn->now, SAY_PERIOD_MS))
@@ -257,7 +308,7 @@ let_in(int confirmed, const NcFeedTurn *turn)
 	said_at = turn->now;
 	ereport(LOG,
 			(errmsg("nobody is let in yet: %d of %d page servers have confirmed the WAL of this compute up to "
-					NC_LSN_FMT, confirmed, nc_feed_write_quorum, NC_LSN_ARGS(own_end)),
+					NC_LSN_FMT, confirmed, needed, NC_LSN_ARGS(own_end)),
 			 errhint("Start page servers, or see why they are refused (neon_comm.write_quorum).")));
 }
 
@@ -265,15 +316,22 @@ let_in(int confirmed, const NcFeedTurn *turn)
 void
 nc_feed_quorum_tick(const NcFeedTurn *turn)
 {
-	int			confirmed = 0;
+	const NcMembers *now = are_known() ? &kept.members.now : NULL;
+	int			needed = now != NULL ? (int) now->write_quorum : nc_feed_write_quorum;
+	int			confirmed;
 
-	if (nc_feed_write_quorum == 0 || turn->limit.in_recovery || nc_feed_let_in(NULL, NULL))
+	if (nc_feed_write_quorum == 0 || turn->limit.in_recovery || nc_feed_let_in(NULL, NULL, NULL))
 		return;
 	if (own_end == InvalidXLogRecPtr)
 		own_end = turn->limit.lsn;
-	for (int i = nc_feed_slot_after(-1); i >= 0; i = nc_feed_slot_after(i))
-		confirmed += confirms(nc_feed_slot_conn(i));
-	let_in(confirmed, turn);
+	confirmed = confirmed_by(now);
+	/* while members change both lists have to, and the one that lacks some is told of */
+	if (confirmed >= needed && nc_members_change(&kept.members))
+	{
+		needed = (int) kept.members.next.write_quorum;
+		confirmed = confirmed_by(&kept.members.next);
+	}
+	let_in(confirmed, needed, turn);
 }
 
 /* In each backend, and walsender, that has proved who it is. */
@@ -282,18 +340,19 @@ wait_to_be_let_in(Port *port, int status)
 {
 	XLogRecPtr	end;
 	int			confirmed;
+	int			needed;
 
 	if (next_authentication != NULL)
 		next_authentication(port, status);
 	if (status != STATUS_OK)
 		return;
-	for (int waited = 0; !nc_feed_let_in(&confirmed, &end); waited += LOGIN_LOOK_MS)
+	for (int waited = 0; !nc_feed_let_in(&confirmed, &needed, &end); waited += LOGIN_LOOK_MS)
 	{
 		if (waited >= LOGIN_PATIENCE_MS)
 			ereport(FATAL,
 					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
 					 errmsg("nobody is let in yet: %d of %d page servers have confirmed the WAL of this compute",
-							confirmed, nc_feed_write_quorum),
+							confirmed, needed),
 					 errdetail("WAL up to " NC_LSN_FMT " has to be on so many, so that nobody sees what a takeover could lose.",
 							   NC_LSN_ARGS(end))));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOGIN_LOOK_MS,

@@ -60,7 +60,9 @@ typedef struct FeedShared
 	/* Logins go on; until then so many page servers have confirmed WAL up to there. */
 	pg_atomic_uint32 let_in;
 	pg_atomic_uint32 confirmed;
+	pg_atomic_uint32 needed;
 	pg_atomic_uint64 confirmed_end;
+	NcFeedChange change;
 	int			nrows;
 	FeedRow		rows[FLEXIBLE_ARRAY_MEMBER];
 } FeedShared;
@@ -172,6 +174,8 @@ nc_feed_shmem_startup(void)
 	pg_atomic_init_u32(&shared->places, 0);
 	pg_atomic_init_u32(&shared->let_in, 0);
 	pg_atomic_init_u32(&shared->confirmed, 0);
+	pg_atomic_init_u32(&shared->needed, 0);
+	nc_feed_change_init(&shared->change);
 	pg_atomic_init_u64(&shared->confirmed_end, 0);
 	shared->nrows = rows_wanted();
 	for (int i = 0; i < shared->nrows; i++)
@@ -287,9 +291,18 @@ nc_feed_place_give(void)
 	pg_atomic_fetch_sub_u32(&shared->places, 1);
 }
 
-bool
-nc_feed_let_in(int *confirmed, XLogRecPtr *end)
+/* NULL: there is no feed. */
+NcFeedChange *
+nc_feed_change(void)
 {
+	return nc_feed_port == 0 || shared == NULL ? NULL : &shared->change;
+}
+
+bool
+nc_feed_let_in(int *confirmed, int *needed, XLogRecPtr *end)
+{
+	if (needed != NULL)
+		*needed = (int) pg_atomic_read_u32(&shared->needed);
 	if (confirmed != NULL)
 		*confirmed = (int) pg_atomic_read_u32(&shared->confirmed);
 	if (end != NULL)
@@ -298,8 +311,9 @@ nc_feed_let_in(int *confirmed, XLogRecPtr *end)
 }
 
 void
-nc_feed_let_in_set(int confirmed, XLogRecPtr end, bool in)
+nc_feed_let_in_set(int confirmed, int needed, XLogRecPtr end, bool in)
 {
+	pg_atomic_write_u32(&shared->needed, needed);
 	pg_atomic_write_u32(&shared->confirmed, confirmed);
 	pg_atomic_write_u64(&shared->confirmed_end, end);
 	if (in)

@@ -40,7 +40,8 @@ nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRec
 	conn->streaming = true;
 	conn->v.full = SIZE_MAX;
 	conn->slot = slot;
-	conn->from_recovery = turn->limit.in_recovery;
+	/* or it has joined there, and was told less than members need to know */
+	conn->from_recovery = turn->limit.in_recovery || (nc_feed_write_quorum > 0 && conn->joined_early);
 	conn->timeline = turn->limit.timeline;
 	conn->greeted = false;
 	conn->caught_up = false;

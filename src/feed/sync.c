@@ -194,29 +194,42 @@ nc_feed_sync_forget(int slot)
 
 /* ---- who counts ---- */
 
+bool
+nc_feed_sync_joined(const NcFeedConn *conn, const NcFeedTurn *turn)
+{
+	return conn != NULL && nc_feed_streams(conn) && conn->joined && !conn->from_recovery &&
+		!turn->limit.in_recovery;
+}
+
 static bool
 may_count(const NcFeedConn *conn, const NcFeedTurn *turn)
 {
-	return conn != NULL && nc_feed_streams(conn) && conn->joined && !conn->from_recovery &&
-		!turn->limit.in_recovery && nc_feed_quorum_counts(conn);
+	return nc_feed_sync_joined(conn, turn) && nc_feed_quorum_counts(conn);
 }
 
-/* True when something of it is new. Who else writes an entry writes nothing that is looked at here. */
+/*
+ * True when something of it is new. It says no more than what members have confirmed (members.c), whatever the
+ * setting lists. Who else writes an entry writes nothing that is looked at here.
+ */
 static bool
 fill_entry(WalSnd *entry, int priority, const NcFeedConn *conn)
 {
+	const NcFeedCap *cap = nc_feed_members_cap();
+	XLogRecPtr	write = Min(conn->write, cap->write);
+	XLogRecPtr	flush = Min(conn->flush, cap->flush);
+	XLogRecPtr	apply = Min(conn->apply, cap->apply);
 	WalSndState state = conn->caught_up ? WALSNDSTATE_STREAMING : WALSNDSTATE_CATCHUP;
 	bool		same = entry->state == state && entry->sync_standby_priority == priority &&
-		entry->write == conn->write && entry->flush == conn->flush && entry->apply == conn->apply;
+		entry->write == write && entry->flush == flush && entry->apply == apply;
 
 	if (same && entry->sentPtr == conn->sent && entry->replyTime == conn->reply_time)
 		return false;
 	SpinLockAcquire(&entry->mutex);
 	entry->state = state;
 	entry->sentPtr = conn->sent;
-	entry->write = conn->write;
-	entry->flush = conn->flush;
-	entry->apply = conn->apply;
+	entry->write = write;
+	entry->flush = flush;
+	entry->apply = apply;
 	entry->sync_standby_priority = priority;
 	entry->replyTime = conn->reply_time;
 	SpinLockRelease(&entry->mutex);

@@ -54,7 +54,53 @@ nc_member_find(const NcMembers *members, const NcId *id)
 	return NULL;
 }
 
+const NcMember *
+nc_member_of_any(const NcMemberLists *lists, const NcId *id)
+{
+	const NcMember *found = nc_member_find(&lists->now, id);
+
+	return found != NULL ? found : nc_member_find(&lists->next, id);
+}
+
+void
+nc_members_first(NcMemberLists *lists, const NcMembers *next)
+{
+	lists->next = *next;
+	lists->change++;
+}
+
+void
+nc_members_second(NcMemberLists *lists, bool back)
+{
+	if (!back)
+		lists->now = lists->next;
+	memset(&lists->next, 0, sizeof(lists->next));
+	lists->decided = 0;
+	lists->change++;
+}
+
 /* ---- text ---- */
+
+size_t
+nc_members_write(const NcMemberLists *lists, char *to, size_t room)
+{
+	NcOut		out = nc_out(to, room);
+
+	nc_out_printf(&out, NC_MEMBERS_ENTRY);
+	nc_out_members(&out, lists);
+	return nc_out_done(&out);
+}
+
+bool
+nc_members_parse(const char *text, size_t bytes, NcMemberLists *lists)
+{
+	NcText		t = nc_text(text, bytes);
+
+	memset(lists, 0, sizeof(*lists));
+	nc_text_expect(&t, NC_MEMBERS_ENTRY);
+	nc_text_members(&t, lists);
+	return nc_text_done(&t) && lists->now.write_quorum != 0;
+}
 
 size_t
 nc_promise_write(const NcPromise *promise, char *to, size_t room)

@@ -266,26 +266,40 @@ nc_one_line(const char *from, char *to, size_t room)
 
 /* ---- members ---- */
 
-void
-nc_out_members(NcOut *out, const NcMembers *members)
+static void
+out_list(NcOut *out, const char *prefix, const NcMembers *members)
 {
 	char		id[NC_ID_TEXT];
 
-	if (members->write_quorum == 0)
-		return;
-	nc_out_printf(out, "write_quorum %" PRIu32 "\n", members->write_quorum);
+	nc_out_printf(out, "%swrite_quorum %" PRIu32 "\n", prefix, members->write_quorum);
 	for (uint32_t i = 0; i < members->n; i++)
-		nc_out_printf(out, "member %s %s\n", nc_id_text(&members->at[i].id, id), members->at[i].name);
+		nc_out_printf(out, "%smember %s %s\n", prefix, nc_id_text(&members->at[i].id, id), members->at[i].name);
 }
 
 void
-nc_text_members(NcText *t, NcMembers *members)
+nc_out_members(NcOut *out, const NcMemberLists *lists)
 {
-	if (!nc_text_accept(t, "write_quorum "))
+	if (lists->now.write_quorum == 0)
 		return;
+	out_list(out, "", &lists->now);
+	if (lists->change != 0)
+		nc_out_printf(out, "change %" PRIu32 "\n", lists->change);
+	if (!nc_members_change(lists))
+		return;
+	out_list(out, "next_", &lists->next);
+	if (lists->decided)
+		nc_out_printf(out, "decided\n");
+}
+
+/* False: it is not there. */
+static bool
+text_list(NcText *t, const char *quorum, const char *member, NcMembers *members)
+{
+	if (!nc_text_accept(t, quorum))
+		return false;
 	members->write_quorum = nc_text_u32(t);
 	nc_text_expect(t, "\n");
-	while (!t->failed && nc_text_accept(t, "member "))
+	while (!t->failed && nc_text_accept(t, member))
 	{
 		NcMember	m = {0};	/* compared as bytes */
 
@@ -300,4 +314,21 @@ nc_text_members(NcText *t, NcMembers *members)
 	}
 	if (members->write_quorum == 0 || members->write_quorum > members->n)
 		t->failed = true;
+	return true;
+}
+
+void
+nc_text_members(NcText *t, NcMemberLists *lists)
+{
+	if (!text_list(t, "write_quorum ", "member ", &lists->now))
+		return;
+	if (nc_text_accept(t, "change "))
+	{
+		lists->change = nc_text_u32(t);
+		nc_text_expect(t, "\n");
+		if (lists->change == 0)
+			t->failed = true;
+	}
+	if (lists->change != 0 && text_list(t, "next_write_quorum ", "next_member ", &lists->next))
+		lists->decided = nc_text_accept(t, "decided\n");
 }

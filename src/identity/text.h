@@ -61,9 +61,12 @@ extern void nc_out_hex(NcOut *out, const uint8_t *bytes, size_t n);
 /* "word id X/X" and a newline. */
 extern void nc_out_incarnation(NcOut *out, const char *word, const NcIncarnation *in);
 
-/* Lines "write_quorum n" and "member id name"; nothing when members are not known. */
-extern void nc_out_members(NcOut *out, const NcMembers *members);
-extern void nc_text_members(NcText *t, NcMembers *members);
+/*
+ * Lines "write_quorum n" and "member id name", "change n", and while one goes on "next_write_quorum n",
+ * "next_member id name" and "decided"; nothing when members are not known.
+ */
+extern void nc_out_members(NcOut *out, const NcMemberLists *lists);
+extern void nc_text_members(NcText *t, NcMemberLists *lists);
 
 /* Its length without the NUL that follows; 0 when it did not fit. */
 extern size_t nc_out_done(const NcOut *out);

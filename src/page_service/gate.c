@@ -344,6 +344,7 @@ redo_gated(XLogReaderState *record)
 	nc_svc_evidence_note(record);
 	nc_svc_prepared_note(record);
 	record_ends();
+	nc_svc_members_note(record);
 	nc_svc_file_copy_note(record);
 }
 

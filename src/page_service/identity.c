@@ -12,6 +12,7 @@
 #include "page_service.h"
 
 #include <dirent.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
@@ -185,6 +186,32 @@ take_over_place(const char *place)
 					nc_id_text(&original, text))));
 }
 
+/*
+ * Whoever has copied the directory here will not use the original any more, and says so: this is the same page server.
+ * He knows the place that it had and the inode that it has; a further copy has another one.
+ */
+static bool
+was_moved_here(void)
+{
+	char		inode[24];
+	char		word[NC_TAKEOVER_WORD];
+	struct stat st;
+
+	if (stat(DataDir, &st) != 0)
+		return false;
+	snprintf(inode, sizeof(inode), "%llu", (unsigned long long) st.st_ino);
+	return nc_takeover_granted(DataDir, NC_MEMBER_MOVED, nc_takeover_word(identity.place, inode, word));
+}
+
+static void
+go_on_here(const char *place)
+{
+	strlcpy(identity.place, place, sizeof(identity.place));
+	save_member(&identity, FATAL);
+	(void) unlink(NC_MEMBER_MOVED);
+	ereport(LOG, (errmsg("page service: this directory was moved here")));
+}
+
 static void
 check_place(void)
 {
@@ -196,6 +223,11 @@ check_place(void)
 						errmsg("could not find out where \"%s\" is: %m", DataDir)));
 	if (strcmp(place, identity.place) == 0)
 		return;
+	if (was_moved_here())
+	{
+		go_on_here(place);
+		return;
+	}
 	if (nc_takeover_granted(DataDir, NC_MEMBER_TAKEOVER, nc_takeover_word(identity.place, place, word)))
 	{
 		take_over_place(place);

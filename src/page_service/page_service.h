@@ -480,7 +480,10 @@ extern void nc_svc_boot_forget(NcSvcSession *s);
 extern void nc_svc_promise_start(void);
 extern NcId nc_svc_promised(void);
 extern LWLock *nc_svc_promise_lock(void);
-extern void nc_svc_promise_joined(const NcMembers *members);
+extern void nc_svc_promise_joined(const NcMemberLists *members);
+
+/* Those of an entry of the log, if they are newer; durable when it returns. */
+extern void nc_svc_promise_members(const NcMemberLists *members);
 extern void nc_svc_promise_check_stream(void);
 
 /* Query takeover, with the words behind that: promises, or refuses. */
@@ -489,6 +492,11 @@ extern void nc_svc_takeover_begin(NcSvcSession *s, const NcSvcWord *words, int n
 /* Goes on with it; s->takeover is none when it is over. */
 extern NcStep nc_svc_takeover_step(NcSvcSession *s, TimestampTz now);
 extern void nc_svc_promise_status(void (*put) (void *arg, const char *name, const char *value), void *arg);
+
+/* ---- members.c ---- */
+
+/* In the startup process, when a record has been replayed. */
+extern void nc_svc_members_note(struct XLogReaderState *record);
 
 /* ---- boot_gather.c ---- */
 

@@ -99,14 +99,17 @@ nc_svc_promise_lock(void)
 	return &nc_svc_shared->locks[NC_SVC_LOCK_PROMISE].lock;
 }
 
-/* It has joined a compute that the promise allows; under the lock. Keeps the members that it was told. */
+/*
+ * It has joined a compute that the promise allows; under the lock. Keeps the members that it was told, which are no
+ * older than those of the log here.
+ */
 void
-nc_svc_promise_joined(const NcMembers *members)
+nc_svc_promise_joined(const NcMemberLists *members)
 {
 	static NcPromise kept;
 
 	(void) load_promise(&kept, ERROR);
-	if (members->write_quorum != 0 && memcmp(members, &kept.members, sizeof(*members)) != 0)
+	if (members->now.write_quorum != 0 && memcmp(members, &kept.members, sizeof(*members)) != 0)
 	{
 		kept.members = *members;
 		(void) save_promise(&kept, ERROR);
@@ -115,6 +118,21 @@ nc_svc_promise_joined(const NcMembers *members)
 	pg_atomic_write_u32(&nc_svc_shared->joined_pid, MyProcPid);
 	/* who promises reads the identity anew */
 	pg_atomic_fetch_add_u32(&nc_svc_shared->joins_changes, 1);
+}
+
+void
+nc_svc_promise_members(const NcMemberLists *members)
+{
+	static NcPromise kept;
+
+	LWLockAcquire(nc_svc_promise_lock(), LW_EXCLUSIVE);
+	(void) load_promise(&kept, ERROR);
+	if (members->change > kept.members.change)
+	{
+		kept.members = *members;
+		(void) save_promise(&kept, ERROR);
+	}
+	LWLockRelease(nc_svc_promise_lock());
 }
 
 /* In a walreceiver that has joined, before it takes or confirms anything. */
@@ -188,7 +206,7 @@ give_promise(const NcId *to, char *text, size_t bytes)
 
 	if (me == NULL || !load_promise(&kept, LOG))
 		strlcpy(text, "the identity of this page server cannot be read, its log says why", bytes);
-	else if (kept.members.write_quorum == 0)
+	else if (kept.members.now.write_quorum == 0)
 		strlcpy(text, "no compute has told this page server who the members are (neon_comm.write_quorum)", bytes);
 	else if (!nc_promise_may_give(me, &kept.promised, to))
 		snprintf(text, bytes, "this page server has promised itself to, or follows, one that is as new: %s",
@@ -269,6 +287,45 @@ row(NcWriter *w, const char *name, const char *value)
 	nc_session_data_row(w, 2, values, lens);
 }
 
+static void
+put_row(void *w, const char *name, const char *value)
+{
+	row(w, name, value);
+}
+
+typedef void (*PutValue) (void *arg, const char *name, const char *value);
+
+static void
+tell_list(const NcMembers *members, const char *prefix, const char *what, PutValue put, void *arg)
+{
+	char		name[NAMEDATALEN];
+	char		value[NC_ID_TEXT + NC_MEMBER_NAME_BYTES];
+	char		id[NC_ID_TEXT];
+
+	snprintf(name, sizeof(name), "%swrite_quorum", prefix);
+	snprintf(value, sizeof(value), "%u", members->write_quorum);
+	put(arg, name, value);
+	snprintf(name, sizeof(name), "%s%s", prefix, what);
+	for (uint32 i = 0; i < members->n; i++)
+	{
+		snprintf(value, sizeof(value), "%s %s", nc_id_text(&members->at[i].id, id), members->at[i].name);
+		put(arg, name, value);
+	}
+}
+
+/* While members change, those that are to be as well. */
+static void
+tell_members(const NcMemberLists *lists, const char *what, PutValue put, void *arg)
+{
+	char		value[16];
+
+	tell_list(&lists->now, "", what, put, arg);
+	snprintf(value, sizeof(value), "%u", lists->change);
+	put(arg, "change_of_members", value);
+	if (nc_members_change(lists))
+		tell_list(&lists->next, "next_", what, put, arg);
+}
+
 /* Incarnations that an answer has room for; older ones say nothing new. */
 #define LOG_INCARNATIONS_MAX 64
 
@@ -294,13 +351,7 @@ answer_log(NcSvcSession *s, const NcMemberIdentity *me, const NcPromise *kept)
 	row(&w, "end", value);
 	snprintf(value, sizeof(value), NC_LSN_FMT, NC_LSN_ARGS(nc_svc_evidence_last()));
 	row(&w, "last_record", value);
-	snprintf(value, sizeof(value), "%u", kept->members.write_quorum);
-	row(&w, "write_quorum", value);
-	for (uint32 i = 0; i < kept->members.n; i++)
-	{
-		snprintf(value, sizeof(value), "%s %s", nc_id_text(&kept->members.at[i].id, id), kept->members.at[i].name);
-		row(&w, "member", value);
-	}
+	tell_members(&kept->members, "member", put_row, &w);
 	nc_session_command_complete(&w, "TAKEOVER");
 	nc_session_ready(&w);
 	nc_visitor_commit(&s->v, &w);
@@ -353,7 +404,6 @@ nc_svc_promise_status(void (*put) (void *arg, const char *name, const char *valu
 {
 	static NcPromise kept;
 	NcId		promised = nc_svc_promised();
-	char		value[NC_ID_TEXT + NC_MEMBER_NAME_BYTES];
 	char		id[NC_ID_TEXT];
 
 	put(arg, "promised", nc_id_text(&promised, id));
@@ -361,11 +411,5 @@ nc_svc_promise_status(void (*put) (void *arg, const char *name, const char *valu
 	if (!load_promise(&kept, LOG))
 		memset(&kept, 0, sizeof(kept));
 	LWLockRelease(nc_svc_promise_lock());
-	snprintf(value, sizeof(value), "%u", kept.members.write_quorum);
-	put(arg, "write_quorum", value);
-	for (uint32 i = 0; i < kept.members.n; i++)
-	{
-		snprintf(value, sizeof(value), "%s %s", nc_id_text(&kept.members.at[i].id, id), kept.members.at[i].name);
-		put(arg, "member_of_quorum", value);
-	}
+	tell_members(&kept.members, "member_of_quorum", put, arg);
 }

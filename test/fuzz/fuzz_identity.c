@@ -70,7 +70,7 @@ files(const char *text, size_t bytes)
 	{
 		n = nc_promise_write(&promise, first, NC_PROMISE_BYTES_MAX);
 		check(n > 0 && nc_promise_parse(first, n, &promise) == NULL);
-		check(promise.members.write_quorum <= promise.members.n);
+		check(promise.members.now.write_quorum <= promise.members.now.n);
 		check(nc_promise_write(&promise, second, sizeof(second)) == n && memcmp(first, second, n) == 0);
 	}
 

@@ -48,6 +48,7 @@
 	R(JOINT_DURABLE, "joint-durable", 4) \
 	R(CONFIG_OF_LOG, "config-of-log", 4) \
 	R(BOTH, "both-quorums", 4) \
+	R(BACK, "back", 9) \
 	R(LEASE, "lease", 5) \
 	R(LEASE_QUORUM, "lease-quorum", 5) \
 	R(LEASE_WAIT, "lease-wait", 5) \
@@ -90,17 +91,21 @@ typedef struct World
 	bool		restarts;		/* computes start again in place */
 	bool		crashes;		/* page servers start again */
 	bool		leases;
+	bool		back;			/* a change of members may be taken back, once in a log */
 	int			losses;			/* page servers whose directories are lost and come back empty */
 } World;
 
 static const World worlds[] = {
-	{"nothing", 0, {{0, 0}}, 0, 0, {0}, false, false, false, 0},
-	{"two page servers, W = 1, restarts in place", 2, {{3, 1}}, 1, 3, {0, 2, 1, 1}, true, true, false, 0},
-	{"three page servers, W = 2, restarts in place", 3, {{7, 2}}, 1, 2, {0, 2, 1}, true, true, false, 0},
-	{"three page servers, W = 2, one loses its directory", 3, {{7, 2}}, 1, 2, {0, 2, 2}, true, false, false, 1},
-	{"members 0 and 1, W = 1, change to 2 and 3", 4, {{3, 1}, {12, 1}}, 2, 2, {0, 1, 1}, false, false, false, 0},
-	{"three page servers, W = 2, leases", 3, {{7, 2}}, 1, 2, {0, 1, 1}, true, true, true, 0},
-	{"three page servers, W = 2, three computes", 3, {{7, 2}}, 1, 3, {0, 1, 1, 0}, false, false, false, 0},
+	{"nothing", 0, {{0, 0}}, 0, 0, {0}, false, false, false, false, 0},
+	{"two page servers, W = 1, restarts in place", 2, {{3, 1}}, 1, 3, {0, 2, 1, 1}, true, true, false, false, 0},
+	{"three page servers, W = 2, restarts in place", 3, {{7, 2}}, 1, 2, {0, 2, 1}, true, true, false, false, 0},
+	{"three page servers, W = 2, one loses its directory", 3, {{7, 2}}, 1, 2, {0, 2, 2}, true, false, false, false, 1},
+	{"members 0 and 1, W = 1, change to 2 and 3", 4, {{3, 1}, {12, 1}}, 2, 2, {0, 1, 1}, false, false, false, false, 0},
+	{"three page servers, W = 2, leases", 3, {{7, 2}}, 1, 2, {0, 1, 1}, true, true, true, false, 0},
+	{"three page servers, W = 2, three computes", 3, {{7, 2}}, 1, 3, {0, 1, 1, 0}, false, false, false, false, 0},
+	{"two page servers, W changes from 1 to 2 to 1, restarts in place", 2, {{3, 1}, {3, 2}, {3, 1}}, 3, 2, {0, 1, 1}, true, false, false, false, 0},
+	{"members 0 and 1, W = 1, change to 1 and 2, then to 2 and 0", 3, {{3, 1}, {6, 1}, {5, 1}}, 3, 2, {0, 1, 0}, false, false, false, false, 0},
+	{"members 0 and 1, W = 1, change to 1 and 2, or back", 3, {{3, 1}, {6, 1}}, 2, 2, {0, 1, 1}, false, false, false, true, 0},
 };
 #define NWORLDS ((int) (sizeof(worlds) / sizeof(worlds[0])))
 
@@ -290,6 +295,31 @@ written(const Compute *c)
 	return n;
 }
 
+/* The members before the last change, and has one been taken back? */
+static int
+members_before(const Log *log, bool *taken_back)
+{
+	int			now = 0;
+	int			before = 0;
+	int			next = -1;
+
+	*taken_back = false;
+	for (int i = 0; i < log->n; i++)
+	{
+		if (ENTRY_KIND(log->e[i]) == JOINT_TO)
+		{
+			before = now;
+			next = ENTRY_TO(log->e[i]);
+		}
+		else if (ENTRY_KIND(log->e[i]) == CONFIG_IS)
+		{
+			now = ENTRY_TO(log->e[i]);
+			*taken_back |= now != next;
+		}
+	}
+	return before;
+}
+
 static int
 last_change(const Log *log)
 {
@@ -460,6 +490,18 @@ run_steps(const State *s, int k)
 				t = step(s, "changes members to", c->inc, to);
 				append(&t->compute[k].log, ENTRY(c->inc, HAS(JOINT) ? JOINT_TO : CONFIG_IS, to));
 			}
+		}
+	}
+	/* or the old ones alone, at once, while nothing says that the new ones do */
+	if (c->state == OPEN && world->back && change >= 0 && (joint || !HAS(BACK)))
+	{
+		bool		once;
+		int			before = members_before(&c->log, &once);
+
+		if (!once)
+		{
+			t = step(s, "takes back a change, to members", c->inc, before);
+			append(&t->compute[k].log, ENTRY(c->inc, CONFIG_IS, before));
 		}
 	}
 	if (c->state == OPEN && joint && (safe_to > change || !HAS(JOINT_DURABLE)))

@@ -284,13 +284,15 @@ test_join_answer_text(void **state)
 	}
 	in.present = in.lineage.at[NC_JOIN_LINEAGE_MAX - 1];
 	/* and as many members as there can be */
-	in.members.write_quorum = 1;
+	in.members.now.write_quorum = 1;
 	for (uint32_t i = 0; i < NC_MEMBERS_MAX; i++)
 	{
-		in.members.at[i].id = id_of((uint8_t) (i + 1));
-		memset(in.members.at[i].name, 'n', NC_MEMBER_NAME_BYTES - 1);
-		in.members.n++;
+		in.members.now.at[i].id = id_of((uint8_t) (i + 1));
+		memset(in.members.now.at[i].name, 'n', NC_MEMBER_NAME_BYTES - 1);
+		in.members.now.n++;
 	}
+	in.members.next = in.members.now;
+	in.members.change = 0xffffffff;
 	bytes = nc_join_answer_write(&in, text, sizeof(text));
 	assert_true(bytes > 0);
 	assert_true(nc_join_answer_parse(text, bytes, &out));
@@ -970,6 +972,8 @@ test_promise_text(void **state)
 {
 	static NcPromise in;
 	static NcPromise out;
+	static NcMembers members;
+	static NcMemberLists lists;
 	static char text[NC_PROMISE_BYTES_MAX];
 	size_t		bytes;
 
@@ -978,25 +982,55 @@ test_promise_text(void **state)
 	assert_null(nc_promise_parse(text, bytes, &out));
 	assert_memory_equal(&in, &out, sizeof(in));
 	in.promised = numbered(7, 1);
-	in.members.write_quorum = 65;
+	in.members.now.write_quorum = 65;
 	for (uint32_t i = 0; i < NC_MEMBERS_MAX; i++)
 	{
-		in.members.at[i].id = numbered(1000 + i, 1);
-		snprintf(in.members.at[i].name, NC_MEMBER_NAME_BYTES, "page_server_%u", i);
-		in.members.n++;
+		in.members.now.at[i].id = numbered(1000 + i, 1);
+		snprintf(in.members.now.at[i].name, NC_MEMBER_NAME_BYTES, "page_server_%u", i);
+		in.members.now.n++;
 	}
 	bytes = nc_promise_write(&in, text, sizeof(text));
 	assert_true(bytes > 0);
 	assert_null(nc_promise_parse(text, bytes, &out));
 	assert_memory_equal(&in, &out, sizeof(in));
-	assert_int_equal(nc_members_takeover(&out.members), NC_MEMBERS_MAX - 65 + 1);
-	assert_ptr_equal(nc_member_find(&out.members, &in.members.at[3].id), &out.members.at[3]);
-	assert_null(nc_member_find(&out.members, &in.promised));
+	assert_int_equal(nc_members_takeover(&out.members.now), NC_MEMBERS_MAX - 65 + 1);
+	assert_ptr_equal(nc_member_find(&out.members.now, &in.members.now.at[3].id), &out.members.now.at[3]);
+	assert_null(nc_member_find(&out.members.now, &in.promised));
 	for (size_t i = 0; i < bytes; i += 7)
 		assert_true(nc_promise_parse(text, i, &out) != NULL || i == 0 || text[i - 1] == '\n');
 	assert_int_equal(nc_promise_write(&in, text, bytes), 0);
+
+	/* a change of members: an entry as it stands in a log, and the file of a compute */
+	members = in.members.now;
+	members.at[3].id = numbered(7777, 1);
+	nc_members_first(&in.members, &members);
+	assert_true(nc_members_change(&in.members));
+	assert_ptr_equal(nc_member_of_any(&in.members, &members.at[3].id), &in.members.next.at[3]);
+	assert_ptr_equal(nc_member_of_any(&in.members, &in.members.now.at[3].id), &in.members.now.at[3]);
+	bytes = nc_members_write(&in.members, text, sizeof(text));
+	assert_true(bytes > 0);
+	assert_true(nc_members_parse(text, bytes, &lists));
+	assert_memory_equal(&in.members, &lists, sizeof(lists));
+	assert_false(nc_members_parse(text, bytes - 1, &lists));
+	assert_false(nc_members_parse(text + 1, bytes - 1, &lists));
+	assert_false(nc_members_parse(NC_MEMBERS_ENTRY, strlen(NC_MEMBERS_ENTRY), &lists));
+	in.members.decided = 1;
+	bytes = nc_promise_write(&in, text, sizeof(text));
+	assert_null(nc_promise_parse(text, bytes, &out));
+	assert_memory_equal(&in, &out, sizeof(in));
+	lists = in.members;
+	nc_members_second(&lists, true);
+	assert_memory_equal(&lists.now, &in.members.now, sizeof(lists.now));
+	nc_members_second(&in.members, false);
+	assert_memory_equal(&in.members.now, &members, sizeof(members));
+	assert_false(nc_members_change(&in.members));
+	assert_int_equal(in.members.change, 2);
+	bytes = nc_promise_write(&in, text, sizeof(text));
+	assert_null(nc_promise_parse(text, bytes, &out));
+	assert_memory_equal(&in, &out, sizeof(in));
+
 	/* fewer members than have to confirm */
-	in.members.n = 64;
+	in.members.now.n = 64;
 	bytes = nc_promise_write(&in, text, sizeof(text));
 	assert_non_null(nc_promise_parse(text, bytes, &out));
 }

@@ -15,6 +15,8 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 
+#include "nc/identity/identity.h"
+
 #define NC_FEED_ADDRESS_BYTES 64
 #define NC_FEED_STATE_BYTES 16
 #define NC_FEED_REASON_BYTES 600
@@ -45,6 +47,7 @@ typedef struct NcFeedPeer
 	/* Its place in synchronous_standby_names, 0 = none, and as what it counts, as pg_stat_replication says it. */
 	int			sync_priority;
 	char		sync_state[NC_FEED_STATE_BYTES];	/* "" when absent */
+	NcId		member;			/* who streams; none when absent */
 	TimestampTz reply_time;		/* of the last status update, by our clock; 0 = none */
 	TimestampTz connected_since;	/* 0 when absent */
 } NcFeedPeer;
@@ -83,6 +86,11 @@ typedef struct NcFeedHealth
 } NcFeedHealth;
 
 extern NcFeedHealth nc_feed_health(void);
+/*
+ * The page servers of these slots become the members, of which so many confirm (docs/takeover.md); or a change to
+ * them that was interrupted goes on.  Returns when they have confirmed that; throws, and may be interrupted at any time.
+ */
+extern void nc_feed_change_members(const char *const *names, int n, int write_quorum);
 
 /* Copies up to max rows, one for each registered page server; returns how many. */
 extern int	nc_feed_peers(NcFeedPeer *rows, int max);

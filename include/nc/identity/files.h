@@ -20,6 +20,7 @@
 #define NC_COMPUTE_TAKEOVER "compute_takeover"
 #define NC_MEMBER_IDENTITY "page_service_identity"
 #define NC_MEMBER_TAKEOVER "page_service_takeover"
+#define NC_MEMBER_MOVED "page_service_moved"
 #define NC_MEMBER_UNJUDGED "page_service_unjudged"
 #define NC_MEMBER_PROMISE "page_service_promise"
 #define NC_COMPUTE_MEMBERS "compute_members"

@@ -71,7 +71,7 @@ typedef struct NcJoinAnswer
 	/* Joined: from the page server's own incarnation to the present one, and its session. */
 	NcLineage	lineage;
 	NcChain		chain;
-	NcMembers	members;		/* of the compute, if it knows them */
+	NcMemberLists members;		/* of the compute, if it knows them */
 
 	/* Otherwise: what to log and to tell clients. */
 	char		message[NC_JOIN_TEXT_BYTES];

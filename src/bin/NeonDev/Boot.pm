@@ -171,6 +171,8 @@ sub start_page_servers
 {
 	foreach my $n (page_servers())
 	{
+		# lost: who is there decides whether the others are enough
+		next if has_members() && !-d part_data($n);
 		start_part($n) || has_members() or fail part_name($n), ' did not start: it may have more than the others';
 	}
 	return;
@@ -229,9 +231,8 @@ sub replace_compute
 	my @signals = qw(INT TERM HUP);
 	local @SIG{@signals} = (\&interrupted) x @signals;
 	start_page_servers();
-	my $members = reachable_members();
-	keys %{ $members->{there} } >= $members->{need} || $opt{lose_unconfirmed}
-	  or fail 'too few page servers answer, nothing was changed: ', NeonDev::Takeover::too_few($members, scalar keys %{ $members->{there} }, 'promises');
+	my $few = reachable_too_few(reachable_members());
+	!defined $few || $opt{lose_unconfirmed} or fail 'too few page servers answer, nothing was changed: ', $few;
 	end_old() if -e part_data('compute');
 	check_stopped();
 	make_new();

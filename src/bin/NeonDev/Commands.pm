@@ -45,6 +45,7 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev remove-page-server N -D DIR     takes the last one away again
   neon_dev replace-page-server N -D DIR    makes a lost one anew, as a copy of another
   neon_dev move-page-server N --to DIR2 -D DIR    to another directory
+  neon_dev write-quorum W -D DIR           how many page servers commits wait for
   neon_dev takeover -D DIR [PART]          lets a copied directory go on in place of its original
   neon_dev backup  -D DIR --to DIR2        a backup of a cluster that runs
   neon_dev archive -D DIR --to ARCHIVE     WAL is archived from now on
@@ -302,6 +303,13 @@ Moves page server N of a cluster that runs to the directory DIR2, which must not
 is stopped meanwhile: reads go to another page server if shards have several (--hosts of init), else they wait.
 Interrupted, the same command goes on.
 END
+	'write-quorum' => { run => \&change_write_quorum, quorum => 1, options => ['-t'], help => <<'END' },
+neon_dev write-quorum W -D DIR [-t SECONDS]
+
+Changes how many page servers have to confirm a commit (init --durable --write-quorum), while the cluster runs. Where they keep
+the list of members, so many as before and so many as now have to confirm the change. Interrupted, the same command goes on;
+called with the number of before it is taken back.
+END
 	backup => { run => \&backup, from_part => 1, own => \%to_directory, options => [qw(--to -t)], help => <<'END' },
 neon_dev backup -D DIR --to DIR2 [--from page-server N] [-t SECONDS]
 
@@ -555,6 +563,7 @@ sub parse_word
 		return set_part($name, $command, number(0, SHARDS_MAX - 1)->('page-server', shift @$rest));
 	}
 	return set_number($word) if $command->{number} && $word =~ /^\d/;
+	return set_option($options{'--write-quorum'}, 'W', $word) if $command->{quorum} && $word =~ /^\d/;
 	if ($command->{to_dir} && $word eq '--to')
 	{
 		@$rest && $rest->[0] ne '' or usage '--to needs a directory';
@@ -599,6 +608,7 @@ sub parse
 		while (@words) { parse_word($name, $command, shift @words, \@words) }
 	}
 	!$command->{number} || $opt{part} ne 'all' or usage "$name needs the number of a page server";
+	!$command->{quorum} || defined $opt{write_quorum} or usage "$name needs the number of page servers that confirm";
 	!$command->{to_dir} || defined $opt{to_dir} or usage "$name needs --to DIR";
 	defined $opt{dir} && $opt{dir} ne '' or usage '-D DIR is missing';
 	$opt{dir} = absolute($opt{dir});

@@ -4,6 +4,8 @@
 # follows: so its slot, and the new one's, which begins where WAL is kept for all, keep the WAL that the copy needs.
 # Copies are made beside what is there and get their names when they are whole. Each step looks whether it was
 # done already: after an interruption the same command goes on, or begins anew.
+#
+# Who counts for commits is changed when a new page server follows, and before one is taken away (docs/takeover.md).
 package NeonDev::PageServers;
 
 use strict;
@@ -18,7 +20,7 @@ use NeonDev::Processes;
 use NeonDev::Settings;
 use NeonDev::Takeover;
 
-our @EXPORT = qw(add_page_server remove_page_server replace_page_server move_page_server);
+our @EXPORT = qw(add_page_server remove_page_server replace_page_server move_page_server change_write_quorum);
 
 sub is_there { return -e $_[0] || -l $_[0] }
 sub remove_tree { my ($path) = @_; return must_run("cannot remove $path", {}, 'rm', '-rf', '--', $path) }
@@ -100,6 +102,38 @@ sub tell_shards
 	return;
 }
 
+# ---- commits that wait, and members
+
+sub is_durable { return ($cluster{write_quorum} // '') ne '' }
+
+# The page servers that there are become the members, by their directories as they are now. Interrupted, or over time, it
+# goes on with the next call.
+sub change_members
+{
+	my $names = join ', ', map { "'" . part_id($_) . "'" } page_servers();
+
+	progress "changing the members: $cluster{write_quorum} of ", scalar(page_servers()), ' page servers confirm ...';
+	# who is gone does not go on waiting
+	my $result = compute_query("SELECT neon_comm.change_members(ARRAY[$names], $cluster{write_quorum})", $opt{timeout} + 10,
+		"SET statement_timeout = '$opt{timeout}s'", q{SET client_connection_check_interval = '500ms'});
+	return if $result->{status} == 0;
+	my ($waits) = reverse grep { /waiting: / } split /\n/, $result->{err};
+	fail 'the members are not changed yet: ', why_not($result, $opt{timeout} + 10),
+	  defined $waits ? ' (' . ($waits =~ s/^.*?waiting: //r) . ')' : '', '; the same command goes on';
+}
+
+# Whatever synchronous_standby_names lists, a page server's entry says no more than what a write quorum of members has: so
+# the setting may be of before while members change. Other durable clusters have the setting alone.
+sub tell_commits
+{
+	return unless is_durable();
+	change_members() if has_members();
+	progress 'telling the compute which page servers commits wait for ...';
+	change_compute('synchronous_standby_names', commits_wait_for());
+	change_compute('neon_comm.write_quorum', $cluster{write_quorum}) if has_members();
+	return;
+}
+
 # ---- copies
 
 # Shards without a page server that runs when these are stopped.
@@ -126,6 +160,8 @@ sub configure_copy
 {
 	my ($data, $source, $n) = @_;
 	my $file = "$data/postgresql.conf";
+	# a member of its own: it shows what it has replayed when it joins
+	remove_tree("$data/page_service_identity");
 	my $text = slurp($file) // fail "cannot read $file";
 
 	$text =~ s/\bapplication_name=page_server_$source\b/application_name=page_server_$n/g;
@@ -160,8 +196,7 @@ sub copy_to
 
 	remove_copies($to);
 	copy_directory($from, $new);
-	# a member of its own: it shows what it has replayed when it joins
-	remove_tree("$new/$_") foreach 'page_service_identity', 'postmaster.pid';
+	remove_tree("$new/postmaster.pid");
 	$finish->($new);
 	to_disk($new);
 	return $new;
@@ -231,12 +266,6 @@ sub working
 	return 0;
 }
 
-sub check_members
-{
-	($cluster{write_quorum} // '') eq '' or fail 'commits of this cluster wait for its page servers (--durable): how many there are stays as it is';
-	return;
-}
-
 # ---- commands
 
 # neon_dev.conf remembers the number and the port of one that is being added.
@@ -254,7 +283,6 @@ sub begin_adding
 sub add_page_server
 {
 	return working(sub {
-		check_members();
 		my $n = begin_adding();
 		$cluster{"page_server_${n}_port"} = $cluster{adding_port};
 		my $new = part_data($n);
@@ -272,6 +300,7 @@ sub add_page_server
 		start_following($n);
 		$cluster{page_servers} = $n + 1;
 		save_cluster();
+		tell_commits();
 		tell_shards();
 		@cluster{ 'adding', 'adding_port' } = ('', '');
 		save_cluster();
@@ -283,14 +312,16 @@ sub remove_page_server
 {
 	return working(sub {
 		my $n = $opt{part};
-		check_members();
 		$n == page_servers() - 1 && $n >= $cluster{shards}
 		  or fail "only the last page server can be removed, and none of the first $cluster{shards}, which shards have for their own";
 		$n >= hosts_per_shard() or fail 'each shard has ', hosts_per_shard(), ' page servers as hosts: there are no more';
+		!is_durable() || $cluster{write_quorum} <= $n
+		  or fail "commits wait for $cluster{write_quorum} page servers: change that first, with neon_dev write-quorum";
 		progress "removing page server $n ...";
 		{
 			local $cluster{page_servers} = $n;
 			tell_shards();
+			tell_commits();
 		}
 		unregister(part_id($n));
 		stop_part($n) or fail "page server $n did not stop";
@@ -319,9 +350,9 @@ sub replace_page_server
 			move($new, $data);
 			start_following($n);
 		});
+		tell_commits();
 		remove_data($old);
 		progress "page server $n is replaced";
-		warning "page server $n is read from, but is no member: it does not count for commits, nor for takeovers (docs/takeover.md)" if has_members();
 	});
 }
 
@@ -329,6 +360,18 @@ sub is_moved_here
 {
 	my ($dir) = @_;
 	return (slurp("$dir/" . MOVED) // '') eq "$opt{dir} " . part_id($opt{part}) . "\n";
+}
+
+# The copy goes on as the same page server, if it is of a directory at its place: as was_moved_here() of the page service has it.
+sub say_moved
+{
+	my ($new) = @_;
+	my ($place) = (slurp("$new/page_service_identity") // '') =~ /^place (\S+)$/m or return;
+	my $inode = (stat $new)[1] // fail "cannot look at $new: $!";
+	my $word = 2166136261;
+	$word = (($word ^ ord) * 16777619) & 0xffffffff foreach split //, "$place $inode";
+	write_file("$new/page_service_moved", sprintf "%08x\n", $word);
+	return;
 }
 
 # Stopped, so that what is copied is whole.
@@ -346,7 +389,10 @@ sub move_data
 	}
 	progress "copying page server $n to $to ...";
 	remove_tree($to) if is_moved_here($to);
-	my $new = copy_to($data, $to, sub { write_file("$_[0]/" . MOVED, "$opt{dir} " . part_id($n) . "\n") });
+	my $new = copy_to($data, $to, sub {
+		write_file("$_[0]/" . MOVED, "$opt{dir} " . part_id($n) . "\n");
+		say_moved($_[0]);
+	});
 	move($new, $to);
 	move($data, $old);
 	symlink $to, $data or fail "cannot make the link $data: $!";
@@ -359,8 +405,6 @@ sub move_page_server
 		my $n = $opt{part};
 		my $data = part_data($n);
 		my $to = absolute($opt{to_dir});
-		# what arrives there is another member
-		!has_members() or fail 'a page server that is a member (--write-quorum) cannot be moved: there it would not count any more (docs/takeover.md)';
 		$to !~ /['"\\,\n]/ or fail "$to has a quote, backslash, comma or line end in it";
 		!is_there($to) || is_moved_here($to) or fail "$to is there already";
 		progress "moving page server $n to $to ...";
@@ -368,6 +412,19 @@ sub move_page_server
 		start_following($n);
 		remove_data("$data.old") if is_there("$data.old");
 		progress "page server $n is moved";
+	});
+}
+
+sub change_write_quorum
+{
+	return working(sub {
+		is_durable() or fail 'commits of this cluster wait for no page servers (init --durable)';
+		my $count = () = page_servers();
+		$opt{write_quorum} <= $count or fail "the write quorum has to be from 1 to the number of page servers, which is $count";
+		$cluster{write_quorum} = $opt{write_quorum};
+		save_cluster();
+		tell_commits();
+		progress "commits wait for $cluster{write_quorum} of $count page servers";
 	});
 }
 

@@ -69,7 +69,13 @@ sub compute_conninfo
 	  [ application_name => 'neon_dev' ];
 }
 
-sub compute_query { my ($sql, $seconds) = @_; return query($seconds // 10, compute_question($sql)) }
+sub compute_query
+{
+	my ($sql, $seconds, @settings) = @_;
+	my ($program, @rest) = compute_question($sql);
+	return query($seconds // 10, $program, (map { ('-c', $_) } @settings), @rest);
+}
+
 sub page_server_query
 {
 	my ($n, $query, $seconds) = @_;

@@ -9,7 +9,7 @@ use NeonDev::Base;
 use NeonDev::Cluster;
 
 our @EXPORT = qw(print_config conninfo_value setting_line client_security compute_settings page_server_settings
-	stock_settings check_given page_server_conninfo shard_conninfo shard_hosts write_quorum);
+	stock_settings check_given page_server_conninfo shard_conninfo shard_hosts write_quorum commits_wait_for);
 
 # ---- quoting
 
@@ -196,6 +196,8 @@ sub write_quorum
 	return !$opt{durable} ? '' : $opt{write_quorum} // int($opt{page_servers} / 2) + 1;
 }
 
+sub commits_wait_for { return "ANY $cluster{write_quorum} (" . join(', ', map { "page_server_$_" } page_servers()) . ')' }
+
 # What --durable says must hold.
 sub check_durable
 {
@@ -321,7 +323,7 @@ sub compute_settings
 		'neon_comm.wal_feed_slots' => join(',', map { "page_server_$_" } page_servers()),
 		server_security('neon_comm.wal_feed_'),
 		($cluster{write_quorum} // '') ne ''
-		? (synchronous_standby_names => "ANY $cluster{write_quorum} (" . join(', ', map { "page_server_$_" } page_servers()) . ')',
+		? (synchronous_standby_names => commits_wait_for(),
 			max_wal_senders => $cluster{page_servers} + 10)
 		: (),
 		($cluster{members} // '') eq 'on' ? ('neon_comm.write_quorum' => $cluster{write_quorum}) : (),
