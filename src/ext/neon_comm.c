@@ -13,6 +13,7 @@
 #include "utils/guc.h"
 
 #include "nc/feed/feed.h"
+#include "nc/feed/lease.h"
 #include "nc/filecache/filecache.h"
 #include "nc/safety/directory.h"
 #include "nc/safety/environment.h"
@@ -124,6 +125,10 @@ static const Part parts[] = {
 		.settings = begin_feed,
 		.shmem_bytes = nc_feed_shmem_bytes,
 		.shmem_startup = nc_feed_shmem_startup
+	},
+	{
+		.shmem_bytes = nc_lease_shmem_bytes,
+		.shmem_startup = nc_lease_shmem_startup
 	},
 	{
 		.shmem_bytes = aio_shmem_bytes,

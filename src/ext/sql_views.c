@@ -17,6 +17,7 @@
 #include "nc/base/clock.h"
 #include "nc/compat/pg.h"
 #include "nc/feed/feed.h"
+#include "nc/feed/lease.h"
 #include "nc/shard/shard_map.h"
 #include "nc/shared/identity.h"
 #include "nc/shared/settings.h"
@@ -361,12 +362,13 @@ nc_get_members(PG_FUNCTION_ARGS)
 				 errmsg("could not read file \"%s\": %m", NC_COMPUTE_MEMBERS)));
 	for (uint32 i = 0; result == NC_FILE_OK && i < kept->members.n; i++)
 	{
-		Datum		values[3];
-		bool		nulls[3] = {0};
+		Datum		values[4];
+		bool		nulls[4] = {0};
 
 		values[0] = CStringGetTextDatum(kept->members.at[i].name);
 		values[1] = CStringGetTextDatum(nc_id_text(&kept->members.at[i].id, id));
 		values[2] = Int32GetDatum((int32) kept->members.write_quorum);
+		values[3] = Int32GetDatum(nc_lease_left_ms(&kept->members.at[i].id));
 		put_row(rsinfo, values, nulls);
 	}
 	return (Datum) 0;

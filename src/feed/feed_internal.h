@@ -15,6 +15,8 @@
  *	  retain.c   replication slots of page servers
  *	  sync.c     page servers that commits wait for
  *	  quorum.c   members, who is let in, being overtaken
+ *	  lease.c    leases of page servers
+ *	  answers.c  nothing is answered without them
  *	  places.c   entries of walsenders are counted before they are taken
  *	  lag.c      how far page servers are behind, for backpressure
  *	  throttle.c writers of WAL pause while they are too far behind
@@ -218,6 +220,8 @@ typedef struct NcFeedConn
 	TimestampTz stuck_since;	/* its replay stands where this directory was laid; 0 = it does not */
 	bool		keepalive_owed;
 	bool		ping_sent;
+	bool		lease_asked;	/* and not answered yet */
+	TimestampTz lease_asked_at; /* 0 = never on this connection */
 	XLogRecPtr	sent;
 	XLogRecPtr	write;
 	XLogRecPtr	flush;
@@ -402,8 +406,26 @@ extern void nc_feed_quorum_overtaken(const NcEvidence *e);
 /* Does what it has on disk count for commits, and for letting in? */
 extern bool nc_feed_quorum_counts(const NcFeedConn *conn);
 
+/* The same of a page server that has joined. */
+extern bool nc_feed_quorum_is_member(const NcId *member);
+
 /* Behind the streams of a turn. */
 extern void nc_feed_quorum_tick(const NcFeedTurn *turn);
+
+/* ---- leases (lease.c, answers.c) ---- */
+
+/* Asks who streams, when it is time. */
+extern void nc_feed_lease_ask(NcFeedConn *conn, const NcFeedTurn *turn);
+
+/* What it says to that, behind the first byte. */
+extern void nc_feed_lease_take(NcFeedConn *conn, NcReader *r);
+extern int	nc_feed_lease_sleep_ms(void);
+
+/* Behind the streams of a turn. */
+extern void nc_feed_lease_tick(const NcFeedTurn *turn);
+
+/* In a backend that has been let in: waits for leases, and answers nothing without them from then on. */
+extern void nc_feed_answers_begin(void);
 
 /* ---- places (places.c) ---- */
 

@@ -110,11 +110,17 @@ are_known(void)
 	return kept.members.write_quorum != 0;
 }
 
+bool
+nc_feed_quorum_is_member(const NcId *member)
+{
+	return nc_feed_write_quorum == 0 || !are_known() || nc_member_find(&kept.members, member) != NULL;
+}
+
 /* Does what it has on disk count? */
 bool
 nc_feed_quorum_counts(const NcFeedConn *conn)
 {
-	return nc_feed_write_quorum == 0 || !are_known() || nc_member_find(&kept.members, &conn->member) != NULL;
+	return nc_feed_quorum_is_member(&conn->member);
 }
 
 bool
@@ -301,6 +307,7 @@ wait_to_be_let_in(Port *port, int status)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+	nc_feed_answers_begin();
 }
 
 /* From _PG_init. */

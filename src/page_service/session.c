@@ -283,6 +283,7 @@ show_status(NcSvcSession *s)
 	status_totals(&w);
 	status_identity(&w);
 	nc_svc_promise_status(put_status, &w);
+	nc_svc_lease_status(put_status, &w);
 	status_row(&w, "workers", "%d", nc_svc_workers);
 	status_row(&w, "shard", "%s/%d", nc_svc_shard_numbers, nc_svc_shard_count);
 	status_row(&w, "tenant_id", "%s", nc_svc_tenant_id);

@@ -17,6 +17,7 @@ typedef enum NcWait
 	NC_WAIT_BOUNCE_PAGE,		/* memory for an answer that does not go to shared buffers */
 	NC_WAIT_THROTTLE,			/* backpressure */
 	NC_WAIT_LET_IN,				/* a login, for page servers to confirm */
+	NC_WAIT_LEASE,				/* an answer, until page servers have granted leases */
 	NC_WAIT_FEED_MAIN,			/* workers that have nothing to do */
 	NC_WAIT_SWEEPER_MAIN,
 	NC_WAIT_CACHE_LIST,

@@ -13,7 +13,7 @@ use NeonDev::Base;
 use NeonDev::Cluster;
 use NeonDev::Parts;
 
-our @EXPORT = qw(has_members reachable_members takeover_log members_text overtaken);
+our @EXPORT = qw(has_members reachable_members takeover_log wait_for_leases members_text overtaken);
 
 sub has_members { return ($cluster{members} // '') eq 'on' }
 
@@ -111,8 +111,8 @@ sub unbegun
 	return sort keys %newer;
 }
 
-# Gets the promises, then looks at the logs: { incarnation, unbegun, source, log, wal_from }. Fails when they are too few,
-# unless --lose-unconfirmed.
+# Gets the promises, then looks at the logs: { incarnation, unbegun, source, log, wal_from, followed, leases_until }.
+# Fails when they are too few, unless --lose-unconfirmed.
 sub takeover_log
 {
 	my $members = reachable_members();
@@ -122,11 +122,17 @@ sub takeover_log
 	  or fail too_few($members, $there, 'promises'), ". Nothing was changed. --lose-unconfirmed goes on without them";
 	$there > 0 or fail 'no member answers: ', name_list(@{ $members->{missing} });
 	my $incarnation = newer_incarnation($members);
+	my $leases_until = 0;
 	my %log;
 	foreach my $n (sort { $a <=> $b } keys %{ $members->{there} })
 	{
 		my $result = page_server_query($n, "takeover $cluster{tenant_id} $cluster{timeline_id} $incarnation", $opt{timeout});
-		if ($result->{status} == 0) { $log{$n} = said($result->{out}) }
+		if ($result->{status} == 0)
+		{
+			$log{$n} = said($result->{out});
+			my $until = monotonic() + $log{$n}{lease_ms} / 1000 + 0.02;
+			$leases_until = $until if $until > $leases_until;
+		}
 		else { push @{ $members->{missing} }, [ $n, why_not($result, $opt{timeout}) ] }
 	}
 	my $have = keys %log;
@@ -141,7 +147,21 @@ sub takeover_log
 	warning "the promises of $have page servers are fewer than $members->{need}: commits behind $log{$source}{end} may be gone (missing: ",
 	  name_list(@{ $members->{missing} }), ')' if $have < $members->{need};
 	my ($from) = sort { lsn_number($a) <=> lsn_number($b) } map { $_->{last_record} } values %log;
-	return { incarnation => $incarnation, unbegun => [ unbegun($last{$source}, values %log) ], source => $source, log => $log{$source}, wal_from => $from };
+	return { incarnation => $incarnation, unbegun => [ unbegun($last{$source}, values %log) ], source => $source, log => $log{$source}, wal_from => $from,
+		followed => [ map { $_->{incarnation} } values %log ], leases_until => $leases_until };
+}
+
+# Until then the compute before may answer from its own memory, with leases that page servers have granted: unless its
+# processes have ended, which are those of the directory whose compute_identity is given.
+sub wait_for_leases
+{
+	my ($choice, $ended) = @_;
+	my $left = $choice->{leases_until} - monotonic();
+	return if $left <= 0;
+	return if defined $ended && !grep { $ended !~ /^incarnation \Q$_\E /m } @{ $choice->{followed} };
+	progress sprintf 'waiting %.1f s for the leases of the compute before, which may run somewhere ...', $left;
+	pause($left);
+	return;
 }
 
 # compute_members of the new directory.
