@@ -231,7 +231,7 @@ nc_feed_quorum_overtaken(const NcEvidence *e)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("this compute was overtaken and stops"),
 			 errdetail("%u of %u page servers belong to a newer compute, the last one to incarnation %s.",
-					   nlost, kept.members.n, nc_id_text(&e->promised, id)),
+					   nlost, kept.members.n, nc_id_text(nc_id_is_none(&e->promised) ? &e->incarnation : &e->promised, id)),
 			 errhint("It must not be started again; see docs/takeover.md.")));
 }
 
