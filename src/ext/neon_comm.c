@@ -241,6 +241,8 @@ _PG_init(void)
 	if (nc_enabled || nc_feed_enabled())
 		nc_identity_check_start();
 	if (nc_enabled)
+		nc_overtaken_check();
+	if (nc_enabled)
 		start_compute();
 	else
 		nc_skeleton_check_absent();

@@ -45,6 +45,8 @@ struct NcHandshake
 	bool		polling;		/* PQconnectPoll not finished */
 	bool		command_sent;
 	bool		flushing;		/* the command is not completely sent */
+	bool		asks;			/* the command is a query, with rows for an answer */
+	PGresult   *rows;
 	int			advances;		/* so often it went on */
 	char		command[96];
 	char		error[ERROR_BYTES];
@@ -349,8 +351,12 @@ nc_handshake_start(const NcHandshakeParams *params)
 
 	if (h == NULL)
 		return NULL;
-	snprintf(h->command, sizeof(h->command), "pagestream_v%d %s %s", params->protocol_version,
-			 params->tenant_id, params->timeline_id);
+	h->asks = params->query != NULL;
+	if (h->asks)
+		snprintf(h->command, sizeof(h->command), "%s", params->query);
+	else
+		snprintf(h->command, sizeof(h->command), "pagestream_v%d %s %s", params->protocol_version,
+				 params->tenant_id, params->timeline_id);
 	if (!nc_conninfo_parts(params->conninfo, &parts, h->error, sizeof(h->error)) ||
 		!has_files(params->conninfo, h->error, sizeof(h->error)) ||
 		!may_send_token(params, &parts, h->error, sizeof(h->error)) ||
@@ -393,10 +399,16 @@ check_answer(NcHandshake *h)
 	ExecStatusType status = PQresultStatus(res);
 	NcHandshakeStep step = NC_HANDSHAKE_DONE;
 
+	if (h->asks && status == PGRES_TUPLES_OK && PQnfields(res) == 2)
+	{
+		h->rows = res;
+		return step;
+	}
 	if (status == PGRES_FATAL_ERROR)
 		step = fail_handshake(h, PQresultErrorMessage(res));
 	else if (status != PGRES_COPY_BOTH)
-		step = fail_handshake(h, "the server did not answer the pagestream command with CopyBoth");
+		step = fail_handshake(h, h->asks ? "the server did not answer with rows" :
+							  "the server did not answer the pagestream command with CopyBoth");
 	PQclear(res);
 	return step;
 }
@@ -478,6 +490,17 @@ nc_handshake_advance(NcHandshake *h)
 	return step;
 }
 
+const char *
+nc_handshake_row(const NcHandshake *h, int *row, const char **name)
+{
+	int			at = (*row)++;
+
+	if (h->rows == NULL || at >= PQntuples(h->rows))
+		return NULL;
+	*name = PQgetvalue(h->rows, at, 0);
+	return PQgetvalue(h->rows, at, 1);
+}
+
 bool
 nc_handshake_authenticated(const NcHandshake *h)
 {
@@ -506,6 +529,7 @@ void
 nc_handshake_free(NcHandshake *h)
 {
 	nc_tls_release(h->tls);
+	PQclear(h->rows);
 	if (h->pg != NULL)
 		PQfinish(h->pg);
 	free(h);

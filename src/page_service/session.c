@@ -260,6 +260,8 @@ status_identity(NcWriter *w)
 	status_row(w, "member", "%s", nc_id_text(identity != NULL ? &identity->member : &none, id));
 	status_row(w, "birth", "%s", nc_id_text(identity != NULL ? &identity->birth : &none, id));
 	status_row(w, "incarnation", "%s", nc_id_text(n > 0 ? &identity->followed.at[n - 1].id : &none, id));
+	status_row(w, "incarnation_began", NC_LSN_FMT,
+			   NC_LSN_ARGS(n > 0 ? identity->followed.at[n - 1].began : InvalidXLogRecPtr));
 	status_row(w, "identity", "%s", standing_name(&joins));
 	status_row(w, "identity_reason", "%s", joins.reason);
 	status_row(w, "judged_lsn", NC_LSN_FMT,

@@ -1,6 +1,7 @@
 /*
  * nc/net/handshake.h
- *	  From a conninfo string to a pagestream in COPY_BOTH, through libpq.
+ *	  From a conninfo string to a pagestream in COPY_BOTH, or to the rows of a query,
+ *	  through libpq.
  *
  * handshake.c is the only file that knows libpq.  No call blocks: the caller
  * polls the socket as told and calls again.  After NC_HANDSHAKE_DONE the caller
@@ -26,6 +27,7 @@ typedef struct NcHandshakeParams
 	const char *tenant_id;
 	const char *timeline_id;
 	uint32_t	user_timeout_ms;	/* TCP_USER_TIMEOUT, 0 = the system's */
+	const char *query;			/* is asked instead of for a pagestream; NULL = is not */
 } NcHandshakeParams;
 
 typedef enum NcHandshakeStep
@@ -51,6 +53,9 @@ extern NcHandshakeStep nc_handshake_advance(NcHandshake *h);
  * before libpq takes them.  0 for a socket in a directory, where nobody counts.
  */
 extern uint64_t nc_handshake_heard(int fd);
+
+/* Of a query's answer, rows of (name, value): the value behind the row that *row is, which moves on; NULL = no more. */
+extern const char *nc_handshake_row(const NcHandshake *h, int *row, const char **name);
 
 /* True once the pagestream command was sent. */
 extern bool nc_handshake_authenticated(const NcHandshake *h);
