@@ -46,7 +46,7 @@ CREATE VIEW neon_comm.identity AS SELECT * FROM neon_comm.get_identity();
 COMMENT ON VIEW neon_comm.identity IS 'who this compute is: its birth, this start of it and where that began, and the place of its directory';
 
 CREATE FUNCTION neon_comm.get_members(OUT name text, OUT member text, OUT write_quorum int, OUT list text,
-	OUT flush_lsn pg_lsn)
+	OUT flush_lsn pg_lsn, OUT lease_ms int)
 RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_members' LANGUAGE C STRICT VOLATILE;
 
 CREATE VIEW neon_comm.members AS SELECT * FROM neon_comm.get_members();

@@ -309,12 +309,24 @@ is_there(const AskedAll *all, const NcId *member)
  * than are asked for tell that something is wrong.
  */
 static void
+check_list(Report *r, const AskedAll *all, const char *subject, const NcMembers *members)
+{
+	uint32		there = 0;
+
+	for (uint32 i = 0; i < members->n; i++)
+		there += is_there(all, &members->at[i].id);
+	nc_check_row(r, "members", subject, there >= members->write_quorum ? NC_CHECK_OK :
+				 all->n < members->n ? NC_CHECK_UNKNOWN : NC_CHECK_ERROR,
+				 "Bring page servers back: fewer than the write quorum confirm no start and no commit.",
+				 "%u of %u members answer, the write quorum is %u", there, members->n, members->write_quorum);
+}
+
+static void
 check_members(Report *r, const AskedAll *all)
 {
 	NcPromise  *kept = palloc0(sizeof(NcPromise));
 	const char *why = NULL;
 	NcFileResult result = nc_promise_load(DataDir, NC_COMPUTE_MEMBERS, kept, &why);
-	uint32		there = 0;
 
 	if (result == NC_FILE_ABSENT)
 		return;
@@ -325,13 +337,9 @@ check_members(Report *r, const AskedAll *all)
 					 why != NULL ? why : strerror(errno));
 		return;
 	}
-	for (uint32 i = 0; i < kept->members.n; i++)
-		there += is_there(all, &kept->members.at[i].id);
-	nc_check_row(r, "members", NC_COMPUTE_MEMBERS, there >= kept->members.write_quorum ? NC_CHECK_OK :
-				 all->n < kept->members.n ? NC_CHECK_UNKNOWN : NC_CHECK_ERROR,
-				 "Bring page servers back: fewer than the write quorum confirm no start and no commit.",
-				 "%u of %u members answer, the write quorum is %u", there, kept->members.n,
-				 kept->members.write_quorum);
+	check_list(r, all, nc_members_change(&kept->members) ? "old members" : NC_COMPUTE_MEMBERS, &kept->members.now);
+	if (nc_members_change(&kept->members))
+		check_list(r, all, "new members", &kept->members.next);
 }
 
 void

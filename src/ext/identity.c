@@ -29,6 +29,7 @@ bool		nc_guc_allow_takeover = false;
 /* The postmaster's: what the file says, and whether the place in it is to be replaced. */
 static NcComputeIdentity *kept = NULL;
 static bool takes_over = false;
+static bool elsewhere = false;	/* it was, at the start of this postmaster */
 static char place[NC_PLACE_BYTES];
 
 /* ---- before a start ---- */
@@ -50,7 +51,7 @@ judge_place(void)
 {
 	char		word[NC_TAKEOVER_WORD];
 
-	takes_over = strcmp(kept->place, place) != 0;
+	takes_over = elsewhere = strcmp(kept->place, place) != 0;
 	if (!takes_over)
 		return;
 	nc_takeover_word(kept->place, place, word);
@@ -196,6 +197,7 @@ begin_life(void)
 		nc_takeover_done(DataDir, NC_COMPUTE_TAKEOVER);
 	takes_over = false;
 	nc_identity->reader = (NcReaderIdentity) {kept->birth, incarnation};
+	nc_identity->elsewhere = elsewhere;
 	nc_identity->lives = kept->lineage.n;
 	nc_identity->shutdown_end = shutdown_end();
 	strlcpy(nc_identity->place, place, sizeof(nc_identity->place));

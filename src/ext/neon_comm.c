@@ -13,6 +13,7 @@
 #include "utils/guc.h"
 
 #include "nc/feed/feed.h"
+#include "nc/feed/lease.h"
 #include "nc/filecache/filecache.h"
 #include "nc/metrics/metrics.h"
 #include "nc/safety/directory.h"
@@ -137,6 +138,10 @@ static const Part parts[] = {
 	},
 	{.settings = begin_metrics},
 	{
+		.shmem_bytes = nc_lease_shmem_bytes,
+		.shmem_startup = nc_lease_shmem_startup
+	},
+	{
 		.shmem_bytes = aio_shmem_bytes,
 		.shmem_startup = aio_shmem_startup,
 		.start = start_smgr
@@ -246,6 +251,8 @@ _PG_init(void)
 	nc_enabled = *nc_guc_page_servers != '\0';
 	if (nc_enabled || nc_feed_enabled())
 		nc_identity_check_start();
+	if (nc_enabled)
+		nc_overtaken_check();
 	if (nc_enabled)
 		start_compute();
 	else

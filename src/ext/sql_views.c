@@ -19,6 +19,7 @@
 #include "nc/base/clock.h"
 #include "nc/compat/pg.h"
 #include "nc/feed/feed.h"
+#include "nc/feed/lease.h"
 #include "nc/metrics/metrics.h"
 #include "nc/obs/exposition.h"
 #include "nc/obs/names.h"
@@ -301,8 +302,8 @@ put_members(ReturnSetInfo *rsinfo, const char *list, const NcMembers *members)
 
 	for (uint32 i = 0; i < members->n; i++)
 	{
-		Datum		values[5];
-		bool		nulls[5] = {0};
+		Datum		values[6];
+		bool		nulls[6] = {0};
 		XLogRecPtr	flush = InvalidXLogRecPtr;
 
 		nulls[4] = !member_flush(peers, n, &members->at[i].id, &flush);
@@ -311,6 +312,7 @@ put_members(ReturnSetInfo *rsinfo, const char *list, const NcMembers *members)
 		values[2] = Int32GetDatum((int32) members->write_quorum);
 		values[3] = CStringGetTextDatum(list);
 		values[4] = LSNGetDatum(flush);
+		values[5] = Int32GetDatum(nc_lease_left_ms(&members->at[i].id));
 		put_row(rsinfo, values, nulls);
 	}
 	pfree(peers);

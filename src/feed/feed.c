@@ -144,6 +144,7 @@ choose_sleep(const NcFeedTurn *turn)
 		poll_ms = POLL_MIN_MS;
 	else
 		poll_ms = Min(poll_ms * 2, POLL_MAX_MS);
+	poll_ms = Min(poll_ms, nc_feed_lease_sleep_ms());
 	if (nc_feed_sync_owed())
 		return POLL_OWED_MS;
 	return stop_requested ? Min(poll_ms, POLL_STOPPING_MS) : poll_ms;
@@ -226,6 +227,7 @@ one_turn(NcFeedTurn *turn)
 	more = stream(turn);
 	nc_feed_quorum_tick(turn);
 	nc_feed_members_tick(turn);
+	nc_feed_lease_tick(turn);
 	nc_feed_sync_tick(turn);
 	publish_feed(turn);
 	return more;

@@ -17,6 +17,8 @@
  *	  quorum.c   members, who is let in, being overtaken
  *	  members.c  what members have confirmed, and steps of a change of members
  *	  change.c   a change of members, in the process that wants it
+ *	  lease.c    leases of page servers
+ *	  answers.c  nothing is answered without them
  *	  places.c   entries of walsenders are counted before they are taken
  *	  lag.c      how far page servers are behind, for backpressure
  *	  throttle.c writers of WAL pause while they are too far behind
@@ -225,6 +227,8 @@ typedef struct NcFeedConn
 	TimestampTz stuck_since;	/* its replay stands where this directory was laid; 0 = it does not */
 	bool		keepalive_owed;
 	bool		ping_sent;
+	bool		lease_asked;	/* and not answered yet */
+	TimestampTz lease_asked_at; /* 0 = never on this connection */
 	XLogRecPtr	sent;
 	XLogRecPtr	write;
 	XLogRecPtr	flush;
@@ -409,6 +413,9 @@ extern void nc_feed_quorum_overtaken(const NcEvidence *e);
 /* Does what it has on disk count for commits, and for letting in? */
 extern bool nc_feed_quorum_counts(const NcFeedConn *conn);
 
+/* The same of a page server that has joined. */
+extern bool nc_feed_quorum_is_member(const NcId *member);
+
 /* Behind the streams of a turn. */
 extern void nc_feed_quorum_tick(const NcFeedTurn *turn);
 
@@ -477,6 +484,20 @@ extern const NcFeedCap *nc_feed_members_cap(void);
 
 /* Could this connection count for commits, were it of a member? (sync.c) */
 extern bool nc_feed_sync_joined(const NcFeedConn *conn, const NcFeedTurn *turn);
+/* ---- leases (lease.c, answers.c) ---- */
+
+/* Asks who streams, when it is time. */
+extern void nc_feed_lease_ask(NcFeedConn *conn, const NcFeedTurn *turn);
+
+/* What it says to that, behind the first byte. */
+extern void nc_feed_lease_take(NcFeedConn *conn, NcReader *r);
+extern int	nc_feed_lease_sleep_ms(void);
+
+/* Behind the streams of a turn. */
+extern void nc_feed_lease_tick(const NcFeedTurn *turn);
+
+/* In a backend that has been let in: waits for leases, and answers nothing without them from then on. */
+extern void nc_feed_answers_begin(void);
 
 /* ---- places (places.c) ---- */
 

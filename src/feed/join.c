@@ -220,6 +220,14 @@ remember_early(const NcEvidence *e)
 		early[nearly++] = *e;
 }
 
+/* It has promised itself to a newer compute, or follows one already. */
+static bool
+belongs_to_newer(const NcEvidence *e, NcVerdict verdict)
+{
+	return verdict.reason == NC_REASON_PROMISED ||
+		(verdict.reason == NC_REASON_OTHER_LIFE && nc_id_newer(&e->incarnation, &nc_identity->reader.incarnation));
+}
+
 void
 nc_feed_join(NcFeedConn *conn, const NcFeedTurn *turn, const char *text)
 {
@@ -267,7 +275,7 @@ nc_feed_join(NcFeedConn *conn, const NcFeedTurn *turn, const char *text)
 	}
 	bytes = nc_join_answer_write(&answer, row, sizeof(row));
 	nc_feed_answer_text(conn, "answer", row, (int) bytes, NC_JOIN_COMMAND);
-	if (verdict.reason == NC_REASON_PROMISED)
+	if (belongs_to_newer(&e, verdict))
 		nc_feed_quorum_overtaken(&e);
 }
 

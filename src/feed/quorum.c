@@ -134,12 +134,17 @@ nc_feed_quorum_keep(const NcMemberLists *lists)
 	return true;
 }
 
+bool
+nc_feed_quorum_is_member(const NcId *member)
+{
+	return nc_feed_write_quorum == 0 || !are_known() || nc_member_of_any(&kept.members, member) != NULL;
+}
+
 /* Does what it has on disk count? */
 bool
 nc_feed_quorum_counts(const NcFeedConn *conn)
 {
-	return nc_feed_write_quorum == 0 || !are_known() ||
-		nc_member_of_any(&kept.members, &conn->member) != NULL;
+	return nc_feed_quorum_is_member(&conn->member);
 }
 
 /*
@@ -261,7 +266,7 @@ nc_feed_quorum_overtaken(const NcEvidence *e)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("this compute was overtaken and stops"),
 			 errdetail("%u page servers belong to a newer compute, the last one to incarnation %s.",
-					   nlost, nc_id_text(&e->promised, id)),
+					   nlost, nc_id_text(nc_id_is_none(&e->promised) ? &e->incarnation : &e->promised, id)),
 			 errhint("It must not be started again; see docs/takeover.md.")));
 }
 
@@ -360,6 +365,7 @@ wait_to_be_let_in(Port *port, int status)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+	nc_feed_answers_begin();
 }
 
 /* From _PG_init. */

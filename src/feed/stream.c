@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "feed_internal.h"
+#include "nc/identity/lease.h"
 #include "nc/shared/shmem.h"
 #include "nc/shared/test_point.h"
 
@@ -46,6 +47,8 @@ nc_feed_stream_begin(NcFeedConn *conn, const NcFeedTurn *turn, int slot, XLogRec
 	conn->greeted = false;
 	conn->caught_up = false;
 	conn->ping_sent = false;
+	conn->lease_asked = false;
+	conn->lease_asked_at = 0;
 	conn->stuck_since = 0;
 	conn->sent = start;
 	conn->write = conn->flush = conn->apply = InvalidXLogRecPtr;
@@ -269,6 +272,8 @@ nc_feed_stream_turn(NcFeedConn *conn, const NcFeedTurn *turn)
 	if (nc_feed_streams(conn))
 		keepalive(conn, turn);
 	if (nc_feed_streams(conn))
+		nc_feed_lease_ask(conn, turn);
+	if (nc_feed_streams(conn))
 		end_if_stuck(conn, turn);
 	(void) nc_visitor_flush(&conn->v);
 	conn->caught_up |= conn->greeted && !turn->limit.in_recovery && has_all(conn, &turn->limit);
@@ -343,6 +348,9 @@ take_copy_data(NcFeedConn *conn, const NcFeedTurn *turn, const NcFrame *frame)
 	{
 		case 'r':
 			take_status(conn, turn, &r);
+			break;
+		case NC_LEASE_MESSAGE:
+			nc_feed_lease_take(conn, &r);
 			break;
 		case 'h':
 			/* Hot standby feedback: page servers run no queries that it could protect. */

@@ -380,11 +380,28 @@ receiver_identify_system(WalReceiverConn *conn, TimeLineID *timeline)
 	return (stock->walrcv_identify_system) (conn, timeline);
 }
 
+/* What the compute asks on the stream is answered here: a stock walreceiver knows nothing of it. */
+static int
+receive_message(WalReceiverConn *conn, char **buffer, pgsocket *wait_fd)
+{
+	char		lease[NC_SVC_LEASE_ANSWER_BYTES];
+	int			bytes;
+
+	while ((bytes = (stock->walrcv_receive) (conn, buffer, wait_fd)) > 0 && joined)
+	{
+		nc_svc_promise_check_stream();
+		if (!nc_svc_lease_answer(&answer.present.id, *buffer, bytes, lease))
+			break;
+		(stock->walrcv_send) (conn, lease, sizeof(lease));
+	}
+	return bytes;
+}
+
 /* Said before it is written, so that replay is never ahead of what was judged. */
 static int
 receive_wal(WalReceiverConn *conn, char **buffer, pgsocket *wait_fd)
 {
-	int			bytes = (stock->walrcv_receive) (conn, buffer, wait_fd);
+	int			bytes = receive_message(conn, buffer, wait_fd);
 
 	if (joined)
 		nc_svc_promise_check_stream();

@@ -56,6 +56,7 @@ bool		nc_svc_allow_any_primary;
 bool		nc_svc_allow_unsafe;
 int			nc_svc_wait_lsn_timeout;
 int			nc_svc_idle_timeout;
+int			nc_svc_lease_ms = NC_LEASE_DEFAULT_MS;
 char	   *nc_svc_metrics_listen_addresses;
 int			nc_svc_metrics_port;
 char	   *nc_svc_metrics_ssl_cert_file;
@@ -226,6 +227,11 @@ define_serving_settings(void)
 							"Time a request waits for WAL before it is answered with an error.",
 							NULL, &nc_svc_wait_lsn_timeout, 300 * 1000, 1, INT_MAX, PGC_SIGHUP,
 							GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable(LIBRARY ".lease",
+							"How long a compute may answer after it has asked this page server.",
+							"A takeover waits as long for a compute that cannot be reached.",
+							&nc_svc_lease_ms, NC_LEASE_DEFAULT_MS, NC_LEASE_MIN_MS, NC_LEASE_MAX_MS, PGC_POSTMASTER,
+							GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable(LIBRARY ".allow_any_primary",
 							 "Follows a server that is no compute with a WAL feed.",
 							 "Nothing then tells whether their histories are the same.",
@@ -284,7 +290,7 @@ static const char *const setting_names[] = {
 	LIBRARY ".auth_public_key_file",
 	LIBRARY ".tenant_id", LIBRARY ".timeline_id", LIBRARY ".wait_lsn_timeout",
 	LIBRARY ".lazy_replay", LIBRARY ".boot_image", LIBRARY ".shard_count", LIBRARY ".shard_number",
-	LIBRARY ".stripe_size", LIBRARY ".allow_any_primary",
+	LIBRARY ".stripe_size", LIBRARY ".allow_any_primary", LIBRARY ".lease",
 	LIBRARY ".metrics_listen_addresses", LIBRARY ".metrics_port", LIBRARY ".metrics_ssl_cert_file",
 	LIBRARY ".metrics_ssl_key_file", LIBRARY ".metrics_require_ssl", LIBRARY ".metrics_auth_public_key_file",
 };
@@ -427,6 +433,7 @@ startup_shmem(void)
 	{
 		init_service_shared(nc_svc_shared);
 		nc_svc_promise_start();
+		nc_svc_lease_start();
 	}
 	nc_svc_prepared_shmem_init();
 	LWLockRelease(AddinShmemInitLock);

@@ -23,6 +23,7 @@
 #include "nc/base/clock.h"
 #include "nc/exporter/exporter.h"
 #include "nc/identity/judge.h"
+#include "nc/identity/lease.h"
 #include "nc/obs/latency.h"
 #include "nc/serve/door.h"
 #include "nc/wire/pagestream.h"
@@ -64,6 +65,7 @@ extern bool nc_svc_allow_unauthenticated;
 extern bool nc_svc_allow_any_primary;
 extern bool nc_svc_allow_unsafe;
 extern int	nc_svc_wait_lsn_timeout;	/* ms */
+extern int	nc_svc_lease_ms;
 extern int	nc_svc_idle_timeout;	/* ms */
 
 extern char *nc_svc_metrics_listen_addresses;
@@ -204,6 +206,10 @@ typedef struct NcSvcShared
 	NcSvcJoins	joins;
 	/* To which takeover this page server has promised itself; under joins_lock. */
 	NcId		promised;
+	/* Leases (lease.c), by nc_boot_clock_us(); under joins_lock. */
+	NcId		lease_to;		/* who was granted the last one; none: nobody since the start */
+	uint64		lease_until;
+	uint64		lease_older_until;	/* those of all others have ended by then */
 	/* Moves with each promise; what it was when the walreceiver of this pid has joined. */
 	pg_atomic_uint32 promises;
 	pg_atomic_uint32 joined_under;
@@ -484,6 +490,7 @@ extern void nc_svc_promise_joined(const NcMemberLists *members);
 
 /* Those of an entry of the log, if they are newer; durable when it returns. */
 extern void nc_svc_promise_members(const NcMemberLists *members);
+extern bool nc_svc_promise_stream_holds(void);
 extern void nc_svc_promise_check_stream(void);
 
 /* Query takeover, with the words behind that: promises, or refuses. */
@@ -497,6 +504,19 @@ extern void nc_svc_promise_status(void (*put) (void *arg, const char *name, cons
 
 /* In the startup process, when a record has been replayed. */
 extern void nc_svc_members_note(struct XLogReaderState *record);
+
+/* ---- lease.c ---- */
+
+extern void nc_svc_lease_start(void);
+
+/* In a walreceiver that has joined: is this message of the compute ours?  Its answer, then. */
+#define NC_SVC_LEASE_ANSWER_BYTES 17
+extern bool nc_svc_lease_answer(const NcId *incarnation, const char *message, int bytes,
+								char answer[NC_SVC_LEASE_ANSWER_BYTES]);
+
+/* Milliseconds until all that was granted has ended. */
+extern uint32 nc_svc_lease_left_ms(void);
+extern void nc_svc_lease_status(void (*put) (void *arg, const char *name, const char *value), void *arg);
 
 /* ---- boot_gather.c ---- */
 

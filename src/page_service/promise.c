@@ -135,11 +135,18 @@ nc_svc_promise_members(const NcMemberLists *members)
 	LWLockRelease(nc_svc_promise_lock());
 }
 
+/* Has there been no promise since the walreceiver has joined? */
+bool
+nc_svc_promise_stream_holds(void)
+{
+	return pg_atomic_read_u32(&nc_svc_shared->joined_under) == pg_atomic_read_u32(&nc_svc_shared->promises);
+}
+
 /* In a walreceiver that has joined, before it takes or confirms anything. */
 void
 nc_svc_promise_check_stream(void)
 {
-	if (pg_atomic_read_u32(&nc_svc_shared->joined_under) == pg_atomic_read_u32(&nc_svc_shared->promises))
+	if (nc_svc_promise_stream_holds())
 		return;
 	ereport(FATAL,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -152,7 +159,7 @@ cut_stream(void)
 {
 	pid_t		pid;
 
-	if (pg_atomic_read_u32(&nc_svc_shared->joined_under) == pg_atomic_read_u32(&nc_svc_shared->promises))
+	if (nc_svc_promise_stream_holds())
 		return true;
 	SpinLockAcquire(&WalRcv->mutex);
 	pid = WalRcv->pid;
@@ -351,6 +358,8 @@ answer_log(NcSvcSession *s, const NcMemberIdentity *me, const NcPromise *kept)
 	row(&w, "end", value);
 	snprintf(value, sizeof(value), NC_LSN_FMT, NC_LSN_ARGS(nc_svc_evidence_last()));
 	row(&w, "last_record", value);
+	snprintf(value, sizeof(value), "%u", nc_svc_lease_left_ms());
+	row(&w, "lease_ms", value);
 	tell_members(&kept->members, "member", put_row, &w);
 	nc_session_command_complete(&w, "TAKEOVER");
 	nc_session_ready(&w);

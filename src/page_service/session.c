@@ -244,6 +244,8 @@ status_identity(NcWriter *w)
 	status_row(w, "member", "%s", nc_id_text(identity != NULL ? &identity->member : &none, id));
 	status_row(w, "birth", "%s", nc_id_text(identity != NULL ? &identity->birth : &none, id));
 	status_row(w, "incarnation", "%s", nc_id_text(n > 0 ? &identity->followed.at[n - 1].id : &none, id));
+	status_row(w, "incarnation_began", NC_LSN_FMT,
+			   NC_LSN_ARGS(n > 0 ? identity->followed.at[n - 1].began : InvalidXLogRecPtr));
 	status_row(w, "identity", "%s", nc_svc_standing_name(&joins));
 	status_row(w, "identity_reason", "%s", joins.reason);
 	status_row(w, "judged_lsn", NC_LSN_FMT,
@@ -299,6 +301,7 @@ show_status(NcSvcSession *s)
 	status_totals(&w);
 	status_identity(&w);
 	nc_svc_promise_status(put_status, &w);
+	nc_svc_lease_status(put_status, &w);
 	status_row(&w, "workers", "%d", nc_svc_workers);
 	status_row(&w, "shard", "%s/%d", nc_svc_shard_numbers, nc_svc_shard_count);
 	status_row(&w, "stripe_size", "%d", nc_svc_stripe_size);

@@ -25,6 +25,7 @@ static struct
 	[NC_WAIT_THROTTLE] = {"NeonThrottle", PG_WAIT_EXTENSION},
 	[NC_WAIT_LET_IN] = {"NeonLetIn", PG_WAIT_EXTENSION},
 	[NC_WAIT_CHANGE_MEMBERS] = {"NeonChangeMembers", PG_WAIT_EXTENSION},
+	[NC_WAIT_LEASE] = {"NeonLease", PG_WAIT_EXTENSION},
 	[NC_WAIT_FEED_MAIN] = {"NeonFeedMain", PG_WAIT_EXTENSION},
 	[NC_WAIT_SWEEPER_MAIN] = {"NeonSweeperMain", PG_WAIT_EXTENSION},
 	[NC_WAIT_CACHE_LIST] = {"NeonCacheList", PG_WAIT_EXTENSION},

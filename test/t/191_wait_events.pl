@@ -21,7 +21,7 @@ my $names = q{SELECT string_agg(name, ' ' ORDER BY name COLLATE "C") FROM pg_wai
 $c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 400) AS f FROM generate_series(1, 2000) g;
 	CREATE TABLE first AS TABLE t; CREATE TABLE w (id int, f text)});
 $c->restart('compute');
-is($c->sql($names), 'NeonBouncePage NeonCacheList NeonCacheWriterMain NeonChangeMembers NeonConnect NeonExporterMain NeonFeedMain NeonLetIn NeonPageRead NeonRecoveryRetry '
+is($c->sql($names), 'NeonBouncePage NeonCacheList NeonCacheWriterMain NeonChangeMembers NeonConnect NeonExporterMain NeonFeedMain NeonLease NeonLetIn NeonPageRead NeonRecoveryRetry '
 	. 'NeonSweeperMain NeonThrottle', 'names of the compute') if $named;
 
 my @frozen;

@@ -69,7 +69,7 @@ foreach (1 .. 600)
 {
 	IPC::Run::run([ 'psql', '-XqAtw', '-d', "host=127.0.0.1 port=$feed dbname=postgres user=postgres", '-c', 'SELECT count(*) FROM t' ],
 		'<', \undef, '>', \$out, '2>', \$error);
-	last unless $error =~ /starting up|not yet accepting|Connection refused/;
+	last if old_says() =~ /FATAL/ || $error !~ /starting up|not yet accepting|Connection refused/;
 	usleep(100_000);
 }
 isnt($?, 0, 'the old directory, started again, lets nobody in');

@@ -21,6 +21,7 @@ typedef struct NcIdentityShared
 	NcReaderIdentity reader;	/* birth and incarnation of this life; never changes */
 	char		place[NC_PLACE_BYTES];
 	uint32		lives;			/* incarnations that are remembered, this one included */
+	bool		elsewhere;		/* goes on in place of a directory elsewhere, whose compute may run still */
 	XLogRecPtr	shutdown_end;	/* end of the checkpoint of a clean stop; 0 = recovery runs */
 
 	/* Where this incarnation began; 0 = in recovery. Written by the feed, once. */

@@ -18,6 +18,7 @@ typedef enum NcWait
 	NC_WAIT_THROTTLE,			/* backpressure */
 	NC_WAIT_LET_IN,				/* a login, for page servers to confirm */
 	NC_WAIT_CHANGE_MEMBERS,		/* a change of members, for page servers to confirm */
+	NC_WAIT_LEASE,				/* an answer, until page servers have granted leases */
 	NC_WAIT_FEED_MAIN,			/* workers that have nothing to do */
 	NC_WAIT_SWEEPER_MAIN,
 	NC_WAIT_CACHE_LIST,

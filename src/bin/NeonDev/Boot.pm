@@ -153,9 +153,11 @@ sub forget_wal_dir
 # What neon_boot has left it takes away itself.
 sub remove_leftover { must_run('cannot remove ' . new_data(), {}, 'rm', '-rf', '--', new_data()); return }
 
-# Makes DIR/compute_new: promises, image, configuration, on disk.
+# Makes DIR/compute_new: promises, image, configuration, on disk; it may be started. The compute that had the identity,
+# if one is given, has ended.
 sub make_new
 {
+	my ($ended) = @_;
 	remove_leftover();
 	my $choice = choose_source();
 	lay($choice);
@@ -163,6 +165,7 @@ sub make_new
 	write_file(new_data() . '/compute_members', members_text($choice->{log})) if $choice->{log};
 	forget_wal_dir();
 	run({}, 'sync', '-f', $opt{dir});
+	wait_for_leases($choice, $ended) if has_members();
 	return;
 }
 
@@ -235,7 +238,7 @@ sub replace_compute
 	!defined $few || $opt{lose_unconfirmed} or fail 'too few page servers answer, nothing was changed: ', $few;
 	end_old() if -e part_data('compute');
 	check_stopped();
-	make_new();
+	make_new(slurp(part_data('compute') . '/compute_identity'));
 	if (-e part_data('compute'))
 	{
 		must_run('cannot remove ' . replaced_data(), {}, 'rm', '-rf', '--', replaced_data());

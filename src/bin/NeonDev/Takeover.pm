@@ -13,7 +13,7 @@ use NeonDev::Base;
 use NeonDev::Cluster;
 use NeonDev::Parts;
 
-our @EXPORT = qw(has_members reachable_members reachable_too_few takeover_log members_text overtaken);
+our @EXPORT = qw(has_members reachable_members reachable_too_few takeover_log wait_for_leases members_text overtaken);
 
 sub has_members { return ($cluster{members} // '') eq 'on' }
 
@@ -151,7 +151,8 @@ sub to_be_asked
 	return sort { $a <=> $b } grep { !$asked->{$_} && ($members->{there}{$_} || $named{ $members->{answer}{$_}{member} }) } keys %{ $members->{answer} };
 }
 
-# Asks members for their promises, and on whoever is one by the logs that they tell: { number => answer }.
+# Asks members for their promises, and on whoever is one by the logs that they tell: { number => answer }. "leases_until" of
+# an answer: by monotonic().
 sub ask_for_promises
 {
 	my ($members, $incarnation) = @_;
@@ -161,7 +162,11 @@ sub ask_for_promises
 		my $result = page_server_query($n, "takeover $cluster{tenant_id} $cluster{timeline_id} $incarnation", $opt{timeout});
 		$asked{$n} = 1;
 		$members->{missing} = [ grep { $_->[0] != $n } @{ $members->{missing} } ];
-		if ($result->{status} == 0) { $log{$n} = said($result->{out}) }
+		if ($result->{status} == 0)
+		{
+			$log{$n} = said($result->{out});
+			$log{$n}{leases_until} = monotonic() + $log{$n}{lease_ms} / 1000 + 0.02;
+		}
 		else { push @{ $members->{missing} }, [ $n, why_not($result, $opt{timeout}) ] }
 	}
 	return %log;
@@ -180,7 +185,7 @@ sub best_of
 	return ($best, $source, $last{$best});
 }
 
-# Gets the promises, then looks at the logs: { incarnation, unbegun, source, log, wal_from }. The members of the best log count,
+# Gets the promises, then looks at the logs: { incarnation, unbegun, source, log, wal_from, followed, leases_until }. The members of the best log count,
 # both lists while they change, whoever was asked: all that any page server names are. Fails when they are too few,
 # unless --lose-unconfirmed.
 sub takeover_log
@@ -198,7 +203,22 @@ sub takeover_log
 	!defined $few || $opt{lose_unconfirmed} or fail "$few. Those that were given stand: call again";
 	warning "$few: commits behind $log{$source}{end} may be gone (missing: ", name_list(@{ $members->{missing} }), ')' if defined $few;
 	my ($from) = sort { lsn_number($a) <=> lsn_number($b) } map { $_->{last_record} } values %log;
-	return { incarnation => $incarnation, unbegun => [ unbegun($last, values %log) ], source => $source, log => $log{$best}, wal_from => $from };
+	my ($until) = sort { $b <=> $a } map { $_->{leases_until} } values %log;
+	return { incarnation => $incarnation, unbegun => [ unbegun($last, values %log) ], source => $source, log => $log{$best}, wal_from => $from,
+		followed => [ map { $_->{incarnation} } values %log ], leases_until => $until };
+}
+
+# Until then the compute before may answer from its own memory, with leases that page servers have granted: unless its
+# processes have ended, which are those of the directory whose compute_identity is given.
+sub wait_for_leases
+{
+	my ($choice, $ended) = @_;
+	my $left = $choice->{leases_until} - monotonic();
+	return if $left <= 0;
+	return if defined $ended && !grep { $ended !~ /^incarnation \Q$_\E /m } @{ $choice->{followed} };
+	progress sprintf 'waiting %.1f s for the leases of the compute before, which may run somewhere ...', $left;
+	pause($left);
+	return;
 }
 
 # compute_members of the new directory.
