@@ -349,8 +349,11 @@ nc_handshake_start(const NcHandshakeParams *params)
 
 	if (h == NULL)
 		return NULL;
-	snprintf(h->command, sizeof(h->command), "pagestream_v%d %s %s", params->protocol_version,
-			 params->tenant_id, params->timeline_id);
+	if (params->command != NULL)
+		snprintf(h->command, sizeof(h->command), "%s", params->command);
+	else
+		snprintf(h->command, sizeof(h->command), "pagestream_v%d %s %s", params->protocol_version,
+				 params->tenant_id, params->timeline_id);
 	if (!nc_conninfo_parts(params->conninfo, &parts, h->error, sizeof(h->error)) ||
 		!has_files(params->conninfo, h->error, sizeof(h->error)) ||
 		!may_send_token(params, &parts, h->error, sizeof(h->error)) ||
@@ -536,6 +539,17 @@ void
 nc_handshake_release(char *body)
 {
 	PQfreemem(body);
+}
+
+NcHandshakeStep
+nc_handshake_put(NcHandshake *h, const void *body, size_t bytes)
+{
+	int			rc;
+
+	if ((body != NULL && PQputCopyData(h->pg, body, (int) bytes) != 1) || PQconsumeInput(h->pg) == 0 ||
+		(rc = PQflush(h->pg)) < 0)
+		return fail_handshake(h, PQerrorMessage(h->pg));
+	return rc > 0 ? NC_HANDSHAKE_READ_WRITE : NC_HANDSHAKE_DONE;
 }
 
 NcTls *

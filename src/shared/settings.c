@@ -33,6 +33,7 @@ int			nc_guc_lfc_size = 0;
 int			nc_guc_lfc_size_limit = 16777216;
 int			nc_guc_lfc_prewarm_workers = 2;
 int			nc_guc_lfc_list_save_interval = 300;
+bool		nc_guc_lfc_list_to_page_servers = true;
 char	   *nc_guc_lfc_list_save_command = "";
 char	   *nc_guc_lfc_list_restore_command = "";
 char	   *nc_guc_lfc_path = "neon_comm.lfc";

@@ -25,6 +25,7 @@ typedef struct NcHandshakeParams
 	int			protocol_version;	/* 2 or 3 */
 	const char *tenant_id;
 	const char *timeline_id;
+	const char *command;		/* what is asked for instead of a pagestream; NULL = nothing */
 	uint32_t	user_timeout_ms;	/* TCP_USER_TIMEOUT, 0 = the system's */
 } NcHandshakeParams;
 
@@ -79,6 +80,12 @@ extern void nc_handshake_free(NcHandshake *h);
  */
 extern int	nc_handshake_get(NcHandshake *h, char **body);
 extern void nc_handshake_release(char *body);
+
+/*
+ * Sends one CopyData by libpq, whose stream it then has to stay; NULL goes on with what is
+ * left of earlier ones.  Takes in what has come, for nc_handshake_get().  DONE: all is sent.
+ */
+extern NcHandshakeStep nc_handshake_put(NcHandshake *h, const void *body, size_t bytes);
 
 /* ---- conninfo strings ---- */
 
