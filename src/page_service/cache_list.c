@@ -168,7 +168,7 @@ nc_svc_cache_list_message(NcSvcSession *s, const NcFrame *frame)
 		return;
 	}
 	/* the fsync in the end shall find little to do: nobody is answered meanwhile */
-	pg_flush_data(coming.fd, coming.came, written);
+	(void) sync_file_range(coming.fd, coming.came, written, SYNC_FILE_RANGE_WRITE);
 	coming.came += (uint32) written;
 	if (coming.came == coming.bytes)
 		keep_list(s);

@@ -311,7 +311,7 @@ run_errand(Errand errand)
 		return;
 	atomic_store(&nc_filecache->list_work, LIST_IDLE);
 	ereport(LOG,
-			(errmsg("neon_comm: the command for the list of cached pages was not run"),
+			(errmsg("neon_comm: the list of cached pages neither went nor came"),
 			 errdetail("No background worker is free."),
 			 errhint("Raise max_worker_processes.")));
 }
