@@ -52,6 +52,9 @@
 /* The writer empties all outbox pages in about this time. */
 #define WRITER_PAUSE_US 200
 
+/* CPU time that a page costs page server, communicator and prewarm together, about. */
+#define WORK_US 16
+
 /* The longest rest between two runs while others wait. */
 #define REST_MAX_US 100000
 
@@ -85,9 +88,9 @@ static char *pages_memory;
 static int	errors_in_a_row = 0;
 
 /*
- * The fastest read of so many blocks, 0 = none yet, and what the last read took beyond
- * that.  The network's delay hurts nobody; what is more is time that reads stood in
- * queues, in which others stand as well.
+ * The fastest read of so many blocks, 0 = none yet; and what the last read took but for
+ * the network's delay, which hurts nobody: the work that it was for three processes, and
+ * the time it stood in queues, in which others stand as well.
  */
 static uint64 fastest_us[RUN_MAX + 1];
 static uint64 rest_us = 0;
@@ -152,13 +155,16 @@ timed_read(char **pages)
 {
 	uint64		began_us = nc_clock_us();
 	uint64	   *fastest = &fastest_us[batch.n];
+	uint64		work_us = batch.n * WORK_US;
+	uint64		workers = Max(atomic_load(&prewarm_progress()->workers), 2);
 	uint64		took_us;
 
 	read_batch(pages);
 	took_us = nc_clock_us() - began_us;
 	if (*fastest == 0 || took_us < *fastest)
 		*fastest = took_us;
-	rest_us = took_us - *fastest;
+	/* many together take no more of others' time than two would, each of whom rests as long */
+	rest_us = (took_us - (*fastest > work_us ? *fastest - work_us : 0)) * workers / 2;
 }
 
 /*
