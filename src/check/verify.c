@@ -192,7 +192,7 @@ send_request(Verify *v, Host *h, NcReqTag tag, BlockNumber block, XLogRecPtr nms
 	*req = (NcPsRequest) {.tag = tag, .reqid = ++v->reqid, .request_lsn = NC_LSN_MAX,
 		.not_modified_since = nms, .rel = v->key, .block = block};
 	if (nc_ps_request_encode(&w, nc_guc_protocol_version, req) &&
-		nc_handshake_put(h->asked->handshake, bytes, w.at - bytes))
+		nc_handshake_put(h->asked->handshake, bytes, w.at - bytes) != NC_HANDSHAKE_FAILED)
 		h->count++;
 	else
 		lose(v, h, nc_handshake_error(h->asked->handshake));
@@ -235,7 +235,7 @@ receive(Verify *v, Host *h, BlockNumber first)
 	char	   *body;
 	int			n;
 
-	if (!nc_handshake_input(h->asked->handshake))
+	if (nc_handshake_put(h->asked->handshake, NULL, 0) == NC_HANDSHAKE_FAILED)
 	{
 		lose(v, h, nc_handshake_error(h->asked->handshake));
 		return;

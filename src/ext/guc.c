@@ -293,8 +293,11 @@ nc_guc_init(void)
 				  &nc_guc_lfc_list_restore_command, PGC_SIGHUP, check_command);
 	define_string("neon_comm.lfc_list_save_command", "Shell command that takes away the list of the file cache's pages, %p.",
 				  &nc_guc_lfc_list_save_command, PGC_SIGHUP, check_command);
-	define_int("neon_comm.lfc_list_save_interval", "How often neon_comm.lfc_list_save_command runs by itself; 0 = never.",
+	define_int("neon_comm.lfc_list_save_interval", "How often the list of the file cache's pages goes elsewhere by itself; 0 = never.",
 			   &nc_guc_lfc_list_save_interval, 0, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S);
+	define_bool("neon_comm.lfc_list_to_page_servers",
+				"Gives page servers the list of the file cache's pages, for the compute that is made anew from them.",
+				&nc_guc_lfc_list_to_page_servers, PGC_SIGHUP);
 	DefineCustomStringVariable("neon_comm.lfc_path", "File of the local file cache; its list is beside it.",
 							   NULL, &nc_guc_lfc_path, nc_guc_lfc_path, PGC_POSTMASTER,
 							   GUC_SUPERUSER_ONLY, check_lfc_path, NULL, NULL);

@@ -18,9 +18,11 @@
 
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/bgwriter.h"
 #include "postmaster/postmaster.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -247,6 +249,31 @@ last_word(NcVisitor *v, void *arg)
 		nc_feed_stream_finish(conn);
 }
 
+/*
+ * The server's own last checkpoint comes when we have gone, so page servers would have
+ * none since long, and what they replayed would be replayed again at their next start.
+ * This one reaches them, and leaves little to do for the other.
+ */
+static void
+make_last_checkpoint(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	if (RecoveryInProgress() || sent_by_all() == PG_UINT64_MAX)
+		return;
+	PG_TRY();
+	{
+		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_WAIT);
+	}
+	PG_CATCH();
+	{
+		/* page servers replay more; the server says itself what is wrong */
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+}
+
 /* Everybody else is gone: what is flushed should still reach the page servers. */
 static bool
 last_words_said(NcFeedTurn *turn)
@@ -265,7 +292,12 @@ nc_feed_turn(bool stopping)
 	stop_requested = stopping;
 	more = one_turn(&turn);
 	if (stop_requested && alone_since == 0 && nc_worker_alone())
-		alone_since = turn.now;
+	{
+		make_last_checkpoint();
+		alone_since = nc_feed_clock();
+		/* its record is sent by the next turn */
+		return true;
+	}
 	if (alone_since != 0)
 	{
 		if (last_words_said(&turn) ||

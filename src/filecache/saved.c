@@ -236,6 +236,34 @@ load_list(const char *path, uint64 *n, char *err, size_t err_bytes)
 	return items;
 }
 
+uint8 *
+nc_filecache_list_bytes(size_t max, size_t *bytes, char *err, size_t err_bytes)
+{
+	NcLfcListHead head;
+	FILE	   *file = open_list(nc_filecache_list_path(), &head, err, err_bytes);
+	size_t		item_bytes;
+	uint8	   *list;
+
+	if (file == NULL)
+		return NULL;
+	head.items = Min(head.items, (max - NC_LFC_LIST_HEAD_BYTES) / NC_LFC_LIST_ITEM_BYTES);
+	item_bytes = head.items * NC_LFC_LIST_ITEM_BYTES;
+	*bytes = NC_LFC_LIST_HEAD_BYTES + item_bytes;
+	list = palloc(*bytes);
+	if (fread(list + NC_LFC_LIST_HEAD_BYTES, 1, item_bytes, file) != item_bytes)
+	{
+		snprintf(err, err_bytes, "could not read \"%s\": %s", nc_filecache_list_path(), nc_file_error(errno));
+		fclose(file);
+		pfree(list);
+		return NULL;
+	}
+	fclose(file);
+	head.final = false;
+	head.items_hash = nc_lfc_list_hash(NC_LFC_LIST_HASH_START, list + NC_LFC_LIST_HEAD_BYTES, item_bytes);
+	nc_lfc_list_encode_head(&head, list);
+	return list;
+}
+
 NcLfcItem *
 nc_filecache_load(uint64 *n, char *err, size_t err_bytes)
 {

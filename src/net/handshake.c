@@ -352,8 +352,8 @@ nc_handshake_start(const NcHandshakeParams *params)
 	if (h == NULL)
 		return NULL;
 	h->asks = params->question != NULL;
-	if (h->asks)
-		snprintf(h->command, sizeof(h->command), "%s", params->question);
+	if (h->asks || params->command != NULL)
+		snprintf(h->command, sizeof(h->command), "%s", h->asks ? params->question : params->command);
 	else
 		snprintf(h->command, sizeof(h->command), "pagestream_v%d %s %s", params->protocol_version,
 				 params->tenant_id, params->timeline_id);
@@ -581,22 +581,15 @@ nc_handshake_release(char *body)
 	PQfreemem(body);
 }
 
-bool
+NcHandshakeStep
 nc_handshake_put(NcHandshake *h, const void *body, size_t bytes)
 {
-	if (PQputCopyData(h->pg, body, (int) bytes) == 1 && PQflush(h->pg) >= 0)
-		return true;
-	fail_handshake(h, PQerrorMessage(h->pg));
-	return false;
-}
+	int			rc;
 
-bool
-nc_handshake_input(NcHandshake *h)
-{
-	if (PQconsumeInput(h->pg) == 1 && PQflush(h->pg) >= 0)
-		return true;
-	fail_handshake(h, PQerrorMessage(h->pg));
-	return false;
+	if ((body != NULL && PQputCopyData(h->pg, body, (int) bytes) != 1) || PQconsumeInput(h->pg) == 0 ||
+		(rc = PQflush(h->pg)) < 0)
+		return fail_handshake(h, PQerrorMessage(h->pg));
+	return rc > 0 ? NC_HANDSHAKE_READ_WRITE : NC_HANDSHAKE_DONE;
 }
 
 NcTls *

@@ -771,6 +771,20 @@ put_wal(Gather *g, const NcSvcBootWish *wish)
 	pfree(tail);
 }
 
+/* What the compute's file cache held, as a compute finds it that starts. */
+static void
+put_cache_list(Gather *g)
+{
+	int			fd = OpenTransientFile(NC_SVC_CACHE_LIST, O_RDONLY | PG_BINARY);
+	struct stat st;
+
+	if (fd < 0)
+		return;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= NC_BOOT_CACHE_LIST_BYTES_MAX)
+		put_open_file(g, NC_BOOT_CACHE_LIST, fd, st.st_size);
+	CloseTransientFile(fd);
+}
+
 static void
 put_control(Gather *g)
 {
@@ -897,6 +911,7 @@ nc_svc_boot_gather(int fd, int forks_fd, const NcSvcBootWish *wish)
 	{
 		put_forks(g);
 		put_wal(g, wish);
+		put_cache_list(g);
 		put_control(g);
 	}
 	put_spool(&g->tar, zeroes, sizeof(zeroes));

@@ -248,6 +248,7 @@ service_gone(NcVisitor *v)
 	NcSvcSession *s = session_of(v);
 
 	nc_svc_boot_forget(s);
+	nc_svc_cache_list_forget(s);
 	nc_svc_client_leaves(s);
 	nc_svc_client_remove(s);
 	ReleaseExternalFD();

@@ -400,7 +400,8 @@ typedef enum NcSvcMode
 {
 	NC_SVC_QUERY = 0,			/* simple queries; successors STREAM, SKIP */
 	NC_SVC_SKIP,				/* after an extended-protocol error, until Sync; successor QUERY */
-	NC_SVC_STREAM				/* pagestream; successor QUERY */
+	NC_SVC_STREAM,				/* pagestream; successor QUERY */
+	NC_SVC_CACHE_LIST_COMES		/* a list of cached pages; successor QUERY */
 } NcSvcMode;
 
 /* One message of the largest size fits, so an incomplete one never fills the buffer. */
@@ -480,6 +481,19 @@ extern bool nc_svc_boot_replayed_all(void);
 
 /* The session leaves. */
 extern void nc_svc_boot_forget(NcSvcSession *s);
+
+/* ---- cache_list.c ---- */
+
+/* The list that is kept, in the data directory. */
+#define NC_SVC_CACHE_LIST "page_service_cache_list"
+
+/* Query cache_list, with the words behind that: begins, or refuses. */
+extern void nc_svc_cache_list_begin(NcSvcSession *s, const NcSvcWord *words, int n);
+extern void nc_svc_cache_list_message(NcSvcSession *s, const NcFrame *frame);
+
+/* The session leaves. */
+extern void nc_svc_cache_list_forget(NcSvcSession *s);
+extern uint64 nc_svc_cache_list_bytes(void);
 
 /* ---- promise.c ---- */
 

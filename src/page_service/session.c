@@ -214,6 +214,7 @@ status_replay(NcWriter *w)
 	status_row(w, "last_record_lsn", NC_LSN_FMT, NC_LSN_ARGS(nc_svc_evidence_last()));
 	status_row(w, "boot_images", "%llu",
 			   (unsigned long long) pg_atomic_read_u64(&nc_svc_shared->boot_images));
+	status_row(w, "cache_list_bytes", "%llu", (unsigned long long) nc_svc_cache_list_bytes());
 	status_row(w, "boot_held_us", "%llu",
 			   (unsigned long long) pg_atomic_read_u64(&nc_svc_shared->boot_held_us));
 }
@@ -340,6 +341,8 @@ run_query(NcSvcSession *s, const char *query, TimestampTz now)
 		show_status(s);
 	else if (n > 0 && nc_svc_word_is(&words[0], "basebackup"))
 		nc_svc_boot_begin(s, words + 1, n - 1, now);
+	else if (n > 0 && nc_svc_word_is(&words[0], "cache_list"))
+		nc_svc_cache_list_begin(s, words + 1, n - 1);
 	else if (n > 0 && nc_svc_word_is(&words[0], "takeover"))
 		nc_svc_takeover_begin(s, words + 1, n - 1, now);
 	else
@@ -347,7 +350,7 @@ run_query(NcSvcSession *s, const char *query, TimestampTz now)
 		snprintf(text, sizeof(text), "unknown command \"%.*s\"", n > 0 ? Min(words[0].length, 64) : 0,
 				 n > 0 ? words[0].text : "");
 		nc_svc_session_refuse(s, "XX000", text, "The page service knows pagestream_v2, pagestream_v3, basebackup, "
-			   "takeover, set and show status.");
+			   "cache_list, takeover, set and show status.");
 	}
 }
 
@@ -567,6 +570,8 @@ nc_svc_session_message(NcSvcSession *s, TimestampTz now)
 	}
 	if (s->mode == NC_SVC_STREAM)
 		outcome = handle_stream_message(s, &frame, now);
+	else if (s->mode == NC_SVC_CACHE_LIST_COMES)
+		nc_svc_cache_list_message(s, &frame);
 	else
 		handle_message(s, &frame, now);
 	if (outcome != OUTCOME_HANDLED)

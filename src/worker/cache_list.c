@@ -1,7 +1,7 @@
 /*
  * cache_list.c
- *	  The background worker "neon_comm cache list": runs the operator's commands for
- *	  the list of the file cache's pages.
+ *	  The background worker "neon_comm cache list": takes the list of the file cache's
+ *	  pages elsewhere, to page servers and by the operator's command, and brings it back.
  *
  * One runs at a time.  Who asks for a save while one is at work has it go round
  * once more.  A command is a process group of its own: it is killed when it takes
@@ -19,17 +19,20 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "port.h"
+#include "storage/copydir.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/resowner.h"
 
 #include "nc/base/clock.h"
+#include "nc/boot/image.h"
 #include "nc/filecache/filecache.h"
 #include "nc/shared/settings.h"
 #include "nc/shared/waits.h"
 #include "nc/worker/cache_list.h"
 #include "nc/worker/prewarm.h"
 
+#include "list_gift.h"
 #include "program.h"
 
 PGDLLEXPORT void nc_cache_list_main(Datum arg);
@@ -184,10 +187,38 @@ send_list(void)
 	char		err[NC_FILECACHE_ERROR_BYTES];
 
 	if (nc_filecache_save(false, err, sizeof(err)) < 0)
+	{
 		ereport(LOG, (errmsg("neon_comm: the list of cached pages was not saved: %s", err)));
-	else if (nc_guc_lfc_list_save_command[0] != '\0')
+		return;
+	}
+	if (nc_list_gift_wanted())
+		nc_list_gift_give();
+	if (nc_guc_lfc_list_save_command[0] != '\0')
 		(void) run_command("lfc_list_save_command", nc_guc_lfc_list_save_command,
 						   nc_filecache_list_path());
+}
+
+/* Is there one of a boot image, and not where this compute looks for its own? */
+static bool
+is_laid_elsewhere(void)
+{
+	return access(NC_BOOT_CACHE_LIST, F_OK) == 0 &&
+		strcmp(nc_filecache_list_path(), NC_BOOT_CACHE_LIST) != 0;
+}
+
+/* A list comes to `path`; false when there is none, and why was told. */
+static bool
+bring_list(char *path)
+{
+	char		laid[] = NC_BOOT_CACHE_LIST;
+
+	if (is_laid_elsewhere())
+	{
+		copy_file(laid, path);
+		(void) unlink(NC_BOOT_CACHE_LIST);
+		return true;
+	}
+	return run_command("lfc_list_restore_command", nc_guc_lfc_list_restore_command, path);
 }
 
 static void
@@ -196,12 +227,16 @@ fetch_list(void)
 	char		err[NC_FILECACHE_ERROR_BYTES + MAXPGPATH];
 	char		path[MAXPGPATH];
 
+	bool		from_image = is_laid_elsewhere();
+
 	snprintf(path, sizeof(path), "%s.fetched", nc_filecache_list_path());
 	(void) unlink(path);
-	if (!run_command("lfc_list_restore_command", nc_guc_lfc_list_restore_command, path))
+	if (!bring_list(path))
 		;
 	else if (!nc_filecache_take_list(path, err, sizeof(err)))
-		ereport(LOG, (errmsg("neon_comm: lfc_list_restore_command brought nothing of use: %s", err)));
+		ereport(LOG,
+				(errmsg("neon_comm: %s brought nothing of use: %s",
+						from_image ? "the boot image" : "lfc_list_restore_command", err)));
 	else if (!nc_prewarm_start(nc_guc_lfc_prewarm_workers, err, sizeof(err)))
 		ereport(LOG, (errmsg("neon_comm: no prewarm at start: %s", err)));
 	(void) unlink(path);
@@ -276,15 +311,22 @@ run_errand(Errand errand)
 		return;
 	atomic_store(&nc_filecache->list_work, LIST_IDLE);
 	ereport(LOG,
-			(errmsg("neon_comm: the command for the list of cached pages was not run"),
+			(errmsg("neon_comm: the list of cached pages neither went nor came"),
 			 errdetail("No background worker is free."),
 			 errhint("Raise max_worker_processes.")));
+}
+
+/* Does anybody want the list? */
+static bool
+is_wanted(void)
+{
+	return nc_guc_lfc_list_save_command[0] != '\0' || nc_list_gift_wanted();
 }
 
 void
 nc_cache_list_send(void)
 {
-	if (nc_guc_lfc_list_save_command[0] != '\0')
+	if (is_wanted())
 		run_errand(ERRAND_SEND);
 }
 
@@ -296,7 +338,7 @@ nc_cache_list_turn(void)
 
 	if (last_us == 0)
 		last_us = now;
-	if (nc_guc_lfc_list_save_command[0] == '\0' || nc_guc_lfc_list_save_interval == 0 ||
+	if (nc_guc_lfc_list_save_interval == 0 || !is_wanted() ||
 		nc_filecache == NULL || !nc_filecache_usable() ||
 		now - last_us < nc_guc_lfc_list_save_interval * UINT64CONST(1000000))
 		return;
@@ -310,7 +352,7 @@ nc_cache_list_turn(void)
 bool
 nc_cache_list_fetch(void)
 {
-	if (nc_guc_lfc_list_restore_command[0] == '\0')
+	if (nc_guc_lfc_list_restore_command[0] == '\0' && !is_laid_elsewhere())
 		return false;
 	run_errand(ERRAND_FETCH);
 	return true;

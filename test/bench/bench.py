@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,7 @@ class Bench:
 		os.chmod(self.work, 0o755)
 		self.dir = f'{self.work}/c'
 		self.proxy = None
+		self.nlinks = 0
 		self.servers = []
 		self.rows = {}
 		self.series = {}
@@ -227,17 +229,30 @@ class Bench:
 		parts = self.page_servers.split(',')
 		self.proxied = ','.join(re.sub(r'port=\d+', f'port={ports[f"s{i}"]}', p) for i, p in enumerate(parts))
 
+	def proxy_says(self, command):
+		"""What the proxy answers behind "ok"; it is started if need be."""
+		if not self.proxy:
+			self.start_proxy()
+		s = socket.socket(socket.AF_UNIX)
+		s.connect(f'{self.work}/proxy')
+		s.sendall(f'{command}\n'.encode())
+		said = s.recv(200)
+		s.close()
+		if not said.startswith(b'ok'):
+			raise RuntimeError(f'the proxy refused "{command}": {said.decode()}')
+		return said[2:].decode().strip()
+
+	def behind_proxy(self, page_servers):
+		"""The same list of page servers, each over a new link of the proxy."""
+		def link(m):
+			self.nlinks += 1
+			return 'port=' + self.proxy_says(f'link n{self.nlinks} 0 127.0.0.1:{m[1]}')
+		return re.sub(r'port=(\d+)', link, page_servers)
+
 	def delay(self, us):
 		"""Adds this much to each round trip, half of it in each direction. 0: no proxy."""
-		if us > 0 and not self.proxy:
-			self.start_proxy()
 		if us > 0:
-			s = socket.socket(socket.AF_UNIX)
-			s.connect(f'{self.work}/proxy')
-			s.sendall(f'delay * {us // 2} {us - us // 2}\n'.encode())
-			if not s.recv(200).startswith(b'ok'):
-				raise RuntimeError('the proxy refused a delay')
-			s.close()
+			self.proxy_says(f'delay * {us // 2} {us - us // 2}')
 		self.set('neon_comm.page_servers', self.proxied if us > 0 else self.page_servers)
 		ports = re.findall(r'port=(\d+)', self.proxied if us > 0 else self.page_servers)
 		for _ in range(200):
@@ -518,6 +533,12 @@ def need_lfc(b, name, row, what, target):
 
 def lfc_limit(b, mb):
 	b.set('neon_comm.lfc_size_limit', f'{mb}MB' if mb else '0')
+	# the writer switches it
+	for _ in range(300):
+		if b.sql("SELECT state = 'on' FROM neon_comm.lfc") == ('t' if mb else 'f'):
+			return
+		time.sleep(0.05)
+	raise RuntimeError('the file cache is not switched')
 
 
 def lfc_fill(b, passes=3):
@@ -665,6 +686,40 @@ def b_prewarm(b):
 		ratio = r[how]['seconds'] / r['cold']['seconds']
 		b.record('prewarm', 8, f'{what}: {text}', target, f'{ratio:.2f} ({r[how]["seconds"]:.1f} : {r["cold"]["seconds"]:.1f} s)',
 				 ratio <= 0.2, {**r, 'steady': steady, 'history': history})
+
+
+def b_beside_prewarm(b):
+	"""point reads of another table while a prewarm runs"""
+	what, target = 'point reads beside a prewarm', '<= 1.5 x without, p99'
+	if not need_lfc(b, 'beside_prewarm', 19, what, target):
+		return
+	b.sql('CREATE TABLE IF NOT EXISTS other WITH (fillfactor = 10) AS SELECT * FROM b')
+	b.sql('VACUUM (FREEZE) other')
+	lfc_limit(b, LFC_MB)
+	lfc_fill(b)
+	b.sql('SELECT neon_comm.lfc_save()')
+
+	def reads(workers):
+		# an empty cache, to which the list brings everything
+		lfc_limit(b, 0)
+		lfc_limit(b, LFC_MB)
+		if workers:
+			b.sql(f'SELECT neon_comm.lfc_prewarm({workers})')
+		x = b.sqlload(POINT.replace('FROM b', 'FROM other'), clients=4, seconds=0.7, warmup=0.1, param='(%u,1)', setup=['SET neon_comm.mode = communicator'])
+		b.sql('SELECT neon_comm.lfc_prewarm_stop()')
+		return x
+
+	usual = int(b.sql('SHOW neon_comm.lfc_prewarm_workers'))
+	for us in (0, 1000):
+		b.delay(us)
+		r = {k: summary(v) for k, v in b.in_turn({'without': lambda: reads(0), 'beside': lambda: reads(usual)}, least=6).items()}
+		ratio = r['beside']['p99_us'] / r['without']['p99_us']
+		b.record('beside_prewarm', 19, f'{what} by {usual} processes, {us / 1000:g} ms delay, p99', '<= 1.5 x without',
+				 f'{ratio:.2f} ({r["beside"]["p99_us"]:.0f} : {r["without"]["p99_us"]:.0f} us), p50 '
+				 f'{r["beside"]["p50_us"] / r["without"]["p50_us"]:.2f}', ratio <= 1.5, r)
+	b.delay(0)
+	lfc_limit(b, 0)
+	b.sql('DROP TABLE other')
 
 
 # Rows of PostgreSQL 18, with the memory and the sessions of a server as it comes.
@@ -979,14 +1034,19 @@ def b_durable(b):
 	b.dev('destroy', '-D', d, '--quiet')
 
 
+# A table that fills up: each row is alone on its page, so a GB costs 0.1 GB of WAL.
+FILL = "CREATE TABLE {0} (id int, f text) WITH (fillfactor = 10); INSERT INTO {0} SELECT g, repeat('x', 700) FROM generate_series(1, {1}) g"
+
+
 def b_boot(b):
 	"""kill -9 and loss of the compute's directory, until the new compute has answered its first query"""
+	# a checkpoint comes when it is asked for, not by itself
 	conf = ['shared_buffers=128MB', 'autovacuum=off', 'max_wal_size=64GB', 'checkpoint_timeout=1d', 'max_locks_per_transaction=1024']
 	ps_conf = ['shared_buffers=256MB', 'max_wal_size=64GB', 'checkpoint_timeout=1d']
 	d = f'{b.work}/boot'
-	few = {}
+	found = {}
 
-	def lose(conninfo):
+	def lose(conninfo, page_servers):
 		"""kills the compute, removes its directory, and times from there"""
 		with open(f'{d}/compute/postmaster.pid') as f:
 			pid = int(f.readline())
@@ -1000,7 +1060,7 @@ def b_boot(b):
 			time.sleep(0.005)
 		shutil.rmtree(f'{d}/compute')
 		start = time.monotonic()
-		out = b.dev('create-compute', '-D', d)
+		out = b.dev('create-compute', '-D', d, '--conf', f'neon_comm.page_servers={page_servers}')
 		b.sql('SELECT abalance FROM pgbench_accounts WHERE aid = 1', conninfo)
 		ms = (time.monotonic() - start) * 1000
 		sent = re.search(r'laid .* ([0-9.]+) MB received', out)
@@ -1009,33 +1069,48 @@ def b_boot(b):
 	def pgbench(conninfo, *args):
 		run([*b.user, b.bin('pgbench'), *args, conninfo], cwd=b.work)
 
+	def written():
+		return int(b.sql("SELECT pg_current_wal_lsn() - '0/0'", conninfo))
+
+	b.delay(1000)
 	for gb, relations in [(1, 500), (1, 20000)] + [(g, 500) for g in b.opt.boot_gb if g != 1]:
 		args = [a for c in conf for a in ('--conf', c)] + [a for c in ps_conf for a in ('--ps-conf', c)]
-		b.dev('init', '-D', d, '--quiet', '--shards', '2', *args)
+		# what is large is there once
+		b.dev('init', '-D', d, '--quiet', '--shards', '2' if gb == 1 else '1', *args)
 		b.dev('start', '-D', d, '--quiet')
 		conninfo = b.dev('conninfo', '-D', d).strip() + ' dbname=postgres'
+		page_servers = b.sql('SHOW neon_comm.page_servers', conninfo)
+		delays = {1000: b.behind_proxy(page_servers), 0: page_servers}
 		have = int(b.sql('SELECT count(*) FROM pg_class WHERE relfilenode <> 0 OR relisshared OR pg_relation_filenode(oid) IS NOT NULL', conninfo))
 		for first in range(0, max(relations - have, 0), 500):
 			b.sql(f"""DO $$ BEGIN FOR i IN {first} .. {min(first + 499, relations - have)} LOOP
 				EXECUTE format('CREATE TABLE r%s (id int, v int)', i); END LOOP; END $$""", conninfo)
-		pgbench(conninfo, '-i', '-q', '-I', 'dtGvp', '-s', str(gb * 68))
+		pgbench(conninfo, '-i', '-q', '-I', 'dtGvp', '-s', '68')
+		for i in range(gb - 1):
+			b.sql(FILL.format(f'fill{i}', 131072), conninfo)
 		for when in ('a checkpoint just now', f'after {b.opt.boot_minutes:g} minutes of pgbench'):
+			before = written()
 			if when.startswith('after'):
 				pgbench(conninfo, '-n', '-c', '4', '-j', '2', '-T', str(round(b.opt.boot_minutes * 60)))
+				when += f', {(written() - before) / 2 ** 30:.1f} GB of WAL'
 			else:
 				# a clean stop is one for page servers, too, which let nobody in
 				b.dev('stop', '-D', d, '--quiet')
 				b.dev('start', '-D', d, '--quiet')
-			r = summary([lose(conninfo) for _ in range(max(b.opt.rounds, 3))])
+			r = {k: summary(v) for k, v in b.in_turn({us: lambda p=p: lose(conninfo, p) for us, p in delays.items()}, least=3).items()}
 			limit = 5000 if relations == 500 else 15000
-			b.record('boot', 15, f'lost to first query, {gb} GB, {relations} relations, {when}', f'<= {limit // 1000} s',
-					 f'{r["ms"] / 1000:.1f} s, image {r["image_mb"]:.1f} MB', r['ms'] <= limit, r)
-			if (relations, when) == (500, 'a checkpoint just now'):
-				few[gb] = r['ms']
+			for us, x in sorted(r.items()):
+				b.record('boot', 15, f'lost to first query, {gb} GB, {relations} relations, {us / 1000:g} ms delay, {when}', f'<= {limit // 1000} s',
+						 f'{x["ms"] / 1000:.1f} s, image {x["image_mb"]:.1f} MB', x['ms'] <= limit, x)
+				if (relations, when) == (500, 'a checkpoint just now'):
+					found.setdefault(us, {})[gb] = x['ms']
 		b.dev('destroy', '-D', d, '--quiet')
-	if len(few) > 1:
-		ratio = max(few.values()) / min(few.values())
-		b.record('boot', 15, 'the same with ' + ' and '.join(f'{g} GB' for g in few), 'within noise', f'{ratio:.2f} x', ratio <= 1.25, few)
+	b.delay(0)
+	for us, few in found.items():
+		if len(few) > 1:
+			ratio = max(few.values()) / min(few.values())
+			b.record('boot', 15, 'the same with ' + ' and '.join(f'{g} GB' for g in few) + f', {us / 1000:g} ms delay', 'within noise', f'{ratio:.2f} x',
+					 ratio <= 1.25, few)
 
 
 def b_replace(b):
@@ -1084,56 +1159,92 @@ def b_hosts(b):
 	b.dev('start', '-D', d, '--quiet')
 	conninfo = b.dev('conninfo', '-D', d).strip() + ' dbname=postgres'
 	b.make_tables(conninfo)
+	with open(f'{d}/neon_dev.conf') as f:
+		ports = re.findall(r'^page_server_\d+_port=(\d+)', f.read(), re.M)
 	found = []
 
-	def reads(seconds, during):
-		p = subprocess.Popen(b.sqlload_args(POINT, conninfo, clients=4, seconds=seconds, warmup=0.3, param='(%u,1)'), stdout=subprocess.PIPE,
+	def served(n):
+		out = b.sql('show status', f'host=127.0.0.1 port={ports[n]} user=x dbname=x')
+		return int(re.search(r'^pages_served\|(\d+)', out, re.M)[1])
+
+	def connect():
+		"""Milliseconds from nothing to a server that takes a query."""
+		start = time.monotonic()
+		s = socket.create_connection(('127.0.0.1', int(ports[1])))
+		body = struct.pack('!i', 196608) + b'user\0x\0database\0x\0\0'
+		s.sendall(struct.pack('!i', 4 + len(body)) + body)
+		said = b''
+		while b'Z\0\0\0\5I' not in said:
+			said += s.recv(8192)
+		s.close()
+		return (time.monotonic() - start) * 1000
+
+	def all_read_from_first():
+		"""A host that comes back gets its share of the reads step by step."""
+		deadline = time.monotonic() + 120
+		while time.monotonic() < deadline:
+			before = [served(0), served(1)]
+			b.sqlload(POINT, conninfo, clients=4, seconds=0.3, warmup=0, param='(%u,1)')
+			first, second = served(0) - before[0], served(1) - before[1]
+			if first > 100 and second < first / 20:
+				return
+		raise RuntimeError('the first host does not get the reads')
+
+	def reads(sig):
+		"""A short run, or the longest read is one that the machine's other work made long."""
+		with open(f'{d}/page_server_0/postmaster.pid') as f:
+			pid = int(f.readline())
+		pids = [pid, *map(int, run(['pgrep', '-P', str(pid)]).split())]
+		p = subprocess.Popen(b.sqlload_args(POINT, conninfo, clients=4, seconds=0.4, warmup=0.3, param='(%u,1)'), stdout=subprocess.PIPE,
 							 stderr=subprocess.STDOUT, text=True, cwd=b.work)
-		time.sleep(0.3 + seconds / 2)
-		during()
+		time.sleep(0.5)
+		for one in pids:
+			os.kill(one, sig)
 		out, _ = p.communicate()
 		if p.returncode != 0:
 			raise RuntimeError(f'a read failed: {out[-500:]}')
 		return json.loads(out)
 
-	for _ in range(max(b.opt.rounds, 3)):
-		usual = reads(2, lambda: None)
-		r = reads(2, lambda: b.dev('kill', '-D', d, '--quiet', 'page-server', '0'))
-		# a connection of a process to the port that is left, as long as it takes here
-		start = time.monotonic()
-		with open(f'{d}/neon_dev.conf') as f:
-			port = re.search(r'^page_server_1_port=(\d+)', f.read(), re.M)[1]
-		run([*b.user, b.bin('psql'), '-XqAtw', '-d', f'host=127.0.0.1 port={port} user=x dbname=x', '-c', 'show status'], cwd=b.work)
-		connect = (time.monotonic() - start) * 1000
-		found.append({'ms': r['max_us'] / 1000, 'usual_ms': usual['p50_us'] / 1000, 'usual_longest_ms': usual['max_us'] / 1000, 'connect_ms': connect})
+	for _ in range(max(b.opt.rounds, 5)):
+		all_read_from_first()
+		usual = reads(0)
+		connected = statistics.median(connect() for _ in range(20))
+		r = reads(signal.SIGKILL)
+		found.append({'ms': r['max_us'] / 1000, 'usual_ms': usual['p50_us'] / 1000, 'usual_longest_ms': usual['max_us'] / 1000, 'connect_ms': connected})
 		b.dev('start', '-D', d, '--quiet', 'page-server', '0')
-		b.sql("SELECT pg_sleep(2)", conninfo)
 	r = summary(found)
 	limit = r['connect_ms'] + 5 * r['usual_ms']
+	spread = {k: f'{min(f[k] for f in found):.1f} to {max(f[k] for f in found):.1f}' for k in ('ms', 'usual_longest_ms')}
 	b.record('hosts', 17, 'longest read when its page server is killed, two hosts', '<= connect + 5 x usual',
-			 f'{r["ms"]:.1f} ms ({r["connect_ms"]:.1f} + 5 x {r["usual_ms"]:.2f}; longest without: {r["usual_longest_ms"]:.1f})', r['ms'] <= limit, {**r, 'rounds': found})
+			 f'{r["ms"]:.1f} ms, {spread["ms"]} ({r["connect_ms"]:.1f} + 5 x {r["usual_ms"]:.2f}); longest with nobody killed '
+			 f'{r["usual_longest_ms"]:.1f}, {spread["usual_longest_ms"]}', r['ms'] <= limit, {**r, 'rounds': found})
 	b.dev('destroy', '-D', d, '--quiet')
 
 
 def b_list_travels(b):
 	"""the list of the file cache, brought to a compute made anew: time to 90 % of steady throughput"""
-	what, target = 'made anew, 1 ms delay, time to 90 % of steady throughput: list restored', '<= 1/5 of without'
+	what, target = 'made anew, 1 ms delay, time to 90 % of steady throughput: list ', '<= 1/5 of without'
 	if not need_lfc(b, 'list_travels', 18, what, target):
 		return
-	kept = f'{b.work}/kept.list'
+	kept, given = f'{b.work}/kept.list', f'{b.dir}/page_server_0/page_service_cache_list'
 
 	def rate(seconds=0.5):
 		return b.points('communicator', clients=4, seconds=seconds, warmup=0)['per_second']
 
-	def again(command):
+	def again(command='', image=False):
 		b.sql('SELECT count(f) FROM b')
 		b.dev('kill', '-D', b.dir, '--quiet', 'compute')
 		shutil.rmtree(f'{b.dir}/compute')
+		if os.path.exists(given):
+			os.rename(given, f'{b.work}/given')
+		if image:
+			os.rename(f'{b.work}/given', given)
 		b.dev('create-compute', '-D', b.dir, '--quiet', '--conf', f'neon_comm.lfc_size_limit={LFC_MB}MB',
-			  '--conf', f'neon_comm.page_servers={b.proxied}', '--conf', f'neon_comm.lfc_list_restore_command={command}')
+			  '--conf', f'neon_comm.page_servers={b.proxied}', '--conf', f'neon_comm.lfc_list_restore_command={command}',
+			  '--conf', 'neon_comm.lfc_list_to_page_servers=off')
 		start = time.monotonic()
 		rates = until_steady(rate, start, steady)
-		history.append({'command': command, 'rates': rates})
+		history.append({'command': command, 'image': image, 'rates': rates, 'progress': b.sql('SELECT * FROM neon_comm.prewarm_progress')})
 		return {'seconds': time.monotonic() - start}
 
 	history = []
@@ -1144,13 +1255,15 @@ def b_list_travels(b):
 	b.set('neon_comm.lfc_list_save_command', f'cp %p {kept}.new && mv {kept}.new {kept}')
 	b.sql('SELECT neon_comm.lfc_save()')
 	for _ in range(200):
-		if os.path.exists(kept):
+		if os.path.exists(kept) and os.path.exists(given):
 			break
 		time.sleep(0.1)
-	r = {k: summary(v) for k, v in b.in_turn({'list': lambda: again(f'cp {kept} %p'), 'cold': lambda: again('')}).items()}
-	ratio = r['list']['seconds'] / r['cold']['seconds']
-	b.record('list_travels', 18, what, target, f'{ratio:.2f} ({r["list"]["seconds"]:.1f} : {r["cold"]["seconds"]:.1f} s)', ratio <= 0.2,
-			 {**r, 'steady': steady, 'history': history})
+	r = {k: summary(v) for k, v in b.in_turn({
+		'image': lambda: again(image=True), 'list': lambda: again(f'cp {kept} %p'), 'cold': again}).items()}
+	for how, text in (('image', 'of the boot image'), ('list', 'restored by a command')):
+		ratio = r[how]['seconds'] / r['cold']['seconds']
+		b.record('list_travels', 18, what + text, target, f'{ratio:.2f} ({r[how]["seconds"]:.1f} : {r["cold"]["seconds"]:.1f} s)', ratio <= 0.2,
+				 {**r, 'steady': steady, 'history': history})
 	b.delay(0)
 	lfc_limit(b, 0)
 
@@ -1160,7 +1273,8 @@ BENCHES = {
 	'spin': b_spin,
 	'scan': b_scan, 'communicator_cpu': b_communicator_cpu, 'bitmap': b_bitmap, 'beside_scans': b_beside_scans,
 	'async': b_async, 'small_buffers': b_small_buffers,
-	'lfc_hits': b_lfc_hits, 'scan_resistance': b_scan_resistance, 'prewarm': b_prewarm, 'bulk_load': b_bulk_load,
+	'lfc_hits': b_lfc_hits, 'scan_resistance': b_scan_resistance, 'prewarm': b_prewarm, 'beside_prewarm': b_beside_prewarm,
+	'bulk_load': b_bulk_load,
 	'crash_start': b_crash_start, 'durable': b_durable, 'boot': b_boot,
 	'replace': b_replace, 'hosts': b_hosts, 'list_travels': b_list_travels,
 }

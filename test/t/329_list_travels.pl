@@ -9,7 +9,8 @@ use NeonComm::Node qw(until_true);
 
 my $c = NeonComm::Cluster->new(
 	shards => 2,
-	conf => [ 'neon_comm.lfc_size=64MB', 'neon_comm.lfc_list_save_interval=0', 'neon_comm.sweep_interval=200ms', 'max_worker_processes=20' ]);
+	conf => [ 'neon_comm.lfc_size=64MB', 'neon_comm.lfc_list_save_interval=0', 'neon_comm.lfc_list_to_page_servers=off', 'neon_comm.sweep_interval=200ms',
+		'max_worker_processes=20' ]);
 my $top = $c->{dir} =~ s{/[^/]*$}{}r;
 my $away = "$top/list of %";
 

@@ -14,6 +14,13 @@
 #define NC_BOOT_DESCRIPTION "neon_boot"
 #define NC_BOOT_FORKS "neon_boot.forks"
 
+/*
+ * The list of pages that a compute had in its file cache: where it stands in an image is
+ * where a compute with the usual neon_comm.lfc_path looks for it.
+ */
+#define NC_BOOT_CACHE_LIST "neon_comm.lfc.index"
+#define NC_BOOT_CACHE_LIST_BYTES_MAX (16 * 1024 * 1024)
+
 /* Room for any description. */
 #define NC_BOOT_DESCRIPTION_BYTES_MAX (512 * 1024)
 

@@ -154,6 +154,12 @@ extern bool nc_filecache_adopt(void);
 /* The file becomes the list, if it is a whole one of this cluster; else a reason. */
 extern bool nc_filecache_take_list(const char *path, char *err, size_t err_bytes);
 
+/*
+ * The list as it is on disk, palloc'd; of one that would be longer than max its hottest pages,
+ * as a whole list.  NULL and a reason when there is none.
+ */
+extern uint8 *nc_filecache_list_bytes(size_t max, size_t *bytes, char *err, size_t err_bytes);
+
 /* The pages of the list, hottest first, palloc'd; NULL and a reason when there is no usable list. */
 extern NcLfcItem *nc_filecache_load(uint64 *n, char *err, size_t err_bytes);
 

@@ -27,6 +27,7 @@ typedef struct NcHandshakeParams
 	const char *tenant_id;
 	const char *timeline_id;
 	const char *question;		/* a query that is asked instead of a pagestream; NULL = none */
+	const char *command;		/* one for another stream instead of a pagestream; NULL = none */
 	uint32_t	user_timeout_ms;	/* TCP_USER_TIMEOUT, 0 = the system's */
 } NcHandshakeParams;
 
@@ -92,12 +93,10 @@ extern int	nc_handshake_get(NcHandshake *h, char **body);
 extern void nc_handshake_release(char *body);
 
 /*
- * For who stays with libpq on an established stream, one message at a time: sends the body of a
- * CopyData; takes in what has come, before nc_handshake_get().  False when the stream is over,
- * see error.
+ * Sends one CopyData by libpq, whose stream it then has to stay; NULL goes on with what is
+ * left of earlier ones.  Takes in what has come, for nc_handshake_get().  DONE: all is sent.
  */
-NC_MUST_USE extern bool nc_handshake_put(NcHandshake *h, const void *body, size_t bytes);
-NC_MUST_USE extern bool nc_handshake_input(NcHandshake *h);
+NC_MUST_USE extern NcHandshakeStep nc_handshake_put(NcHandshake *h, const void *body, size_t bytes);
 
 /* ---- conninfo strings ---- */
 

@@ -39,6 +39,7 @@ extern int	nc_guc_lfc_size;	/* MB; 0 = no file cache */
 extern int	nc_guc_lfc_size_limit;	/* MB */
 extern int	nc_guc_lfc_prewarm_workers;
 extern int	nc_guc_lfc_list_save_interval;
+extern bool nc_guc_lfc_list_to_page_servers;
 extern char *nc_guc_lfc_list_save_command;
 extern char *nc_guc_lfc_list_restore_command;
 extern char *nc_guc_lfc_path;

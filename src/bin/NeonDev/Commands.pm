@@ -219,7 +219,8 @@ END
 neon_dev start -D DIR [compute | page-server N] [-t SECONDS]
 
 Starts the page servers and then the compute, or one part, and logs in to each. What runs already is
-left alone, and logged in to as well. -t is how long to wait for each part (default 300).
+left alone, and logged in to as well. -t is how long to wait for each part (default 300); that time
+does not run while page servers replay WAL that the compute waits for.
 END
 	stop => { run => \&stop, part => 1, options => [ '--mode', '-t' ], help => <<'END' },
 neon_dev stop -D DIR [compute | page-server N] [--mode fast|immediate|smart] [-t SECONDS]

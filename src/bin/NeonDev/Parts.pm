@@ -123,7 +123,78 @@ sub missing
 	return @missing;
 }
 
+# ---- page servers that replay
+
+sub human
+{
+	my ($bytes) = @_;
+	my $unit = 'kB';
+	foreach my $larger ('MB', 'GB', 'TB')
+	{
+		$bytes /= 1024;
+		last if $bytes < 1024;
+		$unit = $larger;
+	}
+	return sprintf '%.1f %s', $bytes, $unit;
+}
+
+# Where the compute's WAL ends at least, as its files say it.
+sub known_end
+{
+	my $result = run({}, program_of('pg_controldata'), '-D', part_data('compute'));
+	return $result->{out} =~ m{^Latest checkpoint location: +(\S+)$}m ? lsn_number($1) : 0;
+}
+
+# Those that have got on since the last look: what they have still to do, in words.
+sub who_replays
+{
+	my ($watch) = @_;
+	my $last = $watch->{at} // {};
+	my @who;
+
+	$watch->{at} = {};
+	$watch->{end} //= known_end();
+	foreach my $n (grep { part_pid($_) } page_servers())
+	{
+		my $result = page_server_query($n);
+		my %says = map { /^(\w+)\|(.*)$/ ? ($1 => $2) : () } split /\n/, $result->{out};
+		next unless defined $says{replay_lsn};
+		my ($at, $received) = map { lsn_number($_) } @says{qw(replay_lsn received_lsn)};
+		my $end = $received > $watch->{end} ? $received : $watch->{end};
+		$watch->{at}{$n} = $at;
+		next unless defined $last->{$n} && $at > $last->{$n};
+		push @who, "page server $n replays: " . ($end > $at ? human($end - $at) . ' to go' : "it is at $says{replay_lsn}");
+	}
+	return @who;
+}
+
+# True while page servers replay on, who have what the compute waits for; tells how far they are.
+sub replay_gets_on
+{
+	my ($watch) = @_;
+	my $now = monotonic();
+	return $watch->{on} if $now < ($watch->{look} // 0);
+	if (!$watch->{at})
+	{
+		who_replays($watch);
+		pause(1);
+		$now = monotonic();
+	}
+	my @who = who_replays($watch);
+	$watch->{look} = $now + 1;
+	$watch->{on} = @who > 0;
+	if (@who && $now >= ($watch->{tell} // 0))
+	{
+		progress $_ foreach @who;
+		$watch->{tell} = $now + 10;
+	}
+	return $watch->{on};
+}
+
 # ---- starting
+
+# A compute that is silent for so long may wait for page servers.
+use constant SILENCE => 5;
 
 sub ensure_socket_dir
 {
@@ -177,18 +248,28 @@ sub launch
 }
 
 # Logs in to the compute. An error that comes at once may be one of the first moments; silence is
-# waited out, because each attempt that is given up leaves a session that waits.
+# waited out, because each attempt that is given up leaves a session that waits. As long as page
+# servers replay on, a login can only wait: there is none then, and the time does not run.
 sub log_in
 {
 	my ($until) = @_;
 	my $give_up = monotonic() + 10;
-	my $told;
+	my (%watch, $told);
 	while (1)
 	{
-		my $left = $until - monotonic();
-		my $patience = $told || $left < 5 ? $left : 5;
+		my $began = monotonic();
+		my $left = $until - $began;
+		my $patience = $told || $left < SILENCE ? $left : SILENCE;
 		my $result = compute_query('SELECT 1', $patience > 1 ? int $patience : 1);
 		return if answers($result);
+		if (($result->{status} == 124 || monotonic() - $began >= SILENCE) && replay_gets_on(\%watch))
+		{
+			pause(0.5) while part_pid('compute') && replay_gets_on(\%watch);
+			$until = monotonic() + $opt{timeout};
+			$give_up = monotonic() + 10;
+			$told = 0;
+			next;
+		}
 		my $over = monotonic() >= ($result->{status} == 124 ? $until : $give_up);
 		my $why = why_not($result, int $patience);
 		return join('; ', $why, missing()) if $over || !part_pid('compute');
@@ -246,7 +327,8 @@ sub start_part
 		progress "$name runs already";
 		$pid = part_pid($part) // -1;
 	}
-	if (!wait_until_up($part, $pid, $until))
+	$until = wait_until_up($part, $pid, $until);
+	if (!$until)
 	{
 		warning $name, part_pid($part) ? " did not get ready in $opt{timeout} s; it was left alone" : ' did not start';
 		show_log_end($part, $from);
@@ -255,17 +337,21 @@ sub start_part
 	return $part eq 'compute' ? compute_answers($until) : page_server_answers($part);
 }
 
-# Waits until a server is up, our child or somebody else's: true. False when it ended, or the time is over.
+# Waits until a server is up, our child or somebody else's: until when there is time for the rest. False when it
+# ended, or the time is over, which does not run while page servers replay on what a compute needs.
 sub wait_until_up
 {
 	my ($part, $pid, $until) = @_;
+	my $silent = monotonic() + SILENCE;
+	my %watch;
 	return if $pid < 0;
 	while (1)
 	{
 		waitpid $pid, POSIX::WNOHANG();
 		my $now = part_pid($part);
 		return unless defined $now && $now == $pid;
-		return 1 if part_state($part) eq 'running';
+		return $until if part_state($part) eq 'running';
+		$until = monotonic() + $opt{timeout} if $part eq 'compute' && monotonic() > $silent && replay_gets_on(\%watch);
 		return if monotonic() > $until;
 		pause(0.03);
 	}
@@ -363,10 +449,28 @@ sub start_chosen
 	return !chosen_compute() || start_part('compute');
 }
 
+# Page servers that have replayed the last checkpoint of a compute begin there at their next start.
+sub wait_until_replayed
+{
+	my ($n) = @_;
+	my $last = '';
+	while (part_pid($n))
+	{
+		my $result = page_server_query($n);
+		my %says = map { /^(\w+)\|(.*)$/ ? ($1 => $2) : () } split /\n/, $result->{out};
+		return if $result->{status} != 0 || $says{replayed_all} eq 'on' || $says{replay_lsn} eq $last;
+		$last = $says{replay_lsn};
+		pause(0.3);
+	}
+	return;
+}
+
 sub stop_chosen
 {
+	my $whole = $opt{part} eq 'all' && $opt{mode} ne 'immediate' && part_pid('compute');
 	# Page servers go on when the compute does not stop: it needs them to stop.
 	return if chosen_compute() && !stop_part('compute');
+	if ($whole) { wait_until_replayed($_) foreach chosen_page_servers() }
 	return !grep { !stop_part($_) } chosen_page_servers();
 }
 
