@@ -39,6 +39,7 @@
 
 #define BATCH 32				/* blocks under way with each page server */
 #define ROUNDS 20
+#define RECENT_US 1000000
 #define ROUND_PAUSE_US 50000
 #define SLICE_MS 50
 
@@ -374,11 +375,30 @@ all_wal(void)
 	return lsn;
 }
 
+/*
+ * What it was lately, so that not every relation waits for page servers to replay what was just written.  What changed
+ * since then may differ, and is asked for again.
+ */
+static XLogRecPtr
+recent_wal(void)
+{
+	static XLogRecPtr lsn = InvalidXLogRecPtr;
+	static uint64 taken_us = 0;
+	uint64		now = nc_clock_us();
+
+	if (XLogRecPtrIsInvalid(lsn) || now - taken_us > RECENT_US)
+	{
+		lsn = all_wal();
+		taken_us = now;
+	}
+	return lsn;
+}
+
 /* Asks for the blocks of the batch that are wanted. */
 static XLogRecPtr
-ask_round(Verify *v, BlockNumber first, int n, const bool *wanted)
+ask_round(Verify *v, BlockNumber first, int n, const bool *wanted, bool again)
 {
-	XLogRecPtr	nms = all_wal();
+	XLogRecPtr	nms = again ? all_wal() : recent_wal();
 
 	v->until_us = nc_clock_us() + (uint64) v->seconds * 1000000;
 	for (int k = 0; k < n; k++)
@@ -413,7 +433,7 @@ verify_batch(Verify *v, BlockNumber first, int n)
 
 		if (round > 0)
 			pg_usleep(ROUND_PAUSE_US);
-		nms = ask_round(v, first, n, wanted);
+		nms = ask_round(v, first, n, wanted, round > 0);
 		for (int k = 0; k < n; k++)
 		{
 			if (!wanted[k])
@@ -432,7 +452,7 @@ verify_batch(Verify *v, BlockNumber first, int n)
 static void
 verify_lengths(Verify *v, Relation rel)
 {
-	XLogRecPtr	nms = all_wal();
+	XLogRecPtr	nms = recent_wal();
 	BlockNumber ours;
 
 	v->until_us = nc_clock_us() + (uint64) v->seconds * 1000000;

@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <limits.h>
 
+#include "access/parallel.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "replication/slot.h"
@@ -283,11 +284,11 @@ assign_slots(const char *newval, void *extra)
 		nc_feed_listed = *names;
 }
 
-/* Members are kept, or not, for as long as the server runs. */
+/* Members are kept, or not, for as long as the server runs. A parallel worker begins with the default. */
 static bool
 check_write_quorum(int *newval, void **extra, GucSource source)
 {
-	if (process_shared_preload_libraries_in_progress || (*newval == 0) == (nc_feed_write_quorum == 0))
+	if (process_shared_preload_libraries_in_progress || InitializingParallelWorker || (*newval == 0) == (nc_feed_write_quorum == 0))
 		return true;
 	GUC_check_errdetail("A server has to be restarted to keep members, or to keep none any more.");
 	return false;

@@ -332,22 +332,19 @@ kept_for_all(void)
 	return lowest;
 }
 
-/*
- * Where WAL must be kept from for a page server of which nothing is known yet.  It begins as
- * a copy of another one, and may be as far behind as that is.
- */
+/* Where the last checkpoint that is over began, if it is before that and its WAL is there. */
 static XLogRecPtr
-first_position(const FeedSlot *slot, TimeLineID timeline, char *problem)
+last_checkpoint(TimeLineID timeline, XLogRecPtr position, char *problem)
 {
 	MemoryContext context = CurrentMemoryContext;
-	volatile XLogRecPtr position = GetRedoRecPtr();
+	volatile XLogRecPtr found = position;
 
 	PG_TRY();
 	{
 		XLogRecPtr	redo = nc_feed_wal_last_redo();
 
 		if (redo < position && nc_feed_wal_present(timeline, redo))
-			position = redo;
+			found = redo;
 	}
 	PG_CATCH();
 	{
@@ -355,6 +352,22 @@ first_position(const FeedSlot *slot, TimeLineID timeline, char *problem)
 		recover_slot_error(problem);
 	}
 	PG_END_TRY();
+	return found;
+}
+
+/*
+ * Where WAL must be kept from for a page server of which nothing is known yet.  It begins as
+ * a copy of another one, and may be as far behind as that is; the first one is a copy of the
+ * compute.  Not further back than that: a checkpoint that runs gives up slots for which WAL was
+ * not kept when it began.
+ */
+static XLogRecPtr
+first_position(const FeedSlot *slot, TimeLineID timeline, char *problem)
+{
+	XLogRecPtr	position = GetRedoRecPtr();
+
+	if (kept_for_all() == PG_UINT64_MAX)
+		position = last_checkpoint(timeline, position, problem);
 	if (slot->conn != NULL && slot->conn->flush != InvalidXLogRecPtr &&
 		slot->conn->flush < position && nc_feed_wal_present(timeline, slot->conn->flush))
 		position = slot->conn->flush;

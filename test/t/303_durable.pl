@@ -35,6 +35,8 @@ like($status, qr/^cluster\.$_$/m, "status: $_") foreach qw(shards=1 page_servers
 like($status, qr/^page_server_$_\.state=running$/m, "page server $_ runs") foreach 0 .. 2;
 unlike($c->sql('SHOW neon_comm.page_servers'), qr/,/, 'one of them is read from');
 ok($c->wait_for(q{SELECT count(*) = 3 FROM neon_comm.page_servers WHERE sync_state = 'quorum'}), 'three count');
+like($c->sql('SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET enable_indexonlyscan = off; EXPLAIN (ANALYZE) SELECT count(*) FROM pg_proc'),
+	qr/Workers Launched: [1-9]/, 'parallel workers take the settings');
 $c->sql('CREATE TABLE t (x int); INSERT INTO t VALUES (1)');
 my $s = $c->session;
 $s->query('INSERT INTO t VALUES (2)');

@@ -18,7 +18,7 @@ $c->sql('CREATE TABLE t (x int); INSERT INTO t VALUES (1)');
 
 $c->stop;
 $c->start('page-server', 0);
-my ($ok, $out) = $c->try_dev('start', '-D', $dir, 'compute', '-t', 60);
+my ($ok, $out) = $c->try_dev('start', '-D', $dir, 'compute', '-t', 20);
 ok(!$ok, 'with one page server nobody is let in');
 like($out, qr/nobody is let in yet: [01] of 2 page servers have confirmed/, '... and is told');
 ok($c->wait_log('compute', qr/LOG: .*nobody is let in yet: 1 of 2 page servers have confirmed the WAL of this compute up to [0-9A-F]+\/[0-9A-F]+/),
@@ -46,7 +46,7 @@ $c->start('page-server', 2);
 ok($c->wait_for(q{SELECT state = 'streaming' AND sync_state = 'async' FROM neon_comm.page_servers WHERE name = 'page_server_2'}),
 	'a page server that is another directory follows and does not count');
 $c->stop('compute');
-($ok, $out) = $c->try_dev('start', '-D', $dir, 'compute', '-t', 60);
+($ok, $out) = $c->try_dev('start', '-D', $dir, 'compute', '-t', 20);
 ok(!$ok, '... nor is anybody let in for it');
 like($out, qr/nobody is let in yet: [01] of 2/, '... who is told');
 $c->stop('compute');

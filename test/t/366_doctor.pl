@@ -67,7 +67,7 @@ rename "$crt.away", $crt or die $!;
 $c->stop('page-server', 1);
 $out = finds('a page server is stopped', 'error +process +page server 1: it is stopped', ' +-> neon_dev start -D', 'error +page server +page server 1: .*refused');
 like($out, qr/^ok +process +page server 0: runs/m, 'and that is all that is wrong with processes');
-my $squatter = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', LocalPort => $c->page_server_port(1)) or die $@;
+my $squatter = IO::Socket::INET->new(Listen => 1, ReuseAddr => 1, LocalAddr => '127.0.0.1', LocalPort => $c->page_server_port(1)) or die $@;
 finds('its port is taken', 'error +port +page server 1: \d+: another process listens');
 close $squatter;
 my $tools = `$ENV{PG_CONFIG} --bindir` =~ s/\n//r;
