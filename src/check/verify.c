@@ -260,6 +260,9 @@ receive_all(Verify *v, BlockNumber first)
 	struct pollfd *pfds = palloc0(v->all->n * sizeof(struct pollfd));
 	bool		waits = true;
 
+	/* sending has taken in what had come */
+	for (uint32 i = 0; i < v->all->n; i++)
+		pfds[i].revents = POLLIN;
 	while (waits)
 	{
 		waits = false;
