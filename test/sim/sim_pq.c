@@ -349,6 +349,13 @@ nc_tls_certificate_problem(const NcTls *tls)
 	return NULL;
 }
 
+/* There are no certificates here. */
+bool
+nc_tls_peer_until(const NcTls *tls, int64_t *until_s)
+{
+	return false;
+}
+
 /* Bytes that OpenSSL has read and not handed out: polling the socket does not show them. */
 bool
 nc_tls_pending(const NcTls *tls)
