@@ -80,7 +80,7 @@ refused('an older one', qr/is of PostgreSQL $from: --to needs a later major/, '-
 refused('one that is not installed', qr{there is no /usr/lib/postgresql/99/bin/pg_config: install PostgreSQL 99}, '-D', $dir, '--to', 99);
 refused('another one than pg_config has', qr/is of PostgreSQL $to\.99, not 98/, '-D', $dir, '--to', 98, '--pg-config', $newer);
 my $without = stand_in("$top/without", "$to.99", pg_config => qq(case "\$1" in --bindir) . qq[) echo $top/without; exit ;; --pkglibdir) echo $top; exit ;; esac]);
-refused('no neon_comm there', qr{\Q$top\E/neon_comm\.so is missing: run "make install" first}, '-D', $dir, '--to', $to, '--pg-config', $without);
+refused('no neon_comm there', qr{\Q$top\E/neon_comm\.so is missing: install the package postgresql-NN-neon-comm}, '-D', $dir, '--to', $to, '--pg-config', $without);
 refused('no cluster', qr/is not a cluster of neon_dev/, '-D', $top, '--to', $to, '--pg-config', $newer);
 
 mkdir "$dir/old_$from" or die $!;
