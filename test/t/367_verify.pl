@@ -63,7 +63,9 @@ sub infomask_at
 	return ($block * 8192 + $offset + 20, unpack 'v', $mask);
 }
 
-# all of it is on the disk of page server 1
+# all of it is on the disk of page server 1, which replays none of it again when it starts
+my $end = $c->sql('CHECKPOINT; SELECT pg_current_wal_flush_lsn()');
+ok($c->wait_for("SELECT bool_and(apply_lsn >= '$end') FROM neon_comm.page_servers"), 'page servers have replayed a checkpoint');
 $c->stop('page-server', 1);
 my ($at, $mask) = infomask_at('other', 3);
 change('other', $at, pack('v', $mask ^ 0x0100));		# HEAP_XMIN_COMMITTED
