@@ -22,15 +22,8 @@ my $rows = 0;
 sub killed_at
 {
 	my ($step, @command) = @_;
-	# a file, not a pipe: servers that it starts would keep a pipe open
 	my $file = "$elsewhere/said";
-	my $pid = fork // die $!;
-	if ($pid == 0)
-	{
-		open STDOUT, '>', $file or POSIX::_exit(126);
-		open STDERR, '>&', \*STDOUT or POSIX::_exit(126);
-		exec(NeonComm::Cluster::neon_dev_path(), @command, '-D', $c->{dir}) or POSIX::_exit(127);
-	}
+	my $pid = $c->dev_alone($file, @command, '-D', $c->{dir});
 	my $killed = 0;
 	while (waitpid($pid, POSIX::WNOHANG()) == 0)
 	{

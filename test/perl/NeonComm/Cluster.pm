@@ -17,6 +17,7 @@ use Cwd qw(abs_path);
 use File::Temp qw(tempdir);
 use IPC::Run ();
 use Test::More ();
+use POSIX ();
 use Time::HiRes qw(usleep);
 use NeonComm::Session;
 
@@ -90,6 +91,18 @@ sub try_dev
 	local $/;
 	$out = <$fh>;
 	return ($ok, $out);
+}
+
+# Starts neon_dev beside the test, which may kill it; its pid. What it says goes to a file, not a pipe: servers that it
+# starts would keep a pipe open.
+sub dev_alone
+{
+	my ($self, $file, @args) = @_;
+	my $pid = fork // die $!;
+	return $pid if $pid > 0;
+	open STDOUT, '>', $file or POSIX::_exit(126);
+	open STDERR, '>&', \*STDOUT or POSIX::_exit(126);
+	exec($neon_dev, @args) or POSIX::_exit(127);
 }
 
 sub start   { my ($s, @part) = @_; $s->{started} = 1; $s->dev('start', '-D', $s->{dir}, '--quiet', @part) }
