@@ -1043,12 +1043,11 @@ def b_boot(b):
 	# a checkpoint comes when it is asked for, not by itself
 	conf = ['shared_buffers=128MB', 'autovacuum=off', 'max_wal_size=64GB', 'checkpoint_timeout=1d', 'max_locks_per_transaction=1024']
 	ps_conf = ['shared_buffers=256MB', 'max_wal_size=64GB', 'checkpoint_timeout=1d']
-	d = f'{b.work}/boot'
-	found = {}
+	clusters, found = [], {}
 
-	def lose(conninfo, page_servers):
+	def lose(c, page_servers):
 		"""kills the compute, removes its directory, and times from there"""
-		with open(f'{d}/compute/postmaster.pid') as f:
+		with open(f'{c["dir"]}/compute/postmaster.pid') as f:
 			pid = int(f.readline())
 		pids = [pid, *map(int, run(['pgrep', '-P', str(pid)], check=False).split())]
 		for p in pids:
@@ -1058,54 +1057,67 @@ def b_boot(b):
 				pass
 		while any(os.path.exists(f'/proc/{p}') for p in pids):
 			time.sleep(0.005)
-		shutil.rmtree(f'{d}/compute')
+		shutil.rmtree(f'{c["dir"]}/compute')
 		start = time.monotonic()
-		out = b.dev('create-compute', '-D', d, '--conf', f'neon_comm.page_servers={page_servers}')
-		b.sql('SELECT abalance FROM pgbench_accounts WHERE aid = 1', conninfo)
+		out = b.dev('create-compute', '-D', c['dir'], '--conf', f'neon_comm.page_servers={page_servers}')
+		b.sql('SELECT abalance FROM pgbench_accounts WHERE aid = 1', c['conninfo'])
 		ms = (time.monotonic() - start) * 1000
 		sent = re.search(r'laid .* ([0-9.]+) MB received', out)
 		return {'ms': ms, 'image_mb': float(sent[1])}
 
-	def pgbench(conninfo, *args):
-		run([*b.user, b.bin('pgbench'), *args, conninfo], cwd=b.work)
+	def pgbench(*args):
+		return subprocess.Popen([*b.user, b.bin('pgbench'), *args], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+								cwd=b.work, text=True)
 
-	def written():
-		return int(b.sql("SELECT pg_current_wal_lsn() - '0/0'", conninfo))
+	def ended(p):
+		_, said = p.communicate()
+		if p.returncode != 0:
+			raise RuntimeError(f'pgbench: {said[-2000:]}')
 
-	b.delay(1000)
+	def written(c):
+		return int(b.sql("SELECT pg_current_wal_lsn() - '0/0'", c['conninfo']))
+
+	def measure(c, when):
+		b.delay(1000)
+		r = {k: summary(v) for k, v in b.in_turn({us: lambda p=p: lose(c, p) for us, p in c['delays'].items()}, least=3).items()}
+		b.delay(0)
+		limit = 5000 if c['relations'] == 500 else 15000
+		for us, x in sorted(r.items()):
+			b.record('boot', 15, f'lost to first query, {c["gb"]} GB, {c["relations"]} relations, {us / 1000:g} ms delay, {when}', f'<= {limit // 1000} s',
+					 f'{x["ms"] / 1000:.1f} s, image {x["image_mb"]:.1f} MB', x['ms'] <= limit, x)
+		return r
+
 	for gb, relations in [(1, 500), (1, 20000)] + [(g, 500) for g in b.opt.boot_gb if g != 1]:
-		args = [a for c in conf for a in ('--conf', c)] + [a for c in ps_conf for a in ('--ps-conf', c)]
+		c = {'dir': f'{b.work}/boot_{gb}_{relations}', 'gb': gb, 'relations': relations}
+		clusters.append(c)
+		args = [a for s in conf for a in ('--conf', s)] + [a for s in ps_conf for a in ('--ps-conf', s)]
 		# what is large is there once
-		b.dev('init', '-D', d, '--quiet', '--shards', '2' if gb == 1 else '1', *args)
-		b.dev('start', '-D', d, '--quiet')
-		conninfo = b.dev('conninfo', '-D', d).strip() + ' dbname=postgres'
-		page_servers = b.sql('SHOW neon_comm.page_servers', conninfo)
-		delays = {1000: b.behind_proxy(page_servers), 0: page_servers}
-		have = int(b.sql('SELECT count(*) FROM pg_class WHERE relfilenode <> 0 OR relisshared OR pg_relation_filenode(oid) IS NOT NULL', conninfo))
+		b.dev('init', '-D', c['dir'], '--quiet', '--shards', '2' if gb == 1 else '1', *args)
+		b.dev('start', '-D', c['dir'], '--quiet')
+		c['conninfo'] = b.dev('conninfo', '-D', c['dir']).strip() + ' dbname=postgres'
+		page_servers = b.sql('SHOW neon_comm.page_servers', c['conninfo'])
+		c['delays'] = {1000: b.behind_proxy(page_servers), 0: page_servers}
+		have = int(b.sql('SELECT count(*) FROM pg_class WHERE relfilenode <> 0 OR relisshared OR pg_relation_filenode(oid) IS NOT NULL', c['conninfo']))
 		for first in range(0, max(relations - have, 0), 500):
 			b.sql(f"""DO $$ BEGIN FOR i IN {first} .. {min(first + 499, relations - have)} LOOP
-				EXECUTE format('CREATE TABLE r%s (id int, v int)', i); END LOOP; END $$""", conninfo)
-		pgbench(conninfo, '-i', '-q', '-I', 'dtGvp', '-s', '68')
+				EXECUTE format('CREATE TABLE r%s (id int, v int)', i); END LOOP; END $$""", c['conninfo'])
+		ended(pgbench('-i', '-q', '-I', 'dtGvp', '-s', '68', c['conninfo']))
 		for i in range(gb - 1):
-			b.sql(FILL.format(f'fill{i}', 131072), conninfo)
-		for when in ('a checkpoint just now', f'after {b.opt.boot_minutes:g} minutes of pgbench'):
-			before = written()
-			if when.startswith('after'):
-				pgbench(conninfo, '-n', '-c', '4', '-j', '2', '-T', str(round(b.opt.boot_minutes * 60)))
-				when += f', {(written() - before) / 2 ** 30:.1f} GB of WAL'
-			else:
-				# a clean stop is one for page servers, too, which let nobody in
-				b.dev('stop', '-D', d, '--quiet')
-				b.dev('start', '-D', d, '--quiet')
-			r = {k: summary(v) for k, v in b.in_turn({us: lambda p=p: lose(conninfo, p) for us, p in delays.items()}, least=3).items()}
-			limit = 5000 if relations == 500 else 15000
-			for us, x in sorted(r.items()):
-				b.record('boot', 15, f'lost to first query, {gb} GB, {relations} relations, {us / 1000:g} ms delay, {when}', f'<= {limit // 1000} s',
-						 f'{x["ms"] / 1000:.1f} s, image {x["image_mb"]:.1f} MB', x['ms'] <= limit, x)
-				if (relations, when) == (500, 'a checkpoint just now'):
-					found.setdefault(us, {})[gb] = x['ms']
-		b.dev('destroy', '-D', d, '--quiet')
-	b.delay(0)
+			b.sql(FILL.format(f'fill{i}', 131072), c['conninfo'])
+		# a clean stop is one for page servers, too, which let nobody in
+		b.dev('stop', '-D', c['dir'], '--quiet')
+		b.dev('start', '-D', c['dir'], '--quiet')
+		r = measure(c, 'a checkpoint just now')
+		if relations == 500:
+			for us, x in r.items():
+				found.setdefault(us, {})[gb] = x['ms']
+	# all clusters at once: an hour is one hour
+	before = [written(c) for c in clusters]
+	for p in [pgbench('-n', '-c', '4', '-j', '1', '-R', str(b.opt.boot_rate), '-T', str(round(b.opt.boot_minutes * 60)), c['conninfo']) for c in clusters]:
+		ended(p)
+	for c, was in zip(clusters, before):
+		measure(c, f'after {b.opt.boot_minutes:g} minutes of pgbench, {(written(c) - was) / 2 ** 30:.1f} GB of WAL')
+		b.dev('destroy', '-D', c['dir'], '--quiet')
 	for us, few in found.items():
 		if len(few) > 1:
 			ratio = max(few.values()) / min(few.values())
@@ -1322,6 +1334,7 @@ def main():
 	p.add_argument('--delays', default='0,200,1000,5000', help='microseconds added to a round trip')
 	p.add_argument('--boot-gb', default='1', help='sizes of the data in benchmark boot, such as 1,10')
 	p.add_argument('--boot-minutes', type=float, default=1.0, help='of pgbench in benchmark boot')
+	p.add_argument('--boot-rate', type=int, default=500, help='transactions a second of that pgbench, on each of its clusters')
 	p.add_argument('--keep', action='store_true')
 	p.add_argument('--list', action='store_true')
 	p.add_argument('names', nargs='*')
