@@ -26,7 +26,7 @@ SCRIPTS = src/bin/neon_dev src/bin/neon_demo
 REGRESS = basic guc views
 
 # ---- the core: no server header on its include path
-CORE_DIRS = base obs wire shard lsn ring cache ahead io auth serve identity boot net engine
+CORE_DIRS = base obs wire shard lsn ring cache ahead io auth serve identity boot record net engine
 CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))
 CORE_OBJS = $(CORE_SRCS:.c=.core.o)
 CORE_CC ?= cc
@@ -43,7 +43,7 @@ OBJS = $(SERVER_SRCS:.c=.o)
 PG_CPPFLAGS = -Iinclude -D_GNU_SOURCE -I$(shell $(PG_CONFIG) --includedir)
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-declaration-after-statement -Wno-missing-field-initializers -Werror $(EXTRA_CFLAGS)
-SHLIB_LINK = libnc_core.a -luring -lpq -lssl -lcrypto
+SHLIB_LINK = libnc_core.a -luring -lpq -lssl -lcrypto -lz
 EXTRA_CLEAN = libnc_core.a $(CORE_OBJS) build tmp_check tmp_regress
 
 # no bitcode: nothing here is inlined into queries

@@ -6,7 +6,7 @@ SANITIZE ?=
 FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 60
 
-CORE_DIRS = base obs wire shard lsn ring cache ahead io auth serve identity boot net engine
+CORE_DIRS = base obs wire shard lsn ring cache ahead io auth serve identity boot record net engine
 CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))
 PQ_INCLUDE := $(shell pkg-config --cflags-only-I libpq 2>/dev/null || echo -I/usr/include/postgresql)
 # names that cmocka 2 has new ones for, which cmocka 1 has not
@@ -36,7 +36,7 @@ $(BUILD)/%.o: %.c $(HEADERS)
 
 $(BUILD)/test_%: test/unit/test_%.c $(BUILD)/libcore.a $(SUPPORT_OBJS) $(HEADERS)
 	@mkdir -p $(dir $@)
-	$(CC) $(CFLAGS) -o $@ $< $(SUPPORT_OBJS) $(BUILD)/libcore.a -lcmocka -luring -lpq -lssl -lcrypto -lpthread
+	$(CC) $(CFLAGS) -o $@ $< $(SUPPORT_OBJS) $(BUILD)/libcore.a -lcmocka -luring -lpq -lssl -lcrypto -lz -lpthread
 
 # One binary a decoder; the corpus is kept in the tree, what a run adds is not.
 fuzz: $(FUZZERS)
@@ -48,5 +48,5 @@ fuzz: $(FUZZERS)
 $(BUILD)/fuzz_%: test/fuzz/fuzz_%.c $(CORE_SRCS) $(HEADERS)
 	@mkdir -p $(dir $@)
 	$(FUZZ_CC) -std=gnu11 -O1 -g -D_GNU_SOURCE -DNC_ASSERTIONS -Iinclude $(PQ_INCLUDE) \
-		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< $(CORE_SRCS) -luring -lpq -lssl -lcrypto
+		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< $(CORE_SRCS) -luring -lpq -lssl -lcrypto -lz
 .PHONY: run fuzz $(TESTS:%=%.run)
