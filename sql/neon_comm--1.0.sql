@@ -80,6 +80,13 @@ RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_latency' LANGUAGE C STRICT VO
 CREATE VIEW neon_comm.latency AS SELECT * FROM neon_comm.get_latency();
 COMMENT ON VIEW neon_comm.latency IS 'how long reads of pages spent in each stage of their way, since server start';
 
+CREATE FUNCTION neon_comm.get_recording(OUT state text, OUT path text, OUT requests bigint, OUT dropped bigint,
+	OUT bytes bigint, OUT last_error text)
+RETURNS record AS 'MODULE_PATHNAME', 'nc_get_recording' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.recording AS SELECT * FROM neon_comm.get_recording();
+COMMENT ON VIEW neon_comm.recording IS 'the recording of requests to page servers that neon_comm.record asks for, or the last one';
+
 -- ---- functions ----
 
 CREATE FUNCTION neon_comm.status(OUT enabled bool, OUT communicator_pid int, OUT io_method text,
@@ -140,7 +147,7 @@ GRANT USAGE ON SCHEMA neon_comm TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA neon_comm TO pg_monitor;
 GRANT EXECUTE ON FUNCTION neon_comm.get_counters(), neon_comm.get_connections(),
 	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.get_identity(), neon_comm.get_members(), neon_comm.get_lfc(), neon_comm.get_prewarm_progress(),
-	neon_comm.status(), neon_comm.staging(), neon_comm.get_latency(),
+	neon_comm.status(), neon_comm.staging(), neon_comm.get_latency(), neon_comm.get_recording(),
 	neon_comm.local_bytes(), neon_comm.local_blocks(), neon_comm.check(int, int, int) TO pg_monitor;
 
 -- ---- the comment that the control file has ----

@@ -360,7 +360,7 @@ fill_slot(Request *req)
 	slot->rel = ask->rel.rel;
 	slot->fork = ask->rel.fork;
 	slot->kind = ask->kind;
-	slot->class = NC_SLOT_CLASS_DEMAND;
+	slot->class = ask->background ? NC_SLOT_CLASS_BULK : NC_SLOT_CLASS_DEMAND;
 	slot->nblocks = Max(ask->nblocks, 1);
 	slot->block = ask->block;
 	slot->dest_first = 0;

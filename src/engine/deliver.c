@@ -17,9 +17,33 @@
 
 /* ---- the end of jobs ---- */
 
-/* The slot is completed or not ours. */
 static void
-finish(NcEngine *e, NcJob *job)
+tell_ended(NcEngine *e, const NcJob *job, NcSlotResult result)
+{
+	NcEnded		ended = {
+		.rel = job->rel,
+		.block = job->block,
+		.nblocks = job->nblocks,
+		.kind = job->kind,
+		.class = job->class,
+		.promoted = job->promoted,
+		.cancelled = job->cancelled,
+		.result = result,
+		.request_lsn = job->request_lsn,
+		.not_modified_since = job->not_modified_since,
+		.submit_us = job->submit_us,
+		/* an answer of this turn is what ended it */
+		.ended_us = job->reached_us > e->now_us ? job->reached_us : e->now_us,
+		.shards = e->map.shard_count,
+		.stripe_blocks = e->map.stripe_blocks
+	};
+
+	e->ended(e->ended_ctx, &ended);
+}
+
+/* The slot is completed or not ours; result says nothing of a job that was cancelled. */
+static void
+finish(NcEngine *e, NcJob *job, NcSlotResult result)
 {
 	NcJob	  **job_of = &e->job_of[(size_t) job->ring * NC_RING_SLOTS + job->slot];
 
@@ -29,6 +53,8 @@ finish(NcEngine *e, NcJob *job)
 		*job_of = NULL;
 	job->finished = true;
 	e->unfinished--;
+	if (e->ended != NULL)
+		tell_ended(e, job, result);
 }
 
 void
@@ -55,7 +81,7 @@ static void
 withdrawn(NcEngine *e, NcJob *job)
 {
 	job->cancelled = true;
-	finish(e, job);
+	finish(e, job, NC_SLOT_RESULT_OK);
 }
 
 /* ---- completing slots ---- */
@@ -133,7 +159,7 @@ complete_handle(NcEngine *e, NcJob *job, NcSlotResult result, const char *text)
 		nc_slot_move(slot, nc_slot_word(life, NC_SLOT_DONE), NC_SLOT_FREE);
 	NC_ASSERT(moved);
 	(void) moved;
-	finish(e, job);
+	finish(e, job, result);
 	e->host.aio_complete(e->host.ctx, nc_aio_handle(&e->area, job->ring, job->slot),
 						 handle_generation, result, text != NULL ? line : NULL);
 }
@@ -167,7 +193,7 @@ end_copying(NcEngine *e, NcJob *job, NcSlotResult result, const char *text)
 	(void) moved;
 	/* from here on the slot is the client's; the wake comes after DONE, at the end of the turn */
 	nc_deliver_mark_wake(e, job->ring);
-	finish(e, job);
+	finish(e, job, result);
 }
 
 void

@@ -218,6 +218,13 @@ nc_engine_configure(NcEngine *e, const NcNetSettings *settings)
 	nc_net_configure(e->net, settings, e->now_us);
 }
 
+void
+nc_engine_tell_ends(NcEngine *e, NcEndedFn ended, void *ctx)
+{
+	e->ended = ended;
+	e->ended_ctx = ctx;
+}
+
 uint32_t
 nc_engine_busy(const NcEngine *engine)
 {

@@ -98,6 +98,8 @@ struct NcEngine
 {
 	uint32_t	spin_us;
 	NcHost		host;
+	NcEndedFn	ended;			/* NULL = nobody wants to know */
+	void	   *ended_ctx;
 	NcRingArea	area;
 	NcCounters *counters;
 	NcConnRow  *rows;

@@ -201,6 +201,16 @@ check_lfc_path(char **value, void **extra, GucSource source)
 	return false;
 }
 
+static bool
+check_record_directory(char **value, void **extra, GucSource source)
+{
+	if (**value != '\0' && strlen(*value) < NC_RECORD_DIRECTORY_BYTES && strpbrk(*value, "\r\n") == NULL)
+		return true;
+	GUC_check_errdetail("It names a directory, absolute or below the data directory, in fewer than %d bytes.",
+						NC_RECORD_DIRECTORY_BYTES);
+	return false;
+}
+
 /* A line for a shell, which also has to fit into a log line. */
 static bool
 check_command(char **value, void **extra, GucSource source)
@@ -322,6 +332,13 @@ nc_guc_init(void)
 	define_bool("neon_comm.readahead_yields",
 				"Reads less ahead at a time while pages that processes wait for come later than usual.",
 				&nc_guc_readahead_yields, PGC_SIGHUP);
+	define_bool("neon_comm.record", "Records which requests are made of page servers, and how long they take.",
+				&nc_guc_record, PGC_SIGHUP);
+	DefineCustomStringVariable("neon_comm.record_directory", "Directory of recordings, absolute or below the data directory.",
+							   NULL, &nc_guc_record_directory, nc_guc_record_directory, PGC_SIGHUP,
+							   GUC_SUPERUSER_ONLY, check_record_directory, NULL, NULL);
+	define_int("neon_comm.record_size", "Largest size of all recordings of the directory together.",
+			   &nc_guc_record_size, 1, 1024 * 1024, PGC_SIGHUP, GUC_UNIT_MB);
 	define_int("neon_comm.request_timeout", "Longest time a process waits for a page.",
 			   &nc_guc_request_timeout, 1000, INT_MAX, PGC_SUSET, GUC_UNIT_MS);
 	define_int("neon_comm.silence_timeout", "Abandons a page-server connection that does not answer for this long.",

@@ -40,6 +40,7 @@ PG_FUNCTION_INFO_V1(nc_get_page_servers);
 PG_FUNCTION_INFO_V1(nc_get_identity);
 PG_FUNCTION_INFO_V1(nc_get_members);
 PG_FUNCTION_INFO_V1(nc_change_members);
+PG_FUNCTION_INFO_V1(nc_get_recording);
 PG_FUNCTION_INFO_V1(nc_status);
 PG_FUNCTION_INFO_V1(nc_get_latency);
 PG_FUNCTION_INFO_V1(nc_staging_use);
@@ -360,6 +361,38 @@ nc_change_members(PG_FUNCTION_ARGS)
 	}
 	nc_feed_change_members(names, n, PG_GETARG_INT32(1));
 	PG_RETURN_VOID();
+}
+
+/* The present recording, or the last one. */
+Datum
+nc_get_recording(PG_FUNCTION_ARGS)
+{
+	static const char *const states[] = {
+		[NC_RECORDING_OFF] = "off",
+		[NC_RECORDING_STARTING] = "starting",
+		[NC_RECORDING_ON] = "recording",
+		[NC_RECORDING_FULL] = "full",
+		[NC_RECORDING_FAILED] = "failed"
+	};
+	NcRecordingRow row;
+	Datum		values[6];
+	bool		nulls[6] = {0};
+
+	require_preloaded();
+	/* the state before the texts that it tells of */
+	values[0] = CStringGetTextDatum(states[atomic_load(&nc_shared->recording.state)]);
+	memcpy(row.path, nc_shared->recording.path, sizeof(row.path));
+	memcpy(row.error, nc_shared->recording.error, sizeof(row.error));
+	/* half of a change has an end, too */
+	row.path[sizeof(row.path) - 1] = row.error[sizeof(row.error) - 1] = '\0';
+	values[1] = CStringGetTextDatum(row.path);
+	nulls[1] = row.path[0] == '\0';
+	values[2] = Int64GetDatum(atomic_load(&nc_shared->recording.requests));
+	values[3] = Int64GetDatum(atomic_load(&nc_shared->recording.dropped));
+	values[4] = Int64GetDatum(atomic_load(&nc_shared->recording.bytes));
+	values[5] = CStringGetTextDatum(row.error);
+	nulls[5] = row.error[0] == '\0';
+	return one_row(fcinfo, values, nulls);
 }
 
 Datum

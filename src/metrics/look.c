@@ -87,7 +87,7 @@ static bool
 somebody_may_wait(const NcSlot *slot, NcSlotState state)
 {
 	return (state == NC_SLOT_SUBMITTED || state == NC_SLOT_TAKEN) &&
-		(slot->class == NC_SLOT_CLASS_DEMAND || slot->class == NC_SLOT_CLASS_AIO);
+		slot->class != NC_SLOT_CLASS_PREFETCH;
 }
 
 static void

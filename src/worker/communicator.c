@@ -43,6 +43,7 @@
 #include "nc/worker/programs.h"
 
 #include "program.h"
+#include "recording.h"
 
 /* The longest sleep: bounds how late a flag without a wake-up is seen. */
 #define TURN_MAX_MS 1000
@@ -313,7 +314,7 @@ somebody_waits(void)
 
 			/* what is being filled may have the class of its last life */
 			if (state == NC_SLOT_FILLING ||
-				((state == NC_SLOT_SUBMITTED || state == NC_SLOT_TAKEN) && slot->class == NC_SLOT_CLASS_DEMAND))
+				((state == NC_SLOT_SUBMITTED || state == NC_SLOT_TAKEN) && slot->class != NC_SLOT_CLASS_PREFETCH))
 				return true;
 		}
 	}
@@ -334,7 +335,11 @@ run_communicator(NcEngine *engine)
 			!PostmasterIsAlive())
 			_exit(1);
 		if (nc_program_reload())
+		{
 			apply_settings(engine);
+			nc_recording_apply(engine);
+		}
+		nc_recording_turn(engine);
 		if (atomic_exchange(&nc_shared->restart_requested, 0) != 0)
 		{
 			ereport(LOG, (errmsg("communicator: restarting on request")));
@@ -368,8 +373,10 @@ nc_communicator_main(Datum arg)
 
 	engine = start_engine();
 	apply_settings(engine);
+	nc_recording_apply(engine);
 	nc_program_turn_memory(&program);
 	run_communicator(engine);
+	nc_recording_end(engine);
 	nc_engine_destroy(engine);
 	nc_program_end();
 }

@@ -387,6 +387,82 @@ test_no_server(void **state)
 	world_close(w);
 }
 
+/* ---- the end of requests is told ---- */
+
+typedef struct Ends
+{
+	uint32_t	count;
+	NcEnded		last;
+} Ends;
+
+static void
+note_end(void *ctx, const NcEnded *ended)
+{
+	Ends	   *ends = ctx;
+
+	ends->count++;
+	ends->last = *ended;
+}
+
+/* Each request once, with what it asked, by which map, and how it ended. */
+static void
+test_ends_are_told(void **state)
+{
+	World	   *w = open_world(1, 4);
+	WorldRead	r = {.rel = 100, .block = 1000, .nblocks = 32};
+	WorldRead	length = {.kind = NC_SLOT_KIND_NBLOCKS, .rel = 100};
+	Ends		ends = {0};
+
+	world_start(w);
+	nc_engine_tell_ends(w->engine, note_end, &ends);
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_int_equal(ends.count, 1);
+	assert_int_equal(ends.last.rel.rel, 100);
+	assert_int_equal(ends.last.block, 1000);
+	assert_int_equal(ends.last.nblocks, 32);
+	assert_int_equal(ends.last.kind, NC_SLOT_KIND_GETPAGE);
+	assert_int_equal(ends.last.class, NC_SLOT_CLASS_DEMAND);
+	assert_int_equal(ends.last.result, NC_SLOT_RESULT_OK);
+	assert_int_equal(ends.last.request_lsn, NC_LSN_MAX);
+	assert_int_equal(ends.last.shards, 4);
+	assert_int_equal(ends.last.stripe_blocks, w->map.stripe_blocks);
+	assert_true(ends.last.ended_us > ends.last.submit_us && ends.last.ended_us <= w->now_us);
+	assert_false(ends.last.cancelled || ends.last.promoted);
+
+	world_submit(w, &length);
+	world_wait(w, 0, 0);
+	assert_int_equal(world_collect(w, 0, 0), NC_SLOT_RESULT_OK);
+	assert_int_equal(ends.count, 2);
+	assert_int_equal(ends.last.kind, NC_SLOT_KIND_NBLOCKS);
+	assert_int_equal(ends.last.nblocks, 1);
+
+	expect_bad(w, &(WorldRead) {.rel = 1, .nblocks = 33});
+	assert_int_equal(ends.count, 3);
+	assert_int_equal(ends.last.result, NC_SLOT_RESULT_BAD_REQUEST);
+
+	/* given up on its way: told when its answer comes */
+	r.nblocks = 1;
+	for (int i = 0; i < 4; i++)
+		mock_ps_fault(w->servers[i], MOCK_HOLD, 0, 1);
+	world_submit(w, &r);
+	world_turns(w, 50);
+	assert_true(world_cancel(w, 0, 0));
+	for (int i = 0; i < 4; i++)
+		mock_ps_release(w->servers[i]);
+	for (int i = 0; i < WORLD_TURNS_MAX && nc_engine_busy(w->engine) > 0; i++)
+		world_turn(w);
+	assert_int_equal(ends.count, 4);
+	assert_true(ends.last.cancelled);
+
+	nc_engine_tell_ends(w->engine, NULL, NULL);
+	r.slot = 5;
+	world_submit(w, &r);
+	expect_pages(w, &r);
+	assert_int_equal(ends.count, 4);
+	world_close(w);
+}
+
 /* ---- cancellation ---- */
 
 static void
@@ -2067,6 +2143,7 @@ main(void)
 		BOTH(test_host_name),
 		BOTH(test_bad_requests),
 		BOTH(test_no_server),
+		BOTH(test_ends_are_told),
 		BOTH(test_cancel_before_take),
 		BOTH(test_cancel_in_flight),
 		BOTH(test_cancel_half_a_range),

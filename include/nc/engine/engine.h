@@ -57,6 +57,28 @@ typedef struct NcHost
 	NcLatency  *latency;
 } NcHost;
 
+/* A request that has ended: what was asked, by which map, and how it went. */
+typedef struct NcEnded
+{
+	NcRelKey	rel;			/* not checked where the request was refused */
+	uint32_t	block;
+	uint32_t	nblocks;		/* 1 unless GETPAGE */
+	NcSlotKind	kind;
+	NcSlotClass class;
+	bool		promoted;		/* a read ahead that somebody had come to wait for */
+	bool		cancelled;		/* given up by its client; result says nothing then */
+	NcSlotResult result;
+	NcLsn		request_lsn;
+	NcLsn		not_modified_since;
+	uint64_t	submit_us;		/* by its client's clock, CLOCK_MONOTONIC as ours */
+	uint64_t	ended_us;		/* the last answer, or when it was known to be over */
+	uint32_t	shards;			/* of the map now */
+	uint32_t	stripe_blocks;
+} NcEnded;
+
+/* Within a turn: returns quickly, never throws, and calls nothing of the engine. */
+typedef void (*NcEndedFn) (void *ctx, const NcEnded *ended);
+
 typedef struct NcEngine NcEngine;
 
 /*
@@ -89,6 +111,9 @@ extern void nc_engine_configure(NcEngine *engine, const NcNetSettings *settings)
  * signal arrived.
  */
 extern uint32_t nc_engine_tick(NcEngine *engine, int wait_max_ms);
+
+/* From now on `ended` is told of each request that ends; NULL = nobody is. */
+extern void nc_engine_tell_ends(NcEngine *engine, NcEndedFn ended, void *ctx);
 
 /* Requests that are queued or in flight. */
 extern uint32_t nc_engine_busy(const NcEngine *engine);

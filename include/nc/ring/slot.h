@@ -70,7 +70,7 @@ typedef enum NcSlotClass
 {
 	NC_SLOT_CLASS_DEMAND = 0,	/* a process sleeps on it; re-sent after a lost connection */
 	NC_SLOT_CLASS_PREFETCH,		/* nobody waits; ends with an error when its connection does */
-	NC_SLOT_CLASS_BULK,
+	NC_SLOT_CLASS_BULK,			/* as DEMAND, by a process that fills the file cache */
 	NC_SLOT_CLASS_AIO			/* of an AIO handle: nobody waits yet; completed by the communicator
 								 * itself, re-sent after a lost connection */
 } NcSlotClass;

@@ -49,11 +49,17 @@ extern int	nc_guc_client_spin;		/* µs, processes that wait; 0 = off, -1 = by pr
 extern bool nc_guc_hedged_reads;	/* who waits on a connection that stalls is asked for on another */
 extern bool nc_guc_readahead_yields;	/* less is read ahead while others wait longer than usual */
 extern int	nc_guc_readahead;		/* blocks, the longest window; 0 = off */
+extern bool nc_guc_record;		/* requests to page servers are recorded, see src/worker/recording.c */
+extern char *nc_guc_record_directory;
+extern int	nc_guc_record_size;	/* MB, all recordings of the directory together */
 extern bool nc_guc_accept_missing_pages;
 extern bool nc_guc_allow_unsafe;
 extern bool nc_guc_allow_unsafe_backup;
 extern bool nc_guc_allow_token_in_clear;
 extern bool nc_guc_allow_unknown_server;
+
+/* The longest nc_guc_record_directory, with its NUL. */
+#define NC_RECORD_DIRECTORY_BYTES 900
 
 /* True when this server's tables live on page servers: page_servers was set at start. */
 extern bool nc_enabled;

@@ -21,6 +21,32 @@
 /* One for each partition of the table of relations. */
 #define NC_FORK_CHANGES 128
 
+typedef enum NcRecordingState
+{
+	NC_RECORDING_OFF = 0,
+	NC_RECORDING_STARTING,
+	NC_RECORDING_ON,
+	NC_RECORDING_FULL,			/* the size was reached; ended until it is asked for anew */
+	NC_RECORDING_FAILED			/* error says why */
+} NcRecordingState;
+
+#define NC_RECORDING_PATH_BYTES 1024
+#define NC_RECORDING_ERROR_BYTES 256
+
+/*
+ * The present recording of requests, or the last one.  Written by the communicator, texts
+ * before the state; a view may see half of a change.
+ */
+typedef struct NcRecordingRow
+{
+	_Atomic uint32_t state;		/* NcRecordingState */
+	_Atomic uint64_t requests;
+	_Atomic uint64_t dropped;
+	_Atomic uint64_t bytes;
+	char		path[NC_RECORDING_PATH_BYTES];
+	char		error[NC_RECORDING_ERROR_BYTES];
+} NcRecordingRow;
+
 typedef struct NcShared
 {
 	NcCounters	counters;
@@ -28,6 +54,9 @@ typedef struct NcShared
 
 	/* Written by the communicator's engine, read by views. */
 	NcConnRow	conns[NC_CONN_ROWS];
+
+	/* Written by the communicator, read by a view. */
+	NcRecordingRow recording;
 
 	/* Communicator: its pid (0 when none runs), how it waits; set by it. */
 	_Atomic uint32_t communicator_pid;
