@@ -104,6 +104,19 @@ uninstall: uninstall-neon-boot
 uninstall-neon-boot:
 	rm -f '$(DESTDIR)$(bindir)/neon_boot'
 
+# ---- nc_replay: a program over the core, of no server's version
+NC_REPLAY_SRCS = $(sort $(wildcard src/bin/nc_replay/*.c))
+all: build/nc_replay
+build/nc_replay: $(NC_REPLAY_SRCS) $(wildcard src/bin/nc_replay/*.h) libnc_core.a $(NC_HEADERS) $(MADE_FOR_FILE)
+	$(CORE_CC) $(CORE_CFLAGS) -o $@ $(NC_REPLAY_SRCS) libnc_core.a -luring -lpq -lssl -lcrypto -lz
+install: install-nc-replay
+install-nc-replay: build/nc_replay
+	$(MKDIR_P) '$(DESTDIR)$(bindir)'
+	$(INSTALL_PROGRAM) build/nc_replay '$(DESTDIR)$(bindir)/nc_replay'
+uninstall: uninstall-nc-replay
+uninstall-nc-replay:
+	rm -f '$(DESTDIR)$(bindir)/nc_replay'
+
 # ---- tests that need no server
 UNIT_SRCS = $(sort $(wildcard test/unit/test_*.c))
 FUZZ_SRCS = $(sort $(wildcard test/fuzz/fuzz_*.c))
