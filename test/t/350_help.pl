@@ -66,20 +66,23 @@ foreach my $command (grep { $_ ne 'psql' } @commands)
 }
 is(join("\n", @wrong), '', 'each command takes the options that its help names, and no others');
 
-# ---- neon_boot
+# ---- neon_boot, nc_replay
 
-@wrong = ();
-my $boot = `$bindir/neon_boot --help`;
-foreach my $option (sort keys %{ { options_in($boot) } })
+foreach my $program (qw(neon_boot nc_replay))
 {
-	my $said = `$bindir/neon_boot $option 2>&1 </dev/null`;
-	push @wrong, "neon_boot says $option: $said" if $said =~ /unrecognized option|invalid option/;
+	@wrong = ();
+	my $said_of = `$bindir/$program --help`;
+	foreach my $option (sort keys %{ { options_in($said_of) } })
+	{
+		my $said = `$bindir/$program $option 2>&1 </dev/null`;
+		push @wrong, "$program says $option: $said" if $said =~ /unrecognized option|invalid option/;
+	}
+	is(join("\n", @wrong), '', "$program takes the options that its help names");
+	like(scalar `$bindir/$program --nobody-knows 2>&1`, qr/unrecognized option|unknown/, 'and says what it does not take');
+	my $source = do { local (@ARGV, $/) = "$tree/src/bin/$program/$program.c"; <> };
+	my @unsaid = grep { $_ ne 'help' && $said_of !~ /--\Q$_\E\b/ } $source =~ /\{"([a-z-]+)", (?:no|required)_argument/g;
+	is("@unsaid", '', 'and no others');
 }
-is(join("\n", @wrong), '', 'neon_boot takes the options that its help names');
-like(scalar `$bindir/neon_boot --nobody-knows 2>&1`, qr/unrecognized option|unknown/, 'and says what it does not take');
-my $source = do { local (@ARGV, $/) = "$tree/src/bin/neon_boot/neon_boot.c"; <> };
-my @unsaid = grep { $_ ne 'help' && $boot !~ /--\Q$_\E\b/ } $source =~ /\{"([a-z-]+)", (?:no|required)_argument/g;
-is("@unsaid", '', 'and no others');
 
 # ---- one version
 
@@ -88,7 +91,7 @@ is(scalar `$dev --version`, "neon_dev $version\n", 'neon_dev is of the version o
 
 # ---- manual pages
 
-foreach my $program ($dev, "$tree/src/bin/neon_demo", "$bindir/neon_boot")
+foreach my $program ($dev, "$tree/src/bin/neon_demo", "$bindir/neon_boot", "$bindir/nc_replay")
 {
 	my ($name) = $program =~ m{([^/]+)$};
 	my $page = `$tree/scripts/man $program 2>&1`;
@@ -111,6 +114,8 @@ sub completed
 		COMP_CWORD=\$((\$# - 1)); _neon_dev; printf "%s\\n" "\${COMPREPLY[@]}" | sort -u' bash $quoted`;
 }
 is(completed('st'), 'start status stop', 'commands');
+is(scalar `bash -c '. $tree/src/bin/nc_replay.bash; COMP_WORDS=($bindir/nc_replay --t); COMP_CWORD=1; _nc_replay; echo "\${COMPREPLY[*]}"'`,
+	"--tenant --timeline --token-file --token-in-clear --timeout\n", 'options of nc_replay');
 is(completed('status', '--'), '--help --json --no-measure --quiet --values', 'options of a command');
 is(completed('kill', 'c'), 'compute', 'parts');
 is(completed('init', '-D', "$tree/neon_comm.c"), "$tree/neon_comm.control", 'files');

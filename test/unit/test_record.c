@@ -458,9 +458,9 @@ test_what_is_held_goes_out(void **state)
 	put_some(r, 1);
 	nc_recorder_turn(r, 5000 + NC_RECORDER_HOLD_US - 1);
 	nc_recorder_turn(r, 5000 + NC_RECORDER_HOLD_US);
-	do
-		nc_recorder_look(r, &status);
-	while (status.records == 0);
+	for (int i = 0; i < 30000 && (nc_recorder_look(r, &status), status.records == 0); i++)
+		usleep(1000);
+	assert_int_equal(status.records, 1);
 	assert_int_equal(status.state, NC_RECORDER_RUNNING);
 	nc_recorder_leave(r, 60000);
 }
@@ -511,19 +511,22 @@ test_the_size_holds_for_all(void **state)
 	for (;;)
 	{
 		NcRecorder *r = nc_recorder_start(&s, 5000);
+		uint32_t	rounds = 0;
 
 		do
 		{
 			put_some(r, 2000);
 			nc_recorder_look(r, &status);
+			/* a file that goes beyond the size is seen when it is ten times that */
+			assert_true(status.bytes < 10 * s.size_bytes && ++rounds < 100000);
 		} while (status.state <= NC_RECORDER_RUNNING);
 		nc_recorder_leave(r, 0);
 		if (status.state == NC_RECORDER_FAILED)
 			break;
+		assert_true(++files < 10);
 		assert_int_equal(status.why, NC_RECORD_FULL);
 		assert_int_equal(count_file(status.path, &end), status.records);
 		assert_true(directory_bytes(s.directory) <= s.size_bytes);
-		files++;
 	}
 	assert_true(files >= 1);
 	assert_non_null(strstr(status.error, "all of the room"));
