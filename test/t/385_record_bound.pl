@@ -28,7 +28,10 @@ sub read_until
 }
 
 $c->sql(q{CREATE EXTENSION IF NOT EXISTS neon_comm;
-	CREATE TABLE t AS SELECT g, repeat('x', 900) AS filler FROM generate_series(1, 30000) g; CHECKPOINT});
+	CREATE TABLE t AS SELECT g, repeat('x', 900) AS filler FROM generate_series(1, 15000) g; CHECKPOINT});
+# there is one of another day already: room for two frames is left
+mkdir $dir, 0700 or die $!;
+spew_bytes("$dir/old.ncrec", 'x' x 880_000);
 my $file = record_on($c, 'neon_comm.record_directory' => 'recordings', 'neon_comm.record_size' => '1MB');
 like($file, qr{^\Q$dir\E/\d{8}T\d{6}Z-\d+\.ncrec$}, 'it has a directory and a name of its own');
 
@@ -39,6 +42,7 @@ $c->sql('SELECT neon_comm.restart_communicator()');
 ok($c->wait_for("SELECT state = 'recording' AND path <> 'recordings/" . ($file =~ s{.*/}{}r) . q{' FROM neon_comm.recording}),
 	'another communicator goes on, in another file');
 my ($lines, $comments) = dumped($file);
+unlink $file or die $!;
 like($comments->[-1], qr/^# ended: communicator ended, \d+ requests, 0 dropped$/, 'what its predecessor wrote is complete');
 cmp_ok(scalar @$lines, '>', 1000, '... and has what was asked');
 
@@ -47,14 +51,14 @@ cmp_ok(scalar @$lines, '>', 1000, '... and has what was asked');
 ok(read_until('full'), 'at its size it ends');
 cmp_ok(size_of(), '<=', 1024 * 1024, 'all of the directory is within it');
 cmp_ok(size_of(), '>', 1024 * 1024 - 2 * 65536, '... and uses it');
-my $path = "$c->{dir}/compute/" . $c->sql('SELECT path FROM neon_comm.recording');
+my $path = file_of($c);
 my $n = $c->sql('SELECT requests FROM neon_comm.recording');
 ($lines, $comments) = dumped($path);
 like($comments->[-1], qr/^# ended: full, $n requests, \d+ dropped$/, 'it is complete, and says why');
 is(scalar @$lines, $n, '... with as many as the view says');
 like($c->log_text('compute'), qr/neon_comm: the recording "[^"]+" has ended: full/, 'the log says so');
 my $size = size_of();
-is($c->sql('SELECT count(*) FROM t'), 30000, 'the server goes on');
+is($c->sql('SELECT count(*) FROM t'), 15000, 'the server goes on');
 $c->reload_is_over;
 $c->sql('SELECT count(*) FROM t');
 is($c->sql('SELECT state FROM neon_comm.recording'), 'full', 'a reload alone does not begin another one');
@@ -71,7 +75,7 @@ like($c->log_text('compute'), qr/WARNING:.*requests are not recorded any more: r
 is(size_of(), $size, '... and makes no file');
 $c->configure({ 'neon_comm.record_size' => '2MB' });
 ok(state_is('recording'), 'with a larger size it does');
-isnt("$c->{dir}/compute/" . $c->sql('SELECT path FROM neon_comm.recording'), $path, '... in a file of its own');
+isnt(file_of($c), $path, '... in a file of its own');
 $c->configure({ 'neon_comm.record' => 'off' });
 ok(state_is('off'), 'off');
 unlink glob("$dir/*.ncrec");
@@ -81,7 +85,7 @@ ok(state_is('recording'), 'and where old ones were removed it does, too');
 # ---- a clean stop
 
 $c->sql('SELECT count(*) FROM t');
-$path = "$c->{dir}/compute/" . $c->sql('SELECT path FROM neon_comm.recording');
+$path = file_of($c);
 $c->stop('compute');
 ($lines, $comments) = dumped($path);
 like($comments->[-1], qr/^# ended: communicator ended/, 'a stop of the server completes it');

@@ -69,7 +69,7 @@ cmp_ok(scalar @$lines, '>=', $asked, 'after a kill what was written is there');
 like($comments->[-1], qr/^# incomplete, \d+ bytes unread$/, '... and is known to be incomplete');
 $c->start('compute');
 ok(state_is('recording'), 'the next start begins another one');
-isnt("$c->{dir}/compute/" . $c->sql('SELECT path FROM neon_comm.recording'), $file, '... in another file');
+isnt(file_of($c), $file, '... in another file');
 my ($rc, $report) = replay_json($file, '--conninfo', page_server_conninfo($c, 0), '--speed', 'max');
 is($rc, 0, 'what is there can be played');
 is($report->{recorded}, scalar @$lines, '... all of it');

@@ -9,7 +9,7 @@ use Exporter qw(import);
 use IPC::Run ();
 use JSON::PP ();
 
-our @EXPORT = qw(replay replay_json dumped record_on record_off page_server_conninfo served slurp_bytes spew_bytes);
+our @EXPORT = qw(replay replay_json dumped record_on record_off file_of page_server_conninfo served slurp_bytes spew_bytes);
 
 chomp(my $bindir = `@{[ $ENV{PG_CONFIG} // 'pg_config' ]} --bindir`);
 
@@ -40,13 +40,22 @@ sub dumped
 	return ([ map { [ split ' ' ] } grep { !/^#/ } @lines ], [ grep { /^#/ } @lines ]);
 }
 
-# Begins a recording; its file.
+# Begins a recording, in another directory if one is given; its file.
 sub record_on
 {
 	my ($c, %more) = @_;
+	my $in = $more{'neon_comm.record_directory'} // '';
 	$c->configure({ 'neon_comm.record' => 'on', %more });
-	$c->wait_for(q{SELECT state = 'recording' FROM neon_comm.recording}) or die 'no recording';
-	return "$c->{dir}/compute/" . $c->sql('SELECT path FROM neon_comm.recording');
+	$c->wait_for("SELECT state = 'recording' AND path LIKE '$in%' FROM neon_comm.recording") or die 'no recording';
+	return file_of($c);
+}
+
+# The file of the present recording, or of the last one.
+sub file_of
+{
+	my ($c) = @_;
+	my $path = $c->sql('SELECT path FROM neon_comm.recording');
+	return $path =~ m{^/} ? $path : "$c->{dir}/compute/$path";
 }
 
 # Ends it, when all that was asked has ended.
