@@ -23,6 +23,9 @@
 
 #define PROGRESS_US 1000000
 
+/* A recording says what it likes; no number of microseconds that is used goes beyond this. */
+#define NEVER_US 1e18
+
 /* While it ends. */
 #define END_ROUNDS 200
 #define END_ROUND_US 10000
@@ -264,7 +267,9 @@ send_record(Play *p, const NcRecord *record)
 static uint64_t
 due_us(const Play *p, const NcRecord *record)
 {
-	return (uint64_t) ((double) (record->start_us - p->recording->records[0].start_us) / p->options->speed);
+	double		us = (double) (record->start_us - p->recording->records[0].start_us) / p->options->speed;
+
+	return us < NEVER_US ? (uint64_t) us : (uint64_t) NEVER_US;
 }
 
 static bool
