@@ -5,6 +5,7 @@ use warnings;
 
 use NeonComm::Cluster;
 use NeonComm::Members qw(status_of members_known edit disown_compute);
+use NeonComm::Proxy;
 use Test::More;
 use Time::HiRes qw(usleep);
 
@@ -13,6 +14,8 @@ my $c = NeonComm::Cluster->new(shards => 1, buffers => '64MB',
 my $dir = $c->{dir};
 $c->allow_log(qr/could not read block .* from its page server|overtaken/);
 ok(members_known($c, 3, 0 .. 2), 'members are known');
+my $proxy = NeonComm::Proxy->new;
+$c->use_proxy($proxy, 1);
 ok($c->wait_for('SELECT count(*) = 3 FROM neon_comm.members WHERE lease_ms > 0'), 'each member grants leases');
 is($c->sql('SELECT max(lease_ms) <= 10000 FROM neon_comm.members'), 't', '... not longer than it is set to');
 my $incarnation = $c->sql('SELECT incarnation FROM neon_comm.identity');
@@ -53,8 +56,10 @@ ok($ok, 'another compute takes over') or die $out;
 like($out, qr/waiting \d\.\d s for the leases of the compute before/, '... when the leases of the one before have ended');
 $c->sql('UPDATE t SET x = 2');
 
-# ---- it wakes up
+# ---- it wakes up, and has nobody to ask
 
+$proxy->cmd('down 0');
+$proxy->cmd('cut 0');
 kill 'CONT', @stopped;
 $old[1]->send('SELECT sum(x) FROM t');
 foreach (1 .. 40) { last if grep { $_->ready } @old; usleep(50_000) }
