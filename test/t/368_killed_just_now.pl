@@ -9,8 +9,8 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 my $c = NeonComm::Cluster->new(shards => 2);
-my @frozen;
-END { local $?; kill 'CONT', @frozen if @frozen }
+my (@frozen, $creates);
+END { local $?; kill 'CONT', @frozen if @frozen; kill 'TERM', $creates if $creates }
 $c->sql('CREATE TABLE t (x int)');
 # it has in its memory what it will need
 my $s = $c->session;
@@ -31,7 +31,7 @@ system('rm', '-rf', "$c->{dir}/compute") == 0 or die 'rm';
 $c->start('page-server', 0);
 
 my $said = "$c->{dir}/log/create.out";
-my $creates = $c->dev_alone($said, 'create-compute', '-D', $c->{dir});
+$creates = $c->dev_alone($said, 'create-compute', '-D', $c->{dir});
 my $ended = 0;
 foreach (1 .. 30) { last if -e "$c->{dir}/compute" || ($ended = waitpid $creates, WNOHANG); usleep(100_000) }
 is($ended, 0, 'create-compute waits');
@@ -39,6 +39,7 @@ ok(!-e "$c->{dir}/compute", '... and has made nothing yet');
 kill 'CONT', @frozen;
 @frozen = ();
 waitpid $creates, 0 if !$ended;
+$creates = undef;
 is($?, 0, 'it goes on') or diag do { local (@ARGV, $/) = $said; <> };
 is($c->sql('SELECT count(*) FROM t'), 2, '... with what was on its way');
 $c->check_logs;
