@@ -26,11 +26,6 @@ extern void nc_identity_check_start(void);
 extern Size nc_identity_shmem_bytes(void);
 extern void nc_identity_shmem_startup(void);
 
-/* ---- overtaken.c ---- */
-
-/* Postmaster, from _PG_init: FATAL when page servers say that a newer compute has taken its place. */
-extern void nc_overtaken_check(void);
-
 /* ---- sql_views.c ---- */
 
 /* An error unless this server is a compute. */

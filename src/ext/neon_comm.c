@@ -33,6 +33,7 @@
 #include "nc/smgr/lwlsn.h"
 #include "nc/smgr/skeleton.h"
 #include "nc/smgr/stock_trap.h"
+#include "nc/worker/overtaken.h"
 #include "nc/worker/programs.h"
 
 #include "ext.h"

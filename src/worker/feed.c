@@ -12,6 +12,7 @@
 #include "utils/memutils.h"
 
 #include "nc/feed/turn.h"
+#include "nc/worker/overtaken.h"
 #include "nc/worker/programs.h"
 
 #include "program.h"
@@ -42,6 +43,8 @@ nc_feed_main(Datum arg)
 		MemoryContextReset(CurrentMemoryContext);
 		if (nc_program_reload())
 			nc_feed_reloaded();
+		if (!ShutdownRequestPending)
+			nc_overtaken_turn();
 	} while (nc_feed_turn(ShutdownRequestPending));
 	nc_program_end();
 }

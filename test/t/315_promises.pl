@@ -5,6 +5,7 @@ use warnings;
 
 use NeonComm::Cluster;
 use NeonComm::Members qw(ask status_of promise incarnation number_of members_known);
+use NeonComm::Proxy;
 use Test::More;
 use Time::HiRes qw(usleep);
 
@@ -14,6 +15,9 @@ my $c = NeonComm::Cluster->new(shards => 1, buffers => '64MB',
 $c->allow_log(qr/could not read block .* from its page server|overtaken/);
 
 sub streams { my ($n, $want) = @_; return $c->wait_for("SELECT (state = 'streaming') = $want FROM neon_comm.page_servers WHERE name = 'page_server_$n'", tries => 300) }
+
+my $proxy = NeonComm::Proxy->new;
+$c->use_proxy($proxy, 1);
 
 # ---- members
 
@@ -100,6 +104,9 @@ is($c->sql('SELECT count(*) FROM t'), 2, 'one is not enough to overtake it');
 
 my $s = $c->session;
 $s->query('INSERT INTO t VALUES (3)');
+# they come and tell it: it has nobody to ask
+$proxy->cmd('down 0');
+$proxy->cmd('cut 0');
 $feed = freeze('compute', qr/neon_comm WAL feed/);
 $s->send('INSERT INTO t VALUES (99)');
 ($out, $err) = promise($c, 1, incarnation($first + 10, 'b'));

@@ -4,7 +4,8 @@ use strict;
 use warnings;
 
 use NeonComm::Cluster;
-use NeonComm::Members qw(status_of members_known);
+use NeonComm::Members qw(status_of members_known edit disown_compute);
+use NeonComm::Proxy;
 use Test::More;
 use Time::HiRes qw(usleep);
 
@@ -13,6 +14,8 @@ my $c = NeonComm::Cluster->new(shards => 1, buffers => '64MB',
 my $dir = $c->{dir};
 $c->allow_log(qr/could not read block .* from its page server|overtaken/);
 ok(members_known($c, 3, 0 .. 2), 'members are known');
+my $proxy = NeonComm::Proxy->new;
+$c->use_proxy($proxy, 1);
 ok($c->wait_for('SELECT count(*) = 3 FROM neon_comm.members WHERE lease_ms > 0'), 'each member grants leases');
 is($c->sql('SELECT max(lease_ms) <= 10000 FROM neon_comm.members'), 't', '... not longer than it is set to');
 my $incarnation = $c->sql('SELECT incarnation FROM neon_comm.identity');
@@ -34,60 +37,41 @@ $old[0]->send('SELECT sum(x) FROM t');
 
 # ---- somebody takes over, as another machine would: another directory, other ports
 
-sub edit
-{
-	my ($file, $edit) = @_;
-	open my $fh, '+<', $file or die "$file: $!";
-	my @lines = <$fh>;
-	$edit->() foreach @lines;
-	seek $fh, 0, 0;
-	truncate $fh, 0;
-	print $fh @lines;
-	return close $fh;
-}
-my %conf = do { open my $fh, '<', "$dir/neon_dev.conf" or die $!; map { /^(\w+)=(.*)$/ ? ($1 => $2) : () } <$fh> };
-my ($low, $high) = split /-/, $ENV{NEON_DEV_PORTS} || '20000-31999';
-my %port = (compute_port => $conf{compute_port}, wal_feed_port => $conf{wal_feed_port});
-foreach my $name (sort keys %port)
-{
-	do { $port{$name} = $low + int rand($high - $low) } while (grep { $_ eq $port{$name} } values %conf);
-	edit("$dir/neon_dev.conf", sub { s/^$name=.*/$name=$port{$name}/ });
-}
-edit("$dir/compute.conf", sub { foreach my $name (keys %port) { s/\b$conf{$name}\b/$port{$name}/ } });
+my ($before, $after) = disown_compute($c);
 
 # Page servers get WAL from another port.
 sub follow
 {
-	my ($before, $after) = @_;
+	my ($from, $to) = map { $_->{wal_feed_port} } @_;
 	foreach my $n (0 .. 2)
 	{
-		edit("$dir/page_server_$n/postgresql.conf", sub { s/\b$before\b/$after/ });
+		edit("$dir/page_server_$n/postgresql.conf", sub { s/\b$from\b/$to/ });
 		kill 'HUP', $c->postmaster_pid("page_server_$n");
 	}
 	return;
 }
-follow($conf{wal_feed_port}, $port{wal_feed_port});
-rename "$dir/compute", "$dir/compute_lost" or die $!;
+follow($before, $after);
 my ($ok, $out) = $c->try_dev('create-compute', '-D', $dir);
 ok($ok, 'another compute takes over') or die $out;
 like($out, qr/waiting \d\.\d s for the leases of the compute before/, '... when the leases of the one before have ended');
-delete $c->{conninfo};
 $c->sql('UPDATE t SET x = 2');
 
-# ---- it wakes up
+# ---- it wakes up, and has nobody to ask
 
+$proxy->cmd('down 0');
+$proxy->cmd('cut 0');
 kill 'CONT', @stopped;
 $old[1]->send('SELECT sum(x) FROM t');
 foreach (1 .. 40) { last if grep { $_->ready } @old; usleep(50_000) }
 ok(!(grep { $_->ready } @old), 'the one before answers nothing');
-follow($port{wal_feed_port}, $conf{wal_feed_port});
+follow($after, $before);
 my @said = map { $_->wait } @old;
 is_deeply(\@said, [ '', '' ], '... and will not');
 ok($c->wait_log('compute', qr/FATAL: .*this compute was overtaken and stops/), 'it is told that it was overtaken');
 foreach (1 .. 600) { last unless kill 0, $postmaster; usleep(50_000) }
 ok(!kill(0, $postmaster), '... and stops');
 @stopped = ();
-follow($conf{wal_feed_port}, $port{wal_feed_port});
+follow($before, $after);
 is($c->sql('SELECT sum(x) FROM t'), 2, 'the other one goes on');
 
 # ---- a page server that starts counts as if it had granted a lease just before

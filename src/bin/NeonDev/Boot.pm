@@ -67,7 +67,8 @@ sub check_gone
 
 # ---- from whom
 
-# What a page server says of itself, once it has replayed all that it has received.
+# What a page server says of itself, once it has replayed all that it has received and gets nothing more: a compute that
+# was killed just now may have sent what its walreceiver has not read yet.
 sub replayed_all
 {
 	my ($n, $until) = @_;
@@ -77,8 +78,10 @@ sub replayed_all
 		$result->{status} == 0 or fail part_name($n), ' cannot be asked, and may have more than the others: ', why_not($result, 10);
 		my %status = map { /^(\w+)\|(.*)$/ ? ($1 => $2) : () } split /\n/, $result->{out};
 		fail part_name($n), " cannot be asked for a boot image: $status{identity_reason}" if ($status{identity_reason} // '') ne '';
-		return \%status if ($status{replayed_all} // '') eq 'on';
-		monotonic() < $until or fail part_name($n), ' has not replayed all that it has received, it is at ', $status{replay_lsn};
+		my ($all, $gets_more) = map { ($_ // '') eq 'on' } @status{qw(replayed_all streaming)};
+		return \%status if $all && !$gets_more;
+		monotonic() < $until or fail part_name($n), $all ? ' still gets WAL from a compute: stop that one' :
+		  " has not replayed all that it has received, it is at $status{replay_lsn}";
 		pause(0.1);
 	}
 }

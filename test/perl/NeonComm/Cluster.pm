@@ -45,12 +45,19 @@ if ($must_fail)
 	*Test::Builder::ok = sub { my $good = $ok->(@_); exit 1 unless $good; return $good };
 }
 
+# PostgreSQL::Test::Utils sends STDERR, and with it what a script dies of, to a log of its own: it is said where failures are.
+$SIG{__DIE__} = sub {
+	return if !defined $^S || $^S || !$INC{'PostgreSQL/Test/Utils.pm'};
+	Test::More::diag(@_);
+	return;
+};
+
 # new(shards => 2, stripe => 8, checksums => 0, init => ['--auth'], conf => [...], ps_conf => [...], buffers => '1MB')
 sub new
 {
 	my ($class, %o) = @_;
 	my $top = tempdir('nc_XXXXXX', TMPDIR => 1, CLEANUP => !$ENV{NEON_TEST_KEEP});
-	my $self = bless { dir => "$top/c", allowed => [], started => 0 }, $class;
+	my $self = bless { dir => "$top/c", owner => $$, allowed => [], started => 0 }, $class;
 	my @args = ('init', '-D', $self->{dir}, '--quiet',
 		'--shards', $o{shards} // 2, '--stripe-blocks', $o{stripe} // 8);
 
@@ -75,7 +82,7 @@ sub dev
 	my ($self, @args) = @_;
 	my ($ok, $out) = $self->try_dev(@args);
 
-	die "neon_dev @args failed:\n$out\n" . $self->log_tail unless $ok;
+	die $self->log_tail . "neon_dev @args failed:\n$out\n" unless $ok;
 	return $out;
 }
 
@@ -358,7 +365,8 @@ sub DESTROY
 {
 	my ($self) = @_;
 	local ($?, $@, $!);
-	return unless -d $self->{dir};
+	# a child that dies has a copy
+	return unless ($self->{owner} // $$) == $$ && -d $self->{dir};
 	if ($ENV{NEON_TEST_KEEP})
 	{
 		Test::More::diag("kept $self->{dir}");

@@ -5,10 +5,11 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use IO::Socket::INET;
 use IPC::Run ();
 use Time::HiRes qw(usleep);
 
-our @EXPORT_OK = qw(ask status_of promise incarnation number_of members_known);
+our @EXPORT_OK = qw(ask status_of promise incarnation number_of members_known settings_of edit disown_compute);
 
 # (output, stderr) of a query to a page server's port.
 sub ask
@@ -40,11 +41,54 @@ sub number_of { my ($id) = @_; return $id =~ /^0000([0-9a-f]{8})/ ? hex $1 : 0 }
 # An ordered incarnation; $fill are its random digits.
 sub incarnation { my ($number, $fill) = @_; return sprintf('0000%08x', $number) . ($fill // 'a') x 20 }
 
+# What neon_dev.conf says.
+sub settings_of
+{
+	my ($c) = @_;
+	open my $fh, '<', "$c->{dir}/neon_dev.conf" or die $!;
+	return map { /^(\w+)=(.*)$/ ? ($1 => $2) : () } <$fh>;
+}
+
+# Does something to each line of a file.
+sub edit
+{
+	my ($file, $edit) = @_;
+	open my $fh, '+<', $file or die "$file: $!";
+	my @lines = <$fh>;
+	$edit->() foreach @lines;
+	seek $fh, 0, 0;
+	truncate $fh, 0;
+	print $fh @lines;
+	return close $fh;
+}
+
+# The cluster's compute is another one from now on, as if it had been on a machine that nobody reaches: it runs on in
+# compute_lost, and who takes over has no directory yet and other ports. ({ name => port } before, the same after.)
+sub disown_compute
+{
+	my ($c) = @_;
+	my %conf = settings_of($c);
+	my %before = map { ($_ => $conf{$_}) } qw(compute_port wal_feed_port);
+	my ($low, $high) = split /-/, $ENV{NEON_DEV_PORTS} || '20000-31999';
+	my %after;
+	foreach my $name (sort keys %before)
+	{
+		do { $after{$name} = $low + int rand($high - $low) }
+		  while (grep { $_ eq $after{$name} } values %conf) || !IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $after{$name}, Listen => 1);
+		$conf{"new_$name"} = $after{$name};
+		edit("$c->{dir}/neon_dev.conf", sub { s/^$name=.*/$name=$after{$name}/ });
+	}
+	edit("$c->{dir}/compute.conf", sub { foreach my $name (keys %after) { s/\b$before{$name}\b/$after{$name}/ } });
+	rename "$c->{dir}/compute", "$c->{dir}/compute_lost" or die $!;
+	delete $c->{conninfo};
+	return (\%before, \%after);
+}
+
 # (answer, error) of the command takeover.
 sub promise
 {
 	my ($c, $n, $id) = @_;
-	my %conf = do { open my $fh, '<', "$c->{dir}/neon_dev.conf" or die $!; map { /^(\w+)=(.*)$/ ? ($1 => $2) : () } <$fh> };
+	my %conf = settings_of($c);
 	return ask($c, $n, "takeover $conf{tenant_id} $conf{timeline_id} $id");
 }
 

@@ -1,12 +1,15 @@
 /*
  * overtaken.c
- *	  A compute that was overtaken is refused at its start (docs/takeover.md).
+ *	  A compute that was overtaken is refused at its start, and ends itself while it runs
+ *	  (docs/takeover.md).
  *
- * Runs in the postmaster while libraries are preloaded: no port is open, no shared memory
- * made, and nothing of the directory was changed.  A child asks the page servers, with
- * libpq, which the postmaster itself does not touch; it is killed when the time is up.
+ * At the start this runs in the postmaster while libraries are preloaded: no port is open, no
+ * shared memory made, and nothing of the directory was changed.  While the server runs, and has
+ * no leases, the background worker "neon_comm overtaken" is started every PERIOD_MS, asks and
+ * ends.  In both a child asks the page servers, with libpq, which the postmaster itself does
+ * not touch; it is killed when the time is up.
  *
- * Guarantees that the start goes on within ASK_MS, whatever page servers do.  Who does not
+ * Guarantees that a start goes on within ASK_MS, whatever page servers do.  Who does not
  * answer says nothing against it: nobody is let in before a write quorum has joined.
  */
 #include "postgres.h"
@@ -19,19 +22,28 @@
 
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 
 #include "nc/base/clock.h"
 #include "nc/feed/feed.h"
+#include "nc/feed/lease.h"
 #include "nc/identity/files.h"
 #include "nc/net/handshake.h"
 #include "nc/shard/shard_map.h"
 #include "nc/shared/settings.h"
+#include "nc/worker/overtaken.h"
 
-#include "ext.h"
+#include "program.h"
 
 /* All page servers are asked at the same time, and so long. */
 #define ASK_MS 3000
 #define ASKED_MAX 128
+
+/* So often while no leases hold, and so long after the last ones did. */
+#define PERIOD_MS 5000
+
+/* The working directory: whoever has taken over may have moved it, and have another one at its path. */
+#define HERE "."
 
 /* What a page server says, as the child writes it into the pipe: one write each, smaller than PIPE_BUF. */
 typedef struct Said
@@ -158,9 +170,9 @@ ask_page_servers(int to)
 	_exit(0);
 }
 
-/* ---- in the postmaster ---- */
+/* ---- in the postmaster, or in the worker ---- */
 
-/* What page servers say until the time is up; how many have. */
+/* What page servers say until the time is up, or the worker shall end; how many have. */
 static int
 read_said(int from, Said *said)
 {
@@ -173,7 +185,7 @@ read_said(int from, Said *said)
 		struct pollfd fd = {.fd = from,.events = POLLIN};
 		ssize_t		got = -1;
 
-		if (now >= until)
+		if (now >= until || ProcDiePending)
 			break;
 		if (poll(&fd, 1, (int) ((until - now) / 1000) + 1) > 0)
 			got = read(from, &said[n], sizeof(said[n]));
@@ -222,39 +234,25 @@ is_foreign(const NcLineage *lineage, const NcId *incarnation)
 	return !lineage->forgotten || nc_id_newer(incarnation, &lineage->at[0].id);
 }
 
-static void
-refuse(const char *names, const NcId *incarnation)
-{
-	char		id[NC_ID_TEXT];
-
-	ereport(FATAL,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("this compute was overtaken: it must not be started again"),
-			 errdetail("Page servers belong to a newer compute, incarnation %s: %s.",
-					   nc_id_text(incarnation, id), names),
-			 errhint("All that was acknowledged is there. Start that one, or make another one with \"neon_dev create-compute\"; see docs/takeover.md.")));
-}
-
-/* Before anything of the directory is changed; FATAL, or the start goes on. */
-void
-nc_overtaken_check(void)
+/* True when page servers belong to a newer compute for good: those (allocated here), and the newest incarnation. */
+static bool
+is_overtaken(char **who, NcId *newest)
 {
 	static NcPromise kept;
 	static Said said[ASKED_MAX];
 	NcComputeIdentity *identity;
 	StringInfoData names;
-	NcId		newest = {0};
 	const char *why;
 	NcMembers  *lists[] = {&kept.members.now, &kept.members.next};
 	uint32		promised[lengthof(lists)] = {0};
 	bool		overtaken = false;
 	int			n;
 
-	if (!nc_feed_is_ordered() || nc_promise_load(DataDir, NC_COMPUTE_MEMBERS, &kept, &why) != NC_FILE_OK)
-		return;
+	if (!nc_feed_is_ordered() || nc_promise_load(HERE, NC_COMPUTE_MEMBERS, &kept, &why) != NC_FILE_OK)
+		return false;
 	identity = palloc0(sizeof(*identity));
-	if (nc_compute_identity_load(DataDir, identity, &why) != NC_FILE_OK)
-		return;
+	if (nc_compute_identity_load(HERE, identity, &why) != NC_FILE_OK)
+		return false;
 	initStringInfo(&names);
 	n = ask(said);
 	for (int i = 0; i < n; i++)
@@ -268,14 +266,90 @@ nc_overtaken_check(void)
 		overtaken |= gone;
 		for (int list = 0; list < lengthof(lists) && lost; list++)
 			promised[list] += nc_member_find(lists[list], &said[i].member) != NULL;
-		newest = lost ? said[i].promised : said[i].incarnation;
+		*newest = lost ? said[i].promised : said[i].incarnation;
 		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", member->name);
 	}
 	pfree(identity);
+	*who = names.data;
 	/* while members change a write quorum of both lists is needed: one that cannot come is enough */
 	overtaken |= promised[0] >= nc_members_takeover(lists[0]);
 	overtaken |= nc_members_change(&kept.members) && promised[1] >= nc_members_takeover(lists[1]);
-	if (overtaken)
-		refuse(names.data, &newest);
-	pfree(names.data);
+	return overtaken;
+}
+
+/* ---- at the start ---- */
+
+void
+nc_overtaken_check(void)
+{
+	NcId		newest = {0};
+	char	   *who;
+	char		id[NC_ID_TEXT];
+
+	if (is_overtaken(&who, &newest))
+		ereport(FATAL,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this compute was overtaken: it must not be started again"),
+				 errdetail("Page servers belong to a newer compute, incarnation %s: %s.",
+						   nc_id_text(&newest, id), who),
+				 errhint("All that was acknowledged is there. Start that one, or make another one with \"neon_dev create-compute\"; see docs/takeover.md.")));
+}
+
+/* ---- while it runs ---- */
+
+PGDLLEXPORT void nc_overtaken_main(Datum arg);
+
+static const NcProgram program = {
+	.name = "neon_comm overtaken",
+	.main = "nc_overtaken_main",
+	.starts = BgWorkerStart_PostmasterStart,
+	.once = true,
+	.dies = true
+};
+
+/* Whoever waits for page servers must not be released with a warning: the server ends as by an immediate shutdown. */
+void
+nc_overtaken_main(Datum arg)
+{
+	NcId		newest = {0};
+	char	   *who;
+	char		id[NC_ID_TEXT];
+
+	nc_program_begin(&program);
+	nc_program_turn_memory(&program);
+	if (is_overtaken(&who, &newest))
+	{
+		(void) kill(PostmasterPid, SIGQUIT);
+		ereport(FATAL,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this compute was overtaken and stops"),
+				 errdetail("Page servers belong to a newer compute, incarnation %s: %s.",
+						   nc_id_text(&newest, id), who),
+				 errhint("It must not be started again; see docs/takeover.md.")));
+	}
+	CHECK_FOR_INTERRUPTS();
+	proc_exit(0);
+}
+
+void
+nc_overtaken_turn(void)
+{
+	static uint64 ask_at = 0;
+	static bool said = false;
+	uint64		now = nc_clock_us();
+
+	if (!nc_feed_is_ordered() || *nc_guc_page_servers == '\0')
+		return;
+	if (ask_at == 0 || nc_lease_holds())
+		ask_at = now + PERIOD_MS * UINT64CONST(1000);
+	if (now < ask_at)
+		return;
+	ask_at = now + PERIOD_MS * UINT64CONST(1000);
+	if (nc_program_start(&program, 0) || said)
+		return;
+	said = true;
+	ereport(LOG,
+			(errmsg("neon_comm: page servers are not asked whether this compute was overtaken"),
+			 errdetail("No background worker is free."),
+			 errhint("Raise max_worker_processes.")));
 }
