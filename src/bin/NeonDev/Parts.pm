@@ -11,7 +11,7 @@ use NeonDev::Processes;
 use NeonDev::Settings;
 use POSIX ();
 
-our @EXPORT = qw(start stop restart kill_chosen takeover start_part stop_part kill_part launch show_log_end ensure_socket_dir configured configured_text
+our @EXPORT = qw(start stop restart kill_chosen takeover start_part stop_part kill_part launch show_log_end ensure_socket_dir configured configured_text metrics_port
 	compute_query page_server_query compute_question page_server_question log_end answers why_not missing);
 
 # Why the compute must not be started, or nothing: NeonDev::Takeover knows.
@@ -213,6 +213,9 @@ sub configured_text
 }
 
 sub configured { return configured_text(@_) =~ /^(-?\d+)/ ? $1 : 0 }
+
+# Where the exporter of a part answers, as its configuration says it; 0 if it has none.
+sub metrics_port { my ($part) = @_; return configured($part, ($part eq 'compute' ? 'neon_comm' : 'neon_page_service') . '.metrics_port') }
 
 sub check_prepared
 {
