@@ -19,6 +19,7 @@ use NeonDev::Export;
 use NeonDev::Make;
 use NeonDev::PageServers;
 use NeonDev::Parts;
+use NeonDev::Report;
 use NeonDev::Restore;
 use NeonDev::Root;
 use NeonDev::Security;
@@ -55,6 +56,7 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
   neon_dev doctor  -D DIR [--json]         what is wrong, within seconds
   neon_dev top     -D DIR [options]        one screen, again and again: reads, page servers, who waits
+  neon_dev report  -D DIR -o FILE          a page of HTML about the next minute, or about a record or bench
   neon_dev verify  -D DIR [--rate MB]      do page servers have the same?
   neon_dev psql    -D DIR [ARGS]           psql on the compute
   neon_dev conninfo -D DIR                 connection string of the compute
@@ -141,6 +143,9 @@ my %options = (
 	'--interval' => { key => 'interval', value => number(1, 3600) },
 	'--iterations' => { key => 'iterations', value => number(1, 999999999) },
 	'--once' => { key => 'once', set => 1 },
+	'--seconds' => { key => 'seconds', value => number(1, 86400) },
+	'--bench' => { key => 'bench', value => $any },
+	'-o' => { key => 'output', value => $any },
 	'--record' => { key => 'record', value => $any },
 	'--no-measure' => { key => 'measure', set => 0 },
 	'-f' => { key => 'follow', set => 1 },
@@ -418,6 +423,21 @@ from the compute while nothing is wrong. "q" ends it. When its output is no term
   --json            prints each as a line of JSON
   --record FILE     appends each to FILE as a line of JSON, too
 END
+	report => { run => \&report, before => \&open_report, alone => \&needs_no_cluster, options => [qw(-o --seconds --interval --record --bench)],
+		help => <<'END' },
+neon_dev report -D DIR -o FILE [--seconds N] [--interval S]
+neon_dev report -o FILE --record RECORD
+neon_dev report -o FILE --bench RESULTS
+
+Writes a page of HTML with plots and their numbers: where pages come from and how long that takes, cache, lag of page
+servers, who waited longest, and what was wrong when. The page needs nothing beside itself.
+
+  -o FILE           where to write it; "-" is standard output
+  --seconds N       looks at the cluster for so long (default 60)
+  --interval S      seconds between two looks (default 1)
+  --record RECORD   about what "top" has recorded (its --record)
+  --bench RESULTS   about a finished bench: the results.json that test/bench writes
+END
 	verify => { run => \&verify, options => [qw(--rate --relation --database)], help => <<'END' },
 neon_dev verify -D DIR [--rate MB] [--database NAME] [--relation NAME]
 
@@ -622,7 +642,7 @@ sub parse
 {
 	my ($name, $command, @words) = @_;
 	%opt = (%opt, dir => $ENV{NEON_DEV_DIR}, shards => 2, stripe_blocks => 2048, conf => [], ps_conf => [], initdb => [],
-		mode => 'fast', timeout => 300, archive_timeout => 300, scope => 'tenant', format => 'text', measure => 1, part => 'all');
+		mode => 'fast', timeout => 300, archive_timeout => 300, seconds => 60, scope => 'tenant', format => 'text', measure => 1, part => 'all');
 	if ($command->{rest}) { parse_rest($command, @words) }
 	else
 	{
@@ -631,6 +651,7 @@ sub parse
 	!$command->{number} || $opt{part} ne 'all' or usage "$name needs the number of a page server";
 	!$command->{quorum} || defined $opt{write_quorum} or usage "$name needs the number of page servers that confirm";
 	!$command->{to_dir} || defined $opt{to_dir} or usage "$name needs --to DIR";
+	return if $command->{alone} && $command->{alone}->();
 	defined $opt{dir} && $opt{dir} ne '' or usage '-D DIR is missing';
 	$opt{dir} = absolute($opt{dir});
 	foreach my $key (grep { defined $opt{$_} } qw(from to_dir archive))
@@ -655,6 +676,7 @@ sub run_command
 	fail "$opt{dir} is a cluster already, or what is left of one; \"neon_dev destroy -D $opt{dir}\" removes it"
 	  if $command->{makes} && -f conf_file();
 	$command->{before}->() if $command->{before};
+	return $command->{run}->() if $command->{alone} && $command->{alone}->();
 	return as_right_user($command, sub {
 		settle() unless $command->{makes} || $command->{removes};
 		return $command->{run}->();

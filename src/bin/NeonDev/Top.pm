@@ -16,7 +16,7 @@ use NeonDev::Sample;
 use NeonDev::Screen;
 use POSIX ();
 
-our @EXPORT = qw(top open_record record_figures);
+our @EXPORT = qw(top open_record look_often);
 
 use constant {
 	ANSWER_SECONDS => 1,		# for exporters; what has not come then is shown as such
@@ -206,11 +206,10 @@ sub print_figures
 	return;
 }
 
-# Figures for who reads lines: so many times, without a number until somebody ends it.
-sub top_in_lines
+# Calls a function with the figures of each look: so many times, without a number until somebody ends it.
+sub look_often
 {
-	my ($rounds) = @_;
-	my $every = $opt{interval} // 1;
+	my ($rounds, $every, $with) = @_;
 	my $sample = take_sample(ANSWER_SECONDS);
 	my ($next, $known) = ($sample->{at} + $every, silent_parts($sample));
 	for (my $round = 1; !defined $rounds || $round <= $rounds; $round++)
@@ -221,10 +220,19 @@ sub top_in_lines
 		($sample, my $figures) = look($before, $known);
 		($next, $known) = ($sample->{at} + $every, undef);
 		name_slots($figures);
-		record_figures($figures);
-		print_figures($figures);
+		$with->($figures);
 	}
 	return 0;
+}
+
+sub top_in_lines
+{
+	my ($rounds) = @_;
+	return look_often($rounds, $opt{interval} // 1, sub {
+		my ($figures) = @_;
+		record_figures($figures);
+		print_figures($figures);
+	});
 }
 
 sub top_on_screen
