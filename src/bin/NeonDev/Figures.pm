@@ -37,7 +37,7 @@ sub share { my ($part, $of) = @_; return $of ? $part / $of : undef }
 sub latency
 {
 	my ($histogram) = @_;
-	return unless $histogram;
+	$histogram //= { count => 0, sum => 0, buckets => [] };
 	my ($n, $sum) = @$histogram{qw(count sum)};
 	my ($p50, $p99) = map { quantile($histogram, $_) } 0.5, 0.99;
 	return { count => $n, mean_us => $n ? 1e6 * $sum / $n : undef, p50_us => defined $p50 ? 1e6 * $p50 : undef, p99_us => defined $p99 ? 1e6 * $p99 : undef };

@@ -287,6 +287,10 @@ sub check_ports
 	my ($part) = @_;
 	check_port_free(part_port($part), $part eq 'compute' ? 'SQL port of the compute' : 'port of ' . part_name($part));
 	check_port_free($cluster{wal_feed_port}, 'port of the WAL feed') if $part eq 'compute';
+	# figures are no reason not to start
+	my $metrics = metrics_port($part);
+	warning "port $metrics (exporter of ", part_name($part), ') is taken by another process: it has no figures until that ends'
+	  if $metrics && listening_ports()->{$metrics};
 	return;
 }
 

@@ -187,7 +187,8 @@ sub sums_table
 		my @there = sort { $a <=> $b } grep { defined } @$values;
 		my $sum = 0;
 		$sum += $_ foreach @there;
-		push @rows, [ ($i < SERIES_MAX ? swatch($i) : '') . html_text($name), map { html_text($plot->{format}->($_)) } $there[0], @there ? $sum / @there : undef, $there[-1] ];
+		my ($least, $mean, $most) = @there ? ($there[0], $sum / @there, $there[-1]) : ();
+		push @rows, [ ($i < SERIES_MAX ? swatch($i) : '') . html_text($name), map { html_text($plot->{format}->($_)) } $least, $mean, $most ];
 	}
 	return number_table([ 'series', 'least', 'mean', 'most' ], \@rows);
 }

@@ -135,7 +135,7 @@ sub draw
 		my ($line, $on, $off) = ($lines[$i], '', '');
 		($on, $off) = $line =~ /^! / ? ("\e[1;31m", "\e[0m") : $i == 0 || $line =~ /^[A-Z]{2}[A-Z]* / ? ("\e[1m", "\e[0m") : ('', '');
 		utf8::encode($line);
-		$text .= "$on$line$off\e[K" . ($i < $#lines ? "\r\n" : '');
+		$text .= "$on$line$off\e[K" . ($i < $#lines ? "\n" : '');
 	}
 	print $text, "\e[J";
 	return;
