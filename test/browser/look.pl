@@ -121,7 +121,7 @@ my $measure = <<'END';
 			texts++;
 			const c = contrast(rgba(inSvg ? style.fill : style.color), behind(e));
 			if (c < 4.5) bad.contrast.push(name(e) + ' ' + c.toFixed(2));
-			const box = inSvg ? e.ownerSVGElement.getBoundingClientRect() : e.parentElement.closest('.table, .plot, .tiles div, section, header').getBoundingClientRect();
+			const box = inSvg ? e.ownerSVGElement.getBoundingClientRect() : (e.parentElement.closest('.table, .plot, .tiles div, section, header') || document.body).getBoundingClientRect();
 			const range = document.createRange(); range.selectNodeContents(e);
 			const r = range.getBoundingClientRect();
 			const scrolls = !inSvg && e.closest('.table');

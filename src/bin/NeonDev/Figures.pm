@@ -108,10 +108,12 @@ sub shards_of
 	return \@shards;
 }
 
+# Slots that somebody else has to act for, the longest wait first: what waits for its own process, pages that came ahead
+# for one, keeps nobody waiting.
 sub longest_slots
 {
 	my ($slots) = @_;
-	my @all = sort { $b->{age} <=> $a->{age} || $a->{pid} <=> $b->{pid} } grep { ref eq 'HASH' && defined $_->{age} && defined $_->{pid} } @{ $slots->{slots} // [] };
+	my @all = sort { $b->{age} <=> $a->{age} || $a->{pid} <=> $b->{pid} } grep { ref eq 'HASH' && defined $_->{age} && defined $_->{pid} && ($_->{waits_for} // '') ne 'process' } @{ $slots->{slots} // [] };
 	splice @all, LONGEST if @all > LONGEST;
 	return [ map { my $slot = $_; +{ map { ($_ => $slot->{$_}) } grep { defined $slot->{$_} } qw(pid kind spc db relfilenode fork block age state waits_for) } } @all ];
 }
