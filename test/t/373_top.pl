@@ -61,11 +61,13 @@ is((top($c, '--interval', 0))[0], 2, 'an interval of nothing is refused');
 
 # ---- figures move
 
-$c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 700) AS f FROM generate_series(1, 20000) g; CHECKPOINT});
+# neither stays in shared buffers, being larger than a quarter of them; the cache has room for u, and not for t
+$c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 700) AS f FROM generate_series(1, 20000) g;
+	CREATE TABLE u AS SELECT * FROM t LIMIT 4500; CHECKPOINT});
 my $record = File::Temp->new;
 my $out = '';
 my $top = IPC::Run::start([ $dev, 'top', '-D', $c->{dir}, '--json', '--iterations', 4, '--record', "$record" ], '<', \undef, '>', \$out, '2>&1');
-do { $c->sql('SELECT sum(id) FROM t; UPDATE t SET id = id WHERE id % 50 = 0; CHECKPOINT'); $top->pump_nb } while $top->pumpable;
+do { $c->sql('SELECT sum(id) FROM t; SELECT sum(id) FROM u; SELECT sum(id) FROM u; UPDATE t SET id = id WHERE id % 50 = 0; CHECKPOINT'); $top->pump_nb } while $top->pumpable;
 $top->finish;
 my @looks = map { JSON::PP->new->utf8->decode($_) } split /\n/, $out;
 is(scalar @looks, 4, 'so many looks as were asked for');

@@ -42,12 +42,13 @@ sub open_plain
 sub open_tls
 {
 	my ($page) = @_;
+	my $openssl = openssl_path();
 	pipe my $out, my $out_w or fail "cannot make a pipe: $!";
 	my $pid = fork // fail "cannot fork: $!";
 	if (!$pid)
 	{
 		open my $null, '>', '/dev/null' or POSIX::_exit(126);
-		NeonDev::Base::become_program({ input => request_of($page) }, $out_w, $null, openssl_path(), 's_client', '-quiet',
+		NeonDev::Base::become_program({ input => request_of($page) }, $out_w, $null, $openssl, 's_client', '-quiet',
 			'-verify_quiet', '-verify_return_error', '-CAfile', $page->{ca}, '-verify_ip', '127.0.0.1',
 			'-connect', "127.0.0.1:$page->{port}");
 	}
