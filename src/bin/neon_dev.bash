@@ -5,7 +5,7 @@ _neon_dev()
 	local words=
 
 	case $prev in
-		-D | --from | --to | --archive | --pg-config)
+		-D | -o | --from | --to | --archive | --pg-config | --record | --bench)
 			compopt -o filenames 2>/dev/null
 			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 			return

@@ -23,7 +23,7 @@ sub faults
 	foreach my $part ('page_server_0', 'page_server_1')
 	{
 		my $log = length $c->log_text($part);
-		my @workers = $c->pids_of($part, qr/neon page service/);
+		my @workers = $c->pids_of($part, qr/neon page service \d/);
 		is(scalar(@workers), 2, "$part: workers");
 		$c->configure({ 'neon_page_service.fault_rules' => $rules }, part => $part);
 		ok($c->wait_log($part, qr/\[$_\] .*fault rules of this process: "\Q$rules\E"/, $log), "$part: a worker has the rules \"$rules\"") foreach @workers;

@@ -104,7 +104,7 @@ foreach my $case (
 $c->allow_log(qr/was terminated by signal 9/);
 
 # ---- page servers
-my ($worker) = $c->pids_of('page_server_0', qr/neon page service/);
+my ($worker) = $c->pids_of('page_server_0', qr/neon page service \d/);
 rename "$page_server/standby.signal", "$page_server/kept" or die $!;
 ends('page_server_0', $worker, qr/FATAL:.*is not set up as a standby/, 'page server without standby.signal');
 rename "$page_server/kept", "$page_server/standby.signal" or die $!;

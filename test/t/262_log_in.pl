@@ -115,7 +115,7 @@ like($out, qr/^page_server_1\.state=running$/m, 'the other one runs');
 # ---- no room for processes: without its communicator, or its port, a server would let nobody in
 
 $c->stop;
-foreach my $case ([ 'neon_comm', 4, 'compute' ], [ 'neon_page_service', 3, 'page_server_0' ])
+foreach my $case ([ 'neon_comm', 5, 'compute' ], [ 'neon_page_service', 4, 'page_server_0' ])
 {
 	my ($library, $needs, $part) = @$case;
 	my @part = $part eq 'compute' ? 'compute' : ('page-server', 0);
@@ -134,6 +134,6 @@ foreach my $case ([ 'neon_comm', 4, 'compute' ], [ 'neon_page_service', 3, 'page
 	}
 }
 $c->start;
-is($c->sql('SHOW max_worker_processes; SELECT count(*) FROM t'), "4\n1000", 'with as many they are started');
+is($c->sql('SHOW max_worker_processes; SELECT count(*) FROM t'), "5\n1000", 'with as many they are started');
 $c->check_logs;
 done_testing();

@@ -26,7 +26,8 @@ our %cluster;
 my $held;						# the lock, if this process keeps it
 
 my @keys = qw(format state dir pg_version bindir shards page_servers stripe_blocks checksums superuser socket_dir
-	compute_port wal_feed_port tenant_id timeline_id system_identifier auth tls write_quorum members hosts wal_dir upgrade_tmp adding adding_port copied);
+	compute_port wal_feed_port tenant_id timeline_id system_identifier auth tls write_quorum members hosts wal_dir upgrade_tmp adding adding_port
+	adding_metrics_port copied metrics_port);
 
 sub conf_file { return "$opt{dir}/neon_dev.conf" }
 
@@ -85,7 +86,7 @@ sub save_cluster
 {
 	my ($file) = @_;
 	my $text = "# Written by neon_dev. Do not edit while the cluster runs.\n";
-	foreach my $key (@keys, map { "page_server_${_}_port" } page_servers())
+	foreach my $key (@keys, map { ("page_server_${_}_port", "page_server_${_}_metrics_port") } page_servers())
 	{
 		my $value = $cluster{$key} // '';
 		$value !~ /\n/ or fail "\"$value\" has a line end, which neon_dev.conf cannot hold";

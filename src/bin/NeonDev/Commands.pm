@@ -19,11 +19,13 @@ use NeonDev::Export;
 use NeonDev::Make;
 use NeonDev::PageServers;
 use NeonDev::Parts;
+use NeonDev::Report;
 use NeonDev::Restore;
 use NeonDev::Root;
 use NeonDev::Security;
 use NeonDev::Settings;
 use NeonDev::Status;
+use NeonDev::Top;
 use NeonDev::Upgrade;
 use NeonDev::Verify;
 
@@ -53,6 +55,8 @@ neon_dev - a PostgreSQL whose tables live on page servers, on this machine
   neon_dev export  -D DIR --to PGDATA      the way back: an ordinary PostgreSQL of what the cluster has
   neon_dev status  -D DIR [PART] [--json]  what runs, how far it is, what the compute holds
   neon_dev doctor  -D DIR [--json]         what is wrong, within seconds
+  neon_dev top     -D DIR [options]        one screen, again and again: reads, page servers, who waits
+  neon_dev report  -D DIR -o FILE          a page of HTML about the next minute, or about a record or bench
   neon_dev verify  -D DIR [--rate MB]      do page servers have the same?
   neon_dev psql    -D DIR [ARGS]           psql on the compute
   neon_dev conninfo -D DIR                 connection string of the compute
@@ -136,6 +140,13 @@ my %options = (
 	'--install' => { key => 'install', set => 1 },
 	'--json' => { key => 'format', set => 'json' },
 	'--values' => { key => 'format', set => 'values' },
+	'--interval' => { key => 'interval', value => number(1, 3600) },
+	'--iterations' => { key => 'iterations', value => number(1, 999999999) },
+	'--once' => { key => 'once', set => 1 },
+	'--seconds' => { key => 'seconds', value => number(1, 86400) },
+	'--bench' => { key => 'bench', value => $any },
+	'-o' => { key => 'output', value => $any },
+	'--record' => { key => 'record', value => $any },
 	'--no-measure' => { key => 'measure', set => 0 },
 	'-f' => { key => 'follow', set => 1 },
 	'--quiet' => { key => 'quiet', set => 1 },
@@ -398,6 +409,35 @@ asked at once, and what has not answered after some seconds is said not to answe
   --json   {"state": the worst one, "checks": [{item, subject, state, what, remedy}]}
 Exit status: 0 if all lines are ok, 1 if one is not (warning, error, unknown), 2 for a wrong command line.
 END
+	top => { run => \&top, before => \&open_record, options => [qw(--interval --once --iterations --json --record)], help => <<'END' },
+neon_dev top -D DIR [--interval S] [--once | --iterations N] [--json] [--record FILE]
+
+Shows on one screen, again and again: what is wrong (lines that begin with "! "), pages read by where they came from and
+how long that took, the local file cache, shards and their hosts, page servers with their lag, and who waits longest
+for which page. It asks the exporters of all parts, so that it works when nobody can log in; names of relations come
+from the compute while nothing is wrong. "q" ends it. When its output is no terminal it prints lines instead.
+
+  --interval S      seconds between two looks (default 1); rates are those of that time
+  --once            prints one screen, of two looks, and ends
+  --iterations N    prints N of them
+  --json            prints each as a line of JSON
+  --record FILE     appends each to FILE as a line of JSON, too
+END
+	report => { run => \&report, before => \&open_report, alone => \&needs_no_cluster, options => [qw(-o --seconds --interval --record --bench)],
+		help => <<'END' },
+neon_dev report -D DIR -o FILE [--seconds N] [--interval S]
+neon_dev report -o FILE --record RECORD
+neon_dev report -o FILE --bench RESULTS
+
+Writes a page of HTML with plots and their numbers: where pages come from and how long that takes, cache, lag of page
+servers, who waited longest, and what was wrong when. The page needs nothing beside itself.
+
+  -o FILE           where to write it; "-" is standard output
+  --seconds N       looks at the cluster for so long (default 60)
+  --interval S      seconds between two looks (default 1)
+  --record RECORD   about what "top" has recorded (its --record)
+  --bench RESULTS   about a finished bench: the results.json that test/bench writes
+END
 	verify => { run => \&verify, options => [qw(--rate --relation --database)], help => <<'END' },
 neon_dev verify -D DIR [--rate MB] [--database NAME] [--relation NAME]
 
@@ -431,7 +471,7 @@ neon_dev env -D DIR
 
 Prints lines for a shell that has the cluster for its own from then on: eval "$(neon_dev env -D DIR)"
 psql, pgbench and all that use libpq then talk to the compute (PGHOST, PGPORT, PGUSER, PGDATABASE), and
-neon_dev needs no -D (NEON_DEV_DIR). PGHOSTADDR, PGSERVICE and PGSSLMODE, which would lead elsewhere, are unset.
+neon_dev needs no -D (NEON_DEV_DIR); NEON_DEV_METRICS are the addresses of exporters. PGHOSTADDR, PGSERVICE and PGSSLMODE, which would lead elsewhere, are unset.
 END
 	token => { run => \&token, options => [qw(--scope --tenant-id --expires --install)], help => <<'END' },
 neon_dev token -D DIR [--scope SCOPE] [--tenant-id ID] [--expires SECONDS] [--install]
@@ -471,7 +511,7 @@ sub print_env
 {
 	load_cluster();
 	my @env = (NEON_DEV_DIR => $opt{dir}, PGHOST => '127.0.0.1', PGPORT => $cluster{compute_port}, PGUSER => $cluster{superuser},
-		PGDATABASE => 'postgres');
+		PGDATABASE => 'postgres', NEON_DEV_METRICS => join ' ', map { my $port = metrics_port($_); $port ? "127.0.0.1:$port" : () } 'compute', page_servers());
 	while (my ($name, $value) = splice @env, 0, 2)
 	{
 		print "export $name=", shell_word($value), "\n";
@@ -602,7 +642,7 @@ sub parse
 {
 	my ($name, $command, @words) = @_;
 	%opt = (%opt, dir => $ENV{NEON_DEV_DIR}, shards => 2, stripe_blocks => 2048, conf => [], ps_conf => [], initdb => [],
-		mode => 'fast', timeout => 300, archive_timeout => 300, scope => 'tenant', format => 'text', measure => 1, part => 'all');
+		mode => 'fast', timeout => 300, archive_timeout => 300, seconds => 60, scope => 'tenant', format => 'text', measure => 1, part => 'all');
 	if ($command->{rest}) { parse_rest($command, @words) }
 	else
 	{
@@ -611,6 +651,7 @@ sub parse
 	!$command->{number} || $opt{part} ne 'all' or usage "$name needs the number of a page server";
 	!$command->{quorum} || defined $opt{write_quorum} or usage "$name needs the number of page servers that confirm";
 	!$command->{to_dir} || defined $opt{to_dir} or usage "$name needs --to DIR";
+	return if $command->{alone} && $command->{alone}->();
 	defined $opt{dir} && $opt{dir} ne '' or usage '-D DIR is missing';
 	$opt{dir} = absolute($opt{dir});
 	foreach my $key (grep { defined $opt{$_} } qw(from to_dir archive))
@@ -634,6 +675,8 @@ sub run_command
 	}
 	fail "$opt{dir} is a cluster already, or what is left of one; \"neon_dev destroy -D $opt{dir}\" removes it"
 	  if $command->{makes} && -f conf_file();
+	$command->{before}->() if $command->{before};
+	return $command->{run}->() if $command->{alone} && $command->{alone}->();
 	return as_right_user($command, sub {
 		settle() unless $command->{makes} || $command->{removes};
 		return $command->{run}->();

@@ -40,13 +40,6 @@ sub last_error
 	return defined $line ? $line =~ s/\s+\z//r : undef;
 }
 
-# Processes of a part that a signal has stopped, or a debugger.
-sub standing_still
-{
-	my ($part) = @_;
-	return grep { (slurp("/proc/$_/stat") // '') =~ /\) [Tt] [^)]*$/ } part_processes($part);
-}
-
 sub look_at_process
 {
 	my ($part) = @_;

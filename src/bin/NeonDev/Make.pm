@@ -197,13 +197,15 @@ sub find_server
 
 sub choose_names
 {
-	my ($sql, $feed, @ports) = choose_ports($opt{page_servers} + 2);
+	# the ports of exporters last: the others stay where they were before there were any
+	my ($sql, $feed, @ports) = choose_ports(2 * $opt{page_servers} + 3);
+	my ($metrics, @metrics) = splice @ports, $opt{page_servers};
 
 	%cluster = (%cluster, shards => $opt{shards}, page_servers => $opt{page_servers}, write_quorum => write_quorum(), hosts => $opt{hosts},
 		members => defined $opt{write_quorum} ? 'on' : '',
 		stripe_blocks => $opt{stripe_blocks}, superuser => 'postgres',
 		tenant_id => random_id(), timeline_id => random_id(), compute_port => $sql, wal_feed_port => $feed,
-		map { ("page_server_${_}_port" => $ports[$_]) } 0 .. $#ports);
+		metrics_port => $metrics, map { ("page_server_${_}_port" => $ports[$_], "page_server_${_}_metrics_port" => $metrics[$_]) } 0 .. $#ports);
 	$cluster{socket_dir} = "$opt{dir}/sockets";
 	# sun_path holds 107 bytes and a NUL.
 	if (length "$cluster{socket_dir}/.s.PGSQL.65535" > 107)

@@ -168,6 +168,7 @@ sub configure_copy
 	write_file($file, $text);
 	change_setting($file, 'port', part_port($n));
 	change_setting($file, 'neon_page_service.port', part_port($n));
+	change_setting($file, 'neon_page_service.metrics_port', metrics_port($source) && $cluster{ part_id($n) . '_metrics_port' } || 0);
 	change_setting($file, 'primary_slot_name', part_id($n));
 	change_setting($file, 'neon_page_service.shard_number', $n % $cluster{shards});
 	return;
@@ -274,8 +275,7 @@ sub begin_adding
 	return $cluster{adding} if ($cluster{adding} // '') ne '';
 	my $n = page_servers();
 	$n < SHARDS_MAX or fail 'there are ', SHARDS_MAX, ' page servers already';
-	my ($port) = choose_ports(1);
-	@cluster{ 'adding', 'adding_port' } = ($n, $port);
+	@cluster{ 'adding', 'adding_port', 'adding_metrics_port' } = ($n, choose_ports(2));
 	save_cluster();
 	return $n;
 }
@@ -284,7 +284,7 @@ sub add_page_server
 {
 	return working(sub {
 		my $n = begin_adding();
-		$cluster{"page_server_${n}_port"} = $cluster{adding_port};
+		@cluster{ "page_server_${n}_port", "page_server_${n}_metrics_port" } = @cluster{ 'adding_port', 'adding_metrics_port' };
 		my $new = part_data($n);
 		my $source = choose_source($n);
 		progress "adding page server $n, a copy of page server $source ...";
@@ -302,7 +302,7 @@ sub add_page_server
 		save_cluster();
 		tell_commits();
 		tell_shards();
-		@cluster{ 'adding', 'adding_port' } = ('', '');
+		@cluster{ 'adding', 'adding_port', 'adding_metrics_port' } = ('', '', '');
 		save_cluster();
 		progress "page server $n is added";
 	});

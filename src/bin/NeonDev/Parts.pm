@@ -11,7 +11,7 @@ use NeonDev::Processes;
 use NeonDev::Settings;
 use POSIX ();
 
-our @EXPORT = qw(start stop restart kill_chosen takeover start_part stop_part kill_part launch show_log_end ensure_socket_dir configured configured_text
+our @EXPORT = qw(start stop restart kill_chosen takeover start_part stop_part kill_part launch show_log_end ensure_socket_dir configured configured_text metrics_port
 	compute_query page_server_query compute_question page_server_question log_end answers why_not missing);
 
 # Why the compute must not be started, or nothing: NeonDev::Takeover knows.
@@ -214,6 +214,9 @@ sub configured_text
 
 sub configured { return configured_text(@_) =~ /^(-?\d+)/ ? $1 : 0 }
 
+# Where the exporter of a part answers, as its configuration says it; 0 if it has none.
+sub metrics_port { my ($part) = @_; return configured($part, ($part eq 'compute' ? 'neon_comm' : 'neon_page_service') . '.metrics_port') }
+
 sub check_prepared
 {
 	my $wanted = configured('compute', 'max_prepared_transactions');
@@ -284,6 +287,10 @@ sub check_ports
 	my ($part) = @_;
 	check_port_free(part_port($part), $part eq 'compute' ? 'SQL port of the compute' : 'port of ' . part_name($part));
 	check_port_free($cluster{wal_feed_port}, 'port of the WAL feed') if $part eq 'compute';
+	# figures are no reason not to start
+	my $metrics = metrics_port($part);
+	warning "port $metrics (exporter of ", part_name($part), ') is taken by another process: it has no figures until that ends'
+	  if $metrics && listening_ports()->{$metrics};
 	return;
 }
 

@@ -8,7 +8,7 @@ use Exporter 'import';
 use NeonDev::Base;
 use NeonDev::Cluster;
 
-our @EXPORT = qw(part_processes end_processes_below end_upgrade_processes part_pid part_state pidfile_line remove_shared_memory clear_zombie_locks
+our @EXPORT = qw(part_processes standing_still end_processes_below end_upgrade_processes part_pid part_state pidfile_line remove_shared_memory clear_zombie_locks
 	check_port_free choose_ports listening_ports);
 
 # Where a data directory is: the part may have been moved, with a link in its place.
@@ -29,6 +29,13 @@ sub part_processes
 		push @found, $pid if (slurp("/proc/$pid/comm") // '') =~ /^postgres/;
 	}
 	return @found;
+}
+
+# Processes of a part that a signal has stopped, or a debugger.
+sub standing_still
+{
+	my ($part) = @_;
+	return grep { (slurp("/proc/$_/stat") // '') =~ /\) [Tt] [^)]*$/ } part_processes($part);
 }
 
 # PostgreSQL's programs, and copying ones, that work in a directory or below it.

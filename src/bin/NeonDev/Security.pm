@@ -66,11 +66,12 @@ sub token_until
 	return $json =~ /^\{.*"scope"/ ? $json =~ /"exp":(\d+)/ ? $1 : '' : undef;
 }
 
-# The compute reads "token", walreceivers and status read "pgpass"; each at each connect, so that
-# a file which is replaced is all that rotation takes.
+# The compute reads "token", walreceivers and status read "pgpass", top and whoever scrapes "metrics_token";
+# each at each connect, so that a file which is replaced is all that rotation takes.
 sub install_token
 {
-	my ($token) = @_;
+	my ($token, $seconds) = @_;
+	write_file(security_dir() . '/metrics_token', make_token('metrics', undef, $seconds) . "\n");
 	write_file(security_dir() . '/token', "$token\n");
 	write_file(security_dir() . '/pgpass', "*:*:*:*:$token\n");
 	return;
@@ -87,7 +88,7 @@ sub token
 		return 0;
 	}
 	my $lock = lock_cluster();
-	install_token($token);
+	install_token($token, $opt{expires});
 	return 0;
 }
 

@@ -301,6 +301,13 @@ sub shard_conninfo
 	return conninfo(host => join(',', map { page_server_address($_) } @hosts), port => join(',', map { part_port($_) } @hosts), client_security());
 }
 
+# The exporter of a part, if its port was chosen: tokens and TLS as at the other ports.
+sub metrics_settings
+{
+	my ($prefix, $port) = @_;
+	return ($port // '') eq '' ? () : ("${prefix}metrics_port" => $port, server_security("${prefix}metrics_"));
+}
+
 sub compute_settings
 {
 	my @page_servers = map { shard_conninfo($_) } shards();
@@ -322,6 +329,7 @@ sub compute_settings
 		'neon_comm.wal_feed_listen_addresses' => compute_address(),
 		'neon_comm.wal_feed_slots' => join(',', map { "page_server_$_" } page_servers()),
 		server_security('neon_comm.wal_feed_'),
+		metrics_settings('neon_comm.', $cluster{metrics_port}),
 		($cluster{write_quorum} // '') ne ''
 		? (synchronous_standby_names => commits_wait_for(),
 			max_wal_senders => $cluster{page_servers} + 10)
@@ -386,6 +394,7 @@ sub page_server_settings
 		'neon_page_service.port' => part_port($n),
 		'neon_page_service.workers' => 2,
 		server_security('neon_page_service.'),
+		metrics_settings('neon_page_service.', $cluster{"page_server_${n}_metrics_port"}),
 		'neon_page_service.tenant_id' => $cluster{tenant_id},
 		'neon_page_service.timeline_id' => $cluster{timeline_id},
 		# who is read from for several shards refuses the blocks of none

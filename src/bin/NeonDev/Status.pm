@@ -138,6 +138,7 @@ sub gather_compute
 	put('compute.pid', part_pid('compute'));
 	put('compute.port', $cluster{compute_port});
 	put('compute.wal_feed_port', $cluster{wal_feed_port});
+	put('compute.metrics_port', metrics_port('compute'));
 	if ($status{'compute.state'} eq 'running')
 	{
 		$says = ask_compute();
@@ -180,6 +181,7 @@ sub gather_page_server
 	put("$p.state", part_state($n));
 	put("$p.pid", part_pid($n));
 	put("$p.port", part_port($n));
+	put("$p.metrics_port", metrics_port($n));
 	ask_page_server($n, $compute) if $status{"$p.state"} eq 'running';
 	put("$p.allocated_bytes", allocated_bytes(main_fork_files(part_data($n)))) if $opt{measure};
 	return;
