@@ -35,7 +35,9 @@
 #include "nc/smgr/stock_trap.h"
 #include "nc/worker/programs.h"
 
+#include "explain.h"
 #include "ext.h"
+#include "statement.h"
 
 PG_MODULE_MAGIC;
 
@@ -108,6 +110,13 @@ aio_shmem_startup(void)
 		nc_smgr_abi()->aio->shmem_startup();
 }
 
+static void
+start_statements(void)
+{
+	nc_statement_init();
+	nc_explain_init();
+}
+
 /* In this order; identity is first to touch the directory. */
 static const Part parts[] = {
 	{
@@ -145,6 +154,10 @@ static const Part parts[] = {
 		.shmem_bytes = aio_shmem_bytes,
 		.shmem_startup = aio_shmem_startup,
 		.start = start_smgr
+	},
+	{
+		.settings = nc_statement_guc_init,
+		.start = start_statements
 	},
 	{.start = nc_communicator_register},
 	{.start = nc_sweeper_register},
