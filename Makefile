@@ -36,8 +36,9 @@ CORE_CFLAGS = -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror 
 
 # ---- the extension
 SERVER_DIRS = shared safety exporter smgr client direct filecache check worker feed metrics ext
-SERVER_SRCS = $(sort $(filter-out src/smgr/abi_%.c src/smgr/aio_%.c,$(foreach d,$(SERVER_DIRS),$(wildcard src/$(d)/*.c)))) \
-	src/smgr/abi_$(PG_MAJOR).c $(wildcard src/smgr/aio_$(PG_MAJOR).c)
+SERVER_SRCS = $(sort $(filter-out src/smgr/abi_%.c src/smgr/aio_%.c src/ext/explain_%.c,$(foreach d,$(SERVER_DIRS),$(wildcard src/$(d)/*.c)))) \
+	src/smgr/abi_$(PG_MAJOR).c $(wildcard src/smgr/aio_$(PG_MAJOR).c) \
+	$(or $(wildcard src/ext/explain_$(PG_MAJOR).c),src/ext/explain_none.c)
 MODULE_big = neon_comm
 OBJS = $(SERVER_SRCS:.c=.o)
 PG_CPPFLAGS = -Iinclude -D_GNU_SOURCE -I$(shell $(PG_CONFIG) --includedir)

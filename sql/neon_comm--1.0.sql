@@ -6,11 +6,18 @@ CREATE SCHEMA neon_comm;
 
 -- ---- views; each function behind one reads shared memory and asks nobody ----
 
-CREATE FUNCTION neon_comm.get_counters(OUT name text, OUT value bigint, OUT description text)
+-- The column relation of a view is not the function's: who leaves it out reads no catalog.
+
+CREATE FUNCTION neon_comm.get_counters(OUT name text, OUT value bigint, OUT description text,
+	OUT stats_reset timestamptz)
 RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_counters' LANGUAGE C STRICT VOLATILE;
 
-CREATE VIEW neon_comm.counters AS SELECT name, value FROM neon_comm.get_counters();
-COMMENT ON VIEW neon_comm.counters IS 'counters since server start; neon_comm.get_counters() has their meaning';
+CREATE VIEW neon_comm.counters AS SELECT name, value, stats_reset FROM neon_comm.get_counters();
+COMMENT ON VIEW neon_comm.counters IS 'what was counted since stats_reset; neon_comm.get_counters() has the meaning of each';
+COMMENT ON FUNCTION neon_comm.get_counters() IS 'behind the view neon_comm.counters';
+COMMENT ON COLUMN neon_comm.counters.name IS 'of the counter';
+COMMENT ON COLUMN neon_comm.counters.value IS 'since stats_reset';
+COMMENT ON COLUMN neon_comm.counters.stats_reset IS 'when neon_comm.reset() was last called, or the server started';
 
 CREATE FUNCTION neon_comm.get_connections(OUT shard int, OUT address text, OUT state text,
 	OUT in_flight int, OUT age interval, OUT requests bigint, OUT last_error text)
@@ -18,14 +25,42 @@ RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_connections' LANGUAGE C STRIC
 
 CREATE VIEW neon_comm.connections AS SELECT * FROM neon_comm.get_connections();
 COMMENT ON VIEW neon_comm.connections IS 'one row per pooled page-server connection';
+COMMENT ON FUNCTION neon_comm.get_connections() IS 'behind the view neon_comm.connections';
+COMMENT ON COLUMN neon_comm.connections.shard IS 'number of the shard';
+COMMENT ON COLUMN neon_comm.connections.address IS 'host:port, or a socket';
+COMMENT ON COLUMN neon_comm.connections.state IS 'backoff, connecting, starting, ready, closing';
+COMMENT ON COLUMN neon_comm.connections.in_flight IS 'requests sent and not answered';
+COMMENT ON COLUMN neon_comm.connections.age IS 'since it entered this state';
+COMMENT ON COLUMN neon_comm.connections.requests IS 'sent over its life';
+COMMENT ON COLUMN neon_comm.connections.last_error IS 'the present trouble of its shard; NULL when there is none';
 
 CREATE FUNCTION neon_comm.get_slots(OUT pid int, OUT slot int, OUT state text, OUT kind text,
 	OUT spc oid, OUT db oid, OUT relfilenode oid, OUT fork int, OUT block bigint, OUT nblocks int,
 	OUT not_modified_since pg_lsn, OUT age interval, OUT waits_for text)
 RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_slots' LANGUAGE C STRICT VOLATILE;
 
-CREATE VIEW neon_comm.slots AS SELECT * FROM neon_comm.get_slots();
+CREATE FUNCTION neon_comm.relation_of(spc oid, db oid, relfilenode oid) RETURNS regclass
+AS 'MODULE_PATHNAME', 'nc_relation_of' LANGUAGE C STRICT STABLE;
+COMMENT ON FUNCTION neon_comm.relation_of(oid, oid, oid) IS 'the relation of this database that has these numbers; NULL if there is none. Reads catalogs';
+
+CREATE VIEW neon_comm.slots AS SELECT *, neon_comm.relation_of(spc, db, relfilenode) AS relation
+	FROM neon_comm.get_slots();
 COMMENT ON VIEW neon_comm.slots IS 'one row per busy request slot';
+COMMENT ON FUNCTION neon_comm.get_slots() IS 'behind the view neon_comm.slots';
+COMMENT ON COLUMN neon_comm.slots.pid IS 'the process that waits';
+COMMENT ON COLUMN neon_comm.slots.slot IS 'number in the ring of this process';
+COMMENT ON COLUMN neon_comm.slots.state IS 'filling, submitted, taken, copying, done';
+COMMENT ON COLUMN neon_comm.slots.kind IS 'getpage, exists, nblocks, dbsize';
+COMMENT ON COLUMN neon_comm.slots.spc IS 'tablespace';
+COMMENT ON COLUMN neon_comm.slots.db IS 'database';
+COMMENT ON COLUMN neon_comm.slots.relfilenode IS 'number of the relation''s file';
+COMMENT ON COLUMN neon_comm.slots.fork IS 'number of the fork: 0 is main';
+COMMENT ON COLUMN neon_comm.slots.block IS 'the first one that is asked for';
+COMMENT ON COLUMN neon_comm.slots.nblocks IS 'how many are asked for';
+COMMENT ON COLUMN neon_comm.slots.not_modified_since IS 'the LSN that the page server must have reached';
+COMMENT ON COLUMN neon_comm.slots.age IS 'since it was submitted';
+COMMENT ON COLUMN neon_comm.slots.waits_for IS 'who has to act: process, communicator, WAL, page server';
+COMMENT ON COLUMN neon_comm.slots.relation IS 'of this database; NULL elsewhere. Reads catalogs, unlike everything else here';
 
 CREATE FUNCTION neon_comm.get_page_servers(OUT name text, OUT address text, OUT state text,
 	OUT sent_lsn pg_lsn, OUT write_lsn pg_lsn, OUT flush_lsn pg_lsn, OUT apply_lsn pg_lsn,
@@ -37,6 +72,25 @@ RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_page_servers' LANGUAGE C STRI
 
 CREATE VIEW neon_comm.page_servers AS SELECT * FROM neon_comm.get_page_servers();
 COMMENT ON VIEW neon_comm.page_servers IS 'registered page servers as the WAL feed knows them';
+COMMENT ON FUNCTION neon_comm.get_page_servers() IS 'behind the view neon_comm.page_servers';
+COMMENT ON COLUMN neon_comm.page_servers.name IS 'of its slot, as in neon_comm.wal_feed_slots';
+COMMENT ON COLUMN neon_comm.page_servers.address IS 'where it connects from; NULL when absent';
+COMMENT ON COLUMN neon_comm.page_servers.state IS 'absent, waiting, catchup, streaming, closing, parted, refused';
+COMMENT ON COLUMN neon_comm.page_servers.sent_lsn IS 'as in pg_stat_replication';
+COMMENT ON COLUMN neon_comm.page_servers.write_lsn IS 'as in pg_stat_replication';
+COMMENT ON COLUMN neon_comm.page_servers.flush_lsn IS 'as in pg_stat_replication';
+COMMENT ON COLUMN neon_comm.page_servers.apply_lsn IS 'as replay_lsn in pg_stat_replication';
+COMMENT ON COLUMN neon_comm.page_servers.retained_from IS 'WAL from here on is kept for it';
+COMMENT ON COLUMN neon_comm.page_servers.write_lag_bytes IS 'from write_lsn to the end of WAL on disk';
+COMMENT ON COLUMN neon_comm.page_servers.flush_lag_bytes IS 'from flush_lsn to the end of WAL on disk';
+COMMENT ON COLUMN neon_comm.page_servers.lag_bytes IS 'from apply_lsn to the end of WAL on disk';
+COMMENT ON COLUMN neon_comm.page_servers.retained_bytes IS 'from retained_from to the end of WAL on disk';
+COMMENT ON COLUMN neon_comm.page_servers.throttles IS 'it exceeds a limit: who writes WAL is slowed down because of it';
+COMMENT ON COLUMN neon_comm.page_servers.reply_time IS 'when it last sent a status';
+COMMENT ON COLUMN neon_comm.page_servers.connected_since IS 'NULL when absent';
+COMMENT ON COLUMN neon_comm.page_servers.reason IS 'why it is parted or refused; else NULL';
+COMMENT ON COLUMN neon_comm.page_servers.sync_priority IS 'place in synchronous_standby_names; 0 when not listed';
+COMMENT ON COLUMN neon_comm.page_servers.sync_state IS 'async, potential, sync, quorum; NULL when absent';
 
 CREATE FUNCTION neon_comm.get_identity(OUT birth text, OUT incarnation text, OUT began pg_lsn,
 	OUT lives int, OUT place text)
@@ -44,6 +98,12 @@ RETURNS record AS 'MODULE_PATHNAME', 'nc_get_identity' LANGUAGE C STRICT VOLATIL
 
 CREATE VIEW neon_comm.identity AS SELECT * FROM neon_comm.get_identity();
 COMMENT ON VIEW neon_comm.identity IS 'who this compute is: its birth, this start of it and where that began, and the place of its directory';
+COMMENT ON FUNCTION neon_comm.get_identity() IS 'behind the view neon_comm.identity';
+COMMENT ON COLUMN neon_comm.identity.birth IS 'of the cluster';
+COMMENT ON COLUMN neon_comm.identity.incarnation IS 'this start, crash restarts counted';
+COMMENT ON COLUMN neon_comm.identity.began IS 'where its own WAL begins; NULL in recovery';
+COMMENT ON COLUMN neon_comm.identity.lives IS 'starts that are remembered, this one included';
+COMMENT ON COLUMN neon_comm.identity.place IS 'where the data directory is: machine, inode, time of birth';
 
 CREATE FUNCTION neon_comm.get_members(OUT name text, OUT member text, OUT write_quorum int, OUT list text,
 	OUT flush_lsn pg_lsn, OUT lease_ms int)
@@ -51,6 +111,13 @@ RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_members' LANGUAGE C STRICT VO
 
 CREATE VIEW neon_comm.members AS SELECT * FROM neon_comm.get_members();
 COMMENT ON VIEW neon_comm.members IS 'page servers that count for takeovers, how many of them confirm, and what they have';
+COMMENT ON FUNCTION neon_comm.get_members() IS 'behind the view neon_comm.members';
+COMMENT ON COLUMN neon_comm.members.name IS 'of its slot';
+COMMENT ON COLUMN neon_comm.members.member IS 'id of its directory';
+COMMENT ON COLUMN neon_comm.members.write_quorum IS 'so many of its list confirm';
+COMMENT ON COLUMN neon_comm.members.list IS 'all; while members change old and new';
+COMMENT ON COLUMN neon_comm.members.flush_lsn IS 'what it has on disk; NULL while it does not stream';
+COMMENT ON COLUMN neon_comm.members.lease_ms IS 'for so many milliseconds runs what it has granted; 0: nothing';
 
 CREATE FUNCTION neon_comm.change_members(names text[], write_quorum int) RETURNS void
 AS 'MODULE_PATHNAME', 'nc_change_members' LANGUAGE C STRICT VOLATILE;
@@ -63,6 +130,15 @@ RETURNS record AS 'MODULE_PATHNAME', 'nc_get_lfc' LANGUAGE C STRICT VOLATILE;
 
 CREATE VIEW neon_comm.lfc AS SELECT * FROM neon_comm.get_lfc();
 COMMENT ON VIEW neon_comm.lfc IS 'state of the local file cache';
+COMMENT ON FUNCTION neon_comm.get_lfc() IS 'behind the view neon_comm.lfc';
+COMMENT ON COLUMN neon_comm.lfc.state IS 'off, starting, on, limit is 0, failed';
+COMMENT ON COLUMN neon_comm.lfc.path IS 'of its file';
+COMMENT ON COLUMN neon_comm.lfc.size_bytes IS 'largest size';
+COMMENT ON COLUMN neon_comm.lfc.limit_bytes IS 'size allowed now';
+COMMENT ON COLUMN neon_comm.lfc.used_pages IS 'pages in it, those not written yet included';
+COMMENT ON COLUMN neon_comm.lfc.staged_pages IS 'of these, waiting to be written';
+COMMENT ON COLUMN neon_comm.lfc.memory_bytes IS 'its shared memory';
+COMMENT ON COLUMN neon_comm.lfc.last_error IS 'why it failed; NULL when it is on';
 
 CREATE FUNCTION neon_comm.get_prewarm_progress(OUT state text, OUT workers int, OUT total bigint,
 	OUT loaded bigint, OUT skipped bigint, OUT failed bigint, OUT elapsed interval,
@@ -71,14 +147,68 @@ RETURNS record AS 'MODULE_PATHNAME', 'nc_get_prewarm_progress' LANGUAGE C STRICT
 
 CREATE VIEW neon_comm.prewarm_progress AS SELECT * FROM neon_comm.get_prewarm_progress();
 COMMENT ON VIEW neon_comm.prewarm_progress IS 'the last prewarm of the local file cache';
+COMMENT ON FUNCTION neon_comm.get_prewarm_progress() IS 'behind the view neon_comm.prewarm_progress';
+COMMENT ON COLUMN neon_comm.prewarm_progress.state IS 'none, running, done, stopped, failed';
+COMMENT ON COLUMN neon_comm.prewarm_progress.workers IS 'processes at work';
+COMMENT ON COLUMN neon_comm.prewarm_progress.total IS 'pages of the list';
+COMMENT ON COLUMN neon_comm.prewarm_progress.loaded IS 'pages brought';
+COMMENT ON COLUMN neon_comm.prewarm_progress.skipped IS 'there already, gone, local or no room';
+COMMENT ON COLUMN neon_comm.prewarm_progress.failed IS 'pages with errors';
+COMMENT ON COLUMN neon_comm.prewarm_progress.elapsed IS 'since its start, or how long it took';
+COMMENT ON COLUMN neon_comm.prewarm_progress.paused IS 'of this, time spent resting, of all workers together';
 
 CREATE FUNCTION neon_comm.get_latency(OUT stage text, OUT class text, OUT count bigint,
 	OUT mean_us float8, OUT p50_us bigint, OUT p90_us bigint, OUT p99_us bigint, OUT p999_us bigint,
-	OUT max_us bigint)
+	OUT max_us bigint, OUT sum_us bigint, OUT stats_reset timestamptz)
 RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_latency' LANGUAGE C STRICT VOLATILE;
 
 CREATE VIEW neon_comm.latency AS SELECT * FROM neon_comm.get_latency();
-COMMENT ON VIEW neon_comm.latency IS 'how long reads of pages spent in each stage of their way, since server start';
+COMMENT ON VIEW neon_comm.latency IS 'how long reads of pages spent in each stage of their way, since stats_reset';
+COMMENT ON FUNCTION neon_comm.get_latency() IS 'behind the view neon_comm.latency';
+COMMENT ON COLUMN neon_comm.latency.stage IS 'queue, send, server, receive, copy, wake';
+COMMENT ON COLUMN neon_comm.latency.class IS 'demand: somebody waited from the beginning; ahead: read ahead';
+COMMENT ON COLUMN neon_comm.latency.count IS 'requests (queue, copy, wake) or pages since stats_reset';
+COMMENT ON COLUMN neon_comm.latency.mean_us IS 'mean in microseconds; NULL when nothing was counted';
+COMMENT ON COLUMN neon_comm.latency.p50_us IS 'median in microseconds, as the upper end of its bucket';
+COMMENT ON COLUMN neon_comm.latency.p90_us IS '90 % took no longer, in microseconds';
+COMMENT ON COLUMN neon_comm.latency.p99_us IS '99 % took no longer, in microseconds';
+COMMENT ON COLUMN neon_comm.latency.p999_us IS '99.9 % took no longer, in microseconds';
+COMMENT ON COLUMN neon_comm.latency.max_us IS 'upper end of the highest bucket that has any';
+COMMENT ON COLUMN neon_comm.latency.sum_us IS 'microseconds of all together';
+COMMENT ON COLUMN neon_comm.latency.stats_reset IS 'when neon_comm.reset() was last called, or the server started';
+
+CREATE FUNCTION neon_comm.get_latency_buckets(OUT stage text, OUT class text, OUT until_us bigint,
+	OUT count bigint, OUT stats_reset timestamptz)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_latency_buckets' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.latency_buckets AS SELECT * FROM neon_comm.get_latency_buckets();
+COMMENT ON VIEW neon_comm.latency_buckets IS 'the histograms behind neon_comm.latency; always the same rows';
+COMMENT ON FUNCTION neon_comm.get_latency_buckets() IS 'behind the view neon_comm.latency_buckets';
+COMMENT ON COLUMN neon_comm.latency_buckets.stage IS 'as in neon_comm.latency';
+COMMENT ON COLUMN neon_comm.latency_buckets.class IS 'as in neon_comm.latency';
+COMMENT ON COLUMN neon_comm.latency_buckets.until_us IS 'upper end of the bucket in microseconds, included; NULL: it has none';
+COMMENT ON COLUMN neon_comm.latency_buckets.count IS 'how many took no longer, those of all buckets below included';
+COMMENT ON COLUMN neon_comm.latency_buckets.stats_reset IS 'when neon_comm.reset() was last called, or the server started';
+
+CREATE FUNCTION neon_comm.get_backends(OUT pid int, OUT pages bigint, OUT pages_local bigint,
+	OUT pages_cached bigint, OUT pages_ahead bigint, OUT pages_waited bigint, OUT waits bigint,
+	OUT wait_us bigint, OUT asked_ahead bigint, OUT writes_dropped bigint, OUT writes_kept bigint)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_backends' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.backends AS SELECT * FROM neon_comm.get_backends();
+COMMENT ON VIEW neon_comm.backends IS 'what each process has read, waited for and written since it began; pid as in pg_stat_activity';
+COMMENT ON FUNCTION neon_comm.get_backends() IS 'behind the view neon_comm.backends';
+COMMENT ON COLUMN neon_comm.backends.pid IS 'of the process, as in pg_stat_activity';
+COMMENT ON COLUMN neon_comm.backends.pages IS 'pages of permanent relations that shared buffers did not have: the sum of the next four';
+COMMENT ON COLUMN neon_comm.backends.pages_local IS 'of these, kept on this server';
+COMMENT ON COLUMN neon_comm.backends.pages_cached IS 'of these, found in the local file cache';
+COMMENT ON COLUMN neon_comm.backends.pages_ahead IS 'of these, asked for ahead and there when they were wanted';
+COMMENT ON COLUMN neon_comm.backends.pages_waited IS 'of these, waited for';
+COMMENT ON COLUMN neon_comm.backends.waits IS 'times that it waited for page servers';
+COMMENT ON COLUMN neon_comm.backends.wait_us IS 'microseconds of these waits';
+COMMENT ON COLUMN neon_comm.backends.asked_ahead IS 'pages that it asked for ahead';
+COMMENT ON COLUMN neon_comm.backends.writes_dropped IS 'pages it wrote that page servers can rebuild';
+COMMENT ON COLUMN neon_comm.backends.writes_kept IS 'pages it wrote that had to stay on this server';
 
 CREATE FUNCTION neon_comm.get_recording(OUT state text, OUT path text, OUT requests bigint, OUT dropped bigint,
 	OUT bytes bigint, OUT last_error text)
@@ -86,6 +216,13 @@ RETURNS record AS 'MODULE_PATHNAME', 'nc_get_recording' LANGUAGE C STRICT VOLATI
 
 CREATE VIEW neon_comm.recording AS SELECT * FROM neon_comm.get_recording();
 COMMENT ON VIEW neon_comm.recording IS 'the recording of requests to page servers that neon_comm.record asks for, or the last one';
+COMMENT ON FUNCTION neon_comm.get_recording() IS 'behind the view neon_comm.recording';
+COMMENT ON COLUMN neon_comm.recording.state IS 'off, starting, on; full: it reached its size; failed: see last_error';
+COMMENT ON COLUMN neon_comm.recording.path IS 'its file';
+COMMENT ON COLUMN neon_comm.recording.requests IS 'requests that are in it';
+COMMENT ON COLUMN neon_comm.recording.dropped IS 'requests that came faster than the disk took them, and are not in it';
+COMMENT ON COLUMN neon_comm.recording.bytes IS 'bytes written';
+COMMENT ON COLUMN neon_comm.recording.last_error IS 'why it ended, if it failed';
 
 -- ---- functions ----
 
@@ -94,6 +231,10 @@ CREATE FUNCTION neon_comm.status(OUT enabled bool, OUT communicator_pid int, OUT
 	OUT local_index_used bigint)
 RETURNS record AS 'MODULE_PATHNAME', 'nc_status' LANGUAGE C STRICT VOLATILE;
 COMMENT ON FUNCTION neon_comm.status() IS 'the communicator: pid, event loop, how often it was started, time since its last turn';
+
+CREATE FUNCTION neon_comm.reset() RETURNS void
+AS 'MODULE_PATHNAME', 'nc_reset' LANGUAGE C STRICT VOLATILE;
+COMMENT ON FUNCTION neon_comm.reset() IS 'lets counters and histograms of latency begin at 0 in the views; metrics go on';
 
 CREATE FUNCTION neon_comm.staging(OUT pages int, OUT lent int, OUT processes int)
 RETURNS record AS 'MODULE_PATHNAME', 'nc_staging_use' LANGUAGE C STRICT VOLATILE;
@@ -147,7 +288,8 @@ GRANT USAGE ON SCHEMA neon_comm TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA neon_comm TO pg_monitor;
 GRANT EXECUTE ON FUNCTION neon_comm.get_counters(), neon_comm.get_connections(),
 	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.get_identity(), neon_comm.get_members(), neon_comm.get_lfc(), neon_comm.get_prewarm_progress(),
-	neon_comm.status(), neon_comm.staging(), neon_comm.get_latency(), neon_comm.get_recording(),
+	neon_comm.relation_of(oid, oid, oid), neon_comm.status(), neon_comm.staging(), neon_comm.get_latency(), neon_comm.get_latency_buckets(), neon_comm.get_backends(),
+	neon_comm.get_recording(),
 	neon_comm.local_bytes(), neon_comm.local_blocks(), neon_comm.check(int, int, int) TO pg_monitor;
 
 -- ---- the comment that the control file has ----

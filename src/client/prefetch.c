@@ -667,6 +667,7 @@ nc_prefetch_ask(const NcRelKey *rel, BlockNumber block, int nblocks, XLogRecPtr 
 		   chunks[first / CHUNK_PAGES].number * CHUNK_PAGES + first % CHUNK_PAGES);
 	leave_chunk(first / CHUNK_PAGES);
 	nc_stat(NC_COUNTER_PREFETCH_ISSUED, nblocks);
+	nc_tally(NC_TALLY_ASKED_AHEAD, nblocks);
 	return true;
 }
 
@@ -831,6 +832,7 @@ nc_prefetch_take(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms, XLogRec
 		return false;
 	if (!waited)
 		nc_stat(NC_COUNTER_PREFETCH_HITS, 1);
+	nc_tally(waited ? NC_TALLY_WAITED : NC_TALLY_AHEAD, 1);
 	nc_stat(NC_COUNTER_READS_REMOTE, 1);
 	nc_stat(NC_COUNTER_READS_STAGED, 1);
 	return true;

@@ -426,6 +426,7 @@ read_once(const NcRead *read, bool last, char *error)
 	if (!check_answer(read, last))
 		return ATTEMPT_DAMAGED;
 	nc_stat(NC_COUNTER_READS_REMOTE, read->nblocks);
+	nc_tally(NC_TALLY_WAITED, read->nblocks);
 	if (ask.over == &nc_direct_transport)
 		nc_stat(NC_COUNTER_READS_DIRECT, read->nblocks);
 	return ATTEMPT_OK;

@@ -281,6 +281,8 @@ note_wait(const Request *req)
 	uint64		waited_us = now_us - req->ask->started_us;
 
 	nc_stat(NC_COUNTER_WAIT_US, waited_us);
+	nc_tally(NC_TALLY_WAITS, 1);
+	nc_tally(NC_TALLY_WAIT_US, waited_us);
 	usual_wait_us = (usual_wait_us * 7 + waited_us) / 8;
 	if (req->slot->kind == NC_SLOT_KIND_GETPAGE && req->slot->value != 0)
 		nc_latency_note(&nc_shared->latency, NC_STAGE_WAKE,

@@ -318,6 +318,7 @@ ask_directly(NcAsk *ask)
 {
 	int			messages = ask->nblocks > 0 ? ask->nblocks : 1;
 	uint64		all = (UINT64CONST(1) << messages) - 1;
+	uint64		waited_us;
 
 	Assert(ask->nblocks >= 0 && ask->nblocks <= NC_SLOT_BLOCKS_MAX);
 	Assert(call.ask == NULL);
@@ -333,7 +334,10 @@ ask_directly(NcAsk *ask)
 	/* Others wait on the same latch for their own reasons: pass on what was taken. */
 	if (call.consumed)
 		SetLatch(MyLatch);
-	nc_stat(NC_COUNTER_WAIT_US, nc_clock_us() - ask->started_us);
+	waited_us = nc_clock_us() - ask->started_us;
+	nc_stat(NC_COUNTER_WAIT_US, waited_us);
+	nc_tally(NC_TALLY_WAITS, 1);
+	nc_tally(NC_TALLY_WAIT_US, waited_us);
 	if (call.answered != all)
 		return NC_SLOT_RESULT_NO_SERVER;
 	return call.failed ? NC_SLOT_RESULT_PS_ERROR : NC_SLOT_RESULT_OK;

@@ -7,6 +7,9 @@
 
 #include "postgres.h"
 
+#include "fmgr.h"
+#include "nodes/execnodes.h"
+
 /* ---- guc.c ---- */
 
 /* Defines all settings; called by _PG_init. */
@@ -27,6 +30,15 @@ extern Size nc_identity_shmem_bytes(void);
 extern void nc_identity_shmem_startup(void);
 
 /* ---- sql_views.c ---- */
+
+#define NC_SQL_COLUMNS_MAX 18
+
+/* An error unless neon_comm was loaded at the start, whose shared memory there is then. */
+extern void nc_sql_require_preloaded(void);
+
+/* The beginning of a function that returns rows, and a row of it. */
+extern ReturnSetInfo *nc_sql_begin_rows(FunctionCallInfo fcinfo);
+extern void nc_sql_put_row(ReturnSetInfo *rsinfo, Datum *values, bool *nulls);
 
 /* An error unless this server is a compute. */
 extern void nc_sql_require_compute(void);

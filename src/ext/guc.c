@@ -222,25 +222,25 @@ check_command(char **value, void **extra, GucSource source)
 }
 
 static void
-define_string(const char *name, const char *text, char **var, GucContext context,
+define_string(const char *name, const char *text, const char *more, char **var, GucContext context,
 			  GucStringCheckHook check)
 {
-	DefineCustomStringVariable(name, text, NULL, var, "", context,
+	DefineCustomStringVariable(name, text, more, var, "", context,
 							   GUC_SUPERUSER_ONLY, check, NULL, NULL);
 }
 
 static void
-define_int(const char *name, const char *text, int *var, int min, int max, GucContext context,
+define_int(const char *name, const char *text, const char *more, int *var, int min, int max, GucContext context,
 		   int flags)
 {
-	DefineCustomIntVariable(name, text, NULL, var, *var, min, max, context, flags, NULL, NULL,
+	DefineCustomIntVariable(name, text, more, var, *var, min, max, context, flags, NULL, NULL,
 							NULL);
 }
 
 static void
-define_bool(const char *name, const char *text, bool *var, GucContext context)
+define_bool(const char *name, const char *text, const char *more, bool *var, GucContext context)
 {
-	DefineCustomBoolVariable(name, text, NULL, var, *var, context, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable(name, text, more, var, *var, context, 0, NULL, NULL, NULL);
 }
 
 /* To save what is left of a table, by whoever looks at it; never for everybody and for good. */
@@ -261,76 +261,105 @@ nc_guc_init(void)
 	emit_log_hook = hide_page_servers;
 	define_bool("neon_comm.allow_takeover",
 				"Lets a data directory start that is found at another place than before, where volumes move between machines.",
+				"Page servers that have followed a newer start refuse it all the same.",
 				&nc_guc_allow_takeover, PGC_POSTMASTER);
 	DefineCustomBoolVariable("neon_comm.accept_missing_pages",
 							 "Reads blocks that a page server has lost as empty ones, which others then see, too, instead of failing.",
-							 NULL, &nc_guc_accept_missing_pages, false, PGC_SUSET, 0,
+							 "In a session only. To save what is left of a table, in a cluster that nobody else uses and that is restarted afterwards.",
+							 &nc_guc_accept_missing_pages, false, PGC_SUSET, 0,
 							 check_accept_missing, NULL, NULL);
 	define_bool("neon_comm.allow_unknown_server",
 				"Starts on a server version that neon_comm was not tested with.",
+				"With a warning in the log.",
 				&nc_guc_allow_unknown_server, PGC_POSTMASTER);
 	define_bool("neon_comm.allow_token_in_clear",
 				"Sends the token also to other machines whose certificate is not verified.",
+				"For networks that are closed by other means. Each start warns.",
 				&nc_guc_allow_token_in_clear, PGC_POSTMASTER);
 	define_bool("neon_comm.async_reads",
 				"Leaves reads of streams to the communicator, from PostgreSQL 18 on.",
+				"Many of them are on their way at once then. No effect before PostgreSQL 18.",
 				&nc_guc_async_reads, PGC_SUSET);
 	define_bool("neon_comm.allow_unsafe",
 				"Allows settings that can lose data (fsync or full_page_writes off), for throw-away clusters.",
+				"Each start with such a setting warns. Also lets a directory start after pg_resetwal.",
 				&nc_guc_allow_unsafe, PGC_POSTMASTER);
 	define_bool("neon_comm.allow_unsafe_backup",
 				"Lets files be copied as if they held contents: BASE_BACKUP, pg_backup_start(), pg_read_binary_file().",
+				"Files of relations have holes where page servers have the pages: such a copy is no backup.",
 				&nc_guc_allow_unsafe_backup, PGC_SUSET);
 	define_int("neon_comm.client_spin_us", "Microseconds for which a process looks for its page before it sleeps; 0 = not at all, -1 = by the number of processors.",
+			   "Only while waits have lately been shorter than twice that, and never with one processor.",
 			   &nc_guc_client_spin, -1, 1000000, PGC_SUSET, 0);
 	define_int("neon_comm.connect_timeout", "Longest time to open a page-server connection.",
+			   "The attempt is then given up and made again later, over another host if the shard has several.",
 			   &nc_guc_connect_timeout, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
 	define_int("neon_comm.connection_depth", "Requests in flight per page-server connection.",
+			   "What is above it waits in the communicator.",
 			   &nc_guc_connection_depth, 1, 1024, PGC_SIGHUP, 0);
 	define_int("neon_comm.connections_per_shard", "Largest number of connections to a page-server shard.",
+			   "They are opened as they are needed and closed when they are idle.",
 			   &nc_guc_connections_per_shard, 1, 64, PGC_SIGHUP, 0);
 	define_bool("neon_comm.hedged_reads",
 				"Asks over another connection for what a process waits for, when its connection makes no progress.",
+				"At most for one request in twenty. With several hosts for a shard, another one is asked.",
 				&nc_guc_hedged_reads, PGC_SIGHUP);
 	define_int("neon_comm.idle_timeout", "Closes a surplus page-server connection after this idle time.",
+			   "The last connection of a shard stays.",
 			   &nc_guc_idle_timeout, 1000, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
-	DefineCustomEnumVariable("neon_comm.io_method", "Event loop of the communicator.", NULL,
+	DefineCustomEnumVariable("neon_comm.io_method", "Event loop of the communicator.",
+							 "\"auto\" is io_uring if the kernel allows it, else epoll.",
 							 &nc_guc_io_method, NC_LOOP_AUTO, io_methods, PGC_POSTMASTER, 0,
 							 NULL, NULL, NULL);
 	define_int("neon_comm.last_written_lsn_entries", "Pages whose last-written LSN is remembered.",
+			   "40 bytes of shared memory each. For pages that are forgotten newer versions than necessary are asked for.",
 			   &nc_guc_lwlsn_entries, 1024, 64 * 1024 * 1024, PGC_POSTMASTER, 0);
 	define_string("neon_comm.lfc_list_restore_command", "Shell command that brings the list of the file cache's pages to %p.",
+				  "Runs when a compute starts that has no list. One line of at most 4095 bytes; empty: none.",
 				  &nc_guc_lfc_list_restore_command, PGC_SIGHUP, check_command);
 	define_string("neon_comm.lfc_list_save_command", "Shell command that takes away the list of the file cache's pages, %p.",
+				  "Runs every neon_comm.lfc_list_save_interval. One line of at most 4095 bytes; empty: none.",
 				  &nc_guc_lfc_list_save_command, PGC_SIGHUP, check_command);
 	define_int("neon_comm.lfc_list_save_interval", "How often the list of the file cache's pages goes elsewhere by itself; 0 = never.",
+			   "By the command and to page servers.",
 			   &nc_guc_lfc_list_save_interval, 0, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S);
 	define_bool("neon_comm.lfc_list_to_page_servers",
 				"Gives page servers the list of the file cache's pages, for the compute that is made anew from them.",
+				"Not without a WAL feed of this compute.",
 				&nc_guc_lfc_list_to_page_servers, PGC_SIGHUP);
 	DefineCustomStringVariable("neon_comm.lfc_path", "File of the local file cache; its list is beside it.",
-							   NULL, &nc_guc_lfc_path, nc_guc_lfc_path, PGC_POSTMASTER,
+							   "Absolute or below the data directory. A file there that is not this cluster's cache is left alone, and the cache stays off.",
+							   &nc_guc_lfc_path, nc_guc_lfc_path, PGC_POSTMASTER,
 							   GUC_SUPERUSER_ONLY, check_lfc_path, NULL, NULL);
 	define_int("neon_comm.lfc_prewarm_workers", "Processes that fill the local file cache from its list after a start; 0 = none.",
+			   "Only if the cache could not be taken over from before the start.",
 			   &nc_guc_lfc_prewarm_workers, 0, 8, PGC_SIGHUP, 0);
 	define_int("neon_comm.lfc_size", "Largest size of the local file cache; 0 switches it off.",
+			   "Its index takes 0.48 % of this in shared memory.",
 			   &nc_guc_lfc_size, 0, 16777216, PGC_POSTMASTER, GUC_UNIT_MB);
 	define_int("neon_comm.lfc_size_limit", "Size of the local file cache now, at most neon_comm.lfc_size.",
+			   "Pages beyond it go, and the file gives room back. 0 switches the cache off.",
 			   &nc_guc_lfc_size_limit, 0, 16777216, PGC_SIGHUP, GUC_UNIT_MB);
 	define_int("neon_comm.local_index_chunks", "Entries of the index of local blocks, 64 blocks each.",
+			   "About 90 bytes of shared memory each.",
 			   &nc_guc_local_chunks, 1024, 16 * 1024 * 1024, PGC_POSTMASTER, 0);
 	DefineCustomEnumVariable("neon_comm.mode",
 							 "How processes read from page servers: through the communicator, or each over connections of its own.",
-							 NULL, &nc_guc_mode, NC_MODE_COMMUNICATOR, modes, PGC_SUSET, 0,
+							 "\"communicator\" shares few connections among all processes; \"direct\" has one for each process and shard.",
+							 &nc_guc_mode, NC_MODE_COMMUNICATOR, modes, PGC_SUSET, 0,
 							 NULL, NULL, NULL);
 	define_string("neon_comm.page_servers", "Connection strings of the page servers, one per shard, separated by commas.",
+				  "Shard 0 first. Empty at the start: this server is no compute. No passwords; see neon_comm.token_file.",
 				  &nc_guc_page_servers, PGC_SIGHUP, check_page_servers);
 	define_int("neon_comm.protocol_version", "Version of the pagestream protocol.",
+			   "Page servers of ours speak both.",
 			   &nc_guc_protocol_version, 2, 3, PGC_SIGHUP, 0);
 	define_int("neon_comm.readahead_blocks", "Largest number of blocks read ahead of a sequential or strided read; 0 = none.",
+			   "The window grows up to it while pages read ahead are used.",
 			   &nc_guc_readahead, 0, 1024, PGC_USERSET, GUC_UNIT_BLOCKS);
 	define_bool("neon_comm.readahead_yields",
 				"Reads less ahead at a time while pages that processes wait for come later than usual.",
+				"What somebody waits for goes before what may be wanted later.",
 				&nc_guc_readahead_yields, PGC_SIGHUP);
 	define_bool("neon_comm.record", "Records which requests are made of page servers, and how long they take.",
 				&nc_guc_record, PGC_SIGHUP);
@@ -340,31 +369,43 @@ nc_guc_init(void)
 	define_int("neon_comm.record_size", "Largest size of all recordings of the directory together.",
 			   &nc_guc_record_size, 1, 1024 * 1024, PGC_SIGHUP, GUC_UNIT_MB);
 	define_int("neon_comm.request_timeout", "Longest time a process waits for a page.",
+			   "Then the read fails with an error. Recovery waits without an end.",
 			   &nc_guc_request_timeout, 1000, INT_MAX, PGC_SUSET, GUC_UNIT_MS);
 	define_int("neon_comm.silence_timeout", "Abandons a page-server connection that does not answer for this long.",
+			   "What was asked for over it is asked for again over another one.",
 			   &nc_guc_silence_timeout, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
 	define_int("neon_comm.spin_time",
 			   "How long the communicator looks for work before it sleeps, while that pays; 0 = never.",
+			   "In microseconds. It then uses a processor that others could use.",
 			   &nc_guc_spin_time, 0, 1000, PGC_SIGHUP, 0);
 	define_int("neon_comm.staging_quota", "Staging memory that one process may hold for pages asked for ahead.",
+			   "What is above it is not asked for ahead.",
 			   &nc_guc_staging_quota, 0, 2048, PGC_SUSET, GUC_UNIT_BLOCKS);
 	define_int("neon_comm.staging_size", "Shared memory for pages asked for ahead, of all processes; 0 = no prefetch.",
+			   "Lent to processes in pieces, and taken back from those that do not use it.",
 			   &nc_guc_staging_size, 0, 1024 * 1024, PGC_POSTMASTER, GUC_UNIT_BLOCKS);
 	DefineCustomIntVariable("neon_comm.stripe_size", "Blocks of a relation that stay together on a shard.",
-							NULL, &nc_guc_stripe_size, nc_guc_stripe_size, 1, INT_MAX, PGC_SIGHUP,
+							"As the page servers have it; a wrong one is told by their answers.",
+							&nc_guc_stripe_size, nc_guc_stripe_size, 1, INT_MAX, PGC_SIGHUP,
 							GUC_UNIT_BLOCKS, check_stripe_size, NULL, NULL);
 	define_int("neon_comm.sweep_interval", "Pause between two rounds of the sweeper.",
+			   "It gives back blocks that are kept on this server and that nobody needs any more.",
 			   &nc_guc_sweep_interval, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
 	define_string("neon_comm.tenant_id", "Tenant on the page servers, 32 hexadecimal digits.",
+				  "Made by neon_dev init; never changes in the life of a cluster.",
 				  &nc_guc_tenant_id, PGC_POSTMASTER, check_compute_id);
 	define_string("neon_comm.timeline_id", "Timeline on the page servers, 32 hexadecimal digits.",
+				  "Made by neon_dev init; never changes in the life of a cluster.",
 				  &nc_guc_timeline_id, PGC_POSTMASTER, check_compute_id);
 	define_string("neon_comm.token_file", "File with the token for page servers, read at each connect.",
+				  "It may be replaced at any time. Empty: none is sent.",
 				  &nc_guc_token_file, PGC_SIGHUP, NULL);
 	DefineCustomEnumVariable("neon_comm.verify", "Compares every page read with the version that was written.",
-							 NULL, &nc_guc_verify, NC_VERIFY_OFF, verify_modes, PGC_POSTMASTER, 0,
+							 "\"shadow\" keeps full local files to compare with, for tests.",
+							 &nc_guc_verify, NC_VERIFY_OFF, verify_modes, PGC_POSTMASTER, 0,
 							 NULL, NULL, NULL);
 	define_int("neon_comm.wait_log_period", "Logs a request that waits this long, again and again.",
+			   "One process tells for all that wait.",
 			   &nc_guc_wait_log_period, 100, INT_MAX, PGC_SUSET, GUC_UNIT_MS);
 }
 

@@ -36,7 +36,9 @@
 #include "nc/worker/overtaken.h"
 #include "nc/worker/programs.h"
 
+#include "explain.h"
 #include "ext.h"
+#include "statement.h"
 
 PG_MODULE_MAGIC;
 
@@ -109,6 +111,13 @@ aio_shmem_startup(void)
 		nc_smgr_abi()->aio->shmem_startup();
 }
 
+static void
+start_statements(void)
+{
+	nc_statement_init();
+	nc_explain_init();
+}
+
 /* In this order; identity is first to touch the directory. */
 static const Part parts[] = {
 	{
@@ -146,6 +155,10 @@ static const Part parts[] = {
 		.shmem_bytes = aio_shmem_bytes,
 		.shmem_startup = aio_shmem_startup,
 		.start = start_smgr
+	},
+	{
+		.settings = nc_statement_guc_init,
+		.start = start_statements
 	},
 	{.start = nc_communicator_register},
 	{.start = nc_sweeper_register},

@@ -21,7 +21,6 @@
 #include "nc/feed/feed.h"
 #include "nc/feed/lease.h"
 #include "nc/metrics/metrics.h"
-#include "nc/obs/exposition.h"
 #include "nc/obs/names.h"
 #include "nc/shard/shard_map.h"
 #include "nc/shared/identity.h"
@@ -33,26 +32,25 @@
 
 #include "ext.h"
 
-PG_FUNCTION_INFO_V1(nc_get_counters);
 PG_FUNCTION_INFO_V1(nc_get_connections);
 PG_FUNCTION_INFO_V1(nc_get_slots);
+PG_FUNCTION_INFO_V1(nc_relation_of);
 PG_FUNCTION_INFO_V1(nc_get_page_servers);
 PG_FUNCTION_INFO_V1(nc_get_identity);
 PG_FUNCTION_INFO_V1(nc_get_members);
 PG_FUNCTION_INFO_V1(nc_change_members);
 PG_FUNCTION_INFO_V1(nc_get_recording);
 PG_FUNCTION_INFO_V1(nc_status);
-PG_FUNCTION_INFO_V1(nc_get_latency);
 PG_FUNCTION_INFO_V1(nc_staging_use);
 PG_FUNCTION_INFO_V1(nc_local_bytes);
 PG_FUNCTION_INFO_V1(nc_local_blocks);
 PG_FUNCTION_INFO_V1(nc_sweep_now);
 PG_FUNCTION_INFO_V1(nc_restart_communicator);
 
-#define COLUMNS_MAX 18
+#define COLUMNS_MAX NC_SQL_COLUMNS_MAX
 
-static void
-require_preloaded(void)
+void
+nc_sql_require_preloaded(void)
 {
 	if (nc_shared == NULL)
 		ereport(ERROR,
@@ -63,7 +61,7 @@ require_preloaded(void)
 void
 nc_sql_require_compute(void)
 {
-	require_preloaded();
+	nc_sql_require_preloaded();
 	if (!nc_enabled)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -71,16 +69,16 @@ nc_sql_require_compute(void)
 				 errhint("neon_comm.page_servers is empty.")));
 }
 
-static ReturnSetInfo *
-begin_rows(FunctionCallInfo fcinfo)
+ReturnSetInfo *
+nc_sql_begin_rows(FunctionCallInfo fcinfo)
 {
-	require_preloaded();
+	nc_sql_require_preloaded();
 	InitMaterializedSRF(fcinfo, 0);
 	return (ReturnSetInfo *) fcinfo->resultinfo;
 }
 
-static void
-put_row(ReturnSetInfo *rsinfo, Datum *values, bool *nulls)
+void
+nc_sql_put_row(ReturnSetInfo *rsinfo, Datum *values, bool *nulls)
 {
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
@@ -102,24 +100,6 @@ age_since(uint64 then_us)
 	return nc_interval_of_us(now > then_us ? now - then_us : 0);
 }
 
-Datum
-nc_get_counters(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
-
-	for (int i = 0; i < NC_COUNTERS; i++)
-	{
-		Datum		values[COLUMNS_MAX];
-		bool		nulls[COLUMNS_MAX] = {0};
-
-		values[0] = CStringGetTextDatum(nc_counter_names[i].name);
-		values[1] = Int64GetDatum(nc_counter_value(&nc_shared->counters, i));
-		values[2] = CStringGetTextDatum(nc_counter_names[i].meaning);
-		put_row(rsinfo, values, nulls);
-	}
-	return (Datum) 0;
-}
-
 /* Text written by another process while we read it: bounded, and never trusted to end. */
 static Datum
 shared_text(const char *text, Size bytes)
@@ -135,7 +115,7 @@ shared_text(const char *text, Size bytes)
 Datum
 nc_get_connections(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
+	ReturnSetInfo *rsinfo = nc_sql_begin_rows(fcinfo);
 
 	for (int i = 0; i < NC_CONN_ROWS; i++)
 	{
@@ -154,7 +134,7 @@ nc_get_connections(PG_FUNCTION_ARGS)
 		values[5] = Int64GetDatum(row->requests);
 		values[6] = shared_text(row->last_error, sizeof(row->last_error));
 		nulls[6] = row->last_error[0] == '\0';
-		put_row(rsinfo, values, nulls);
+		nc_sql_put_row(rsinfo, values, nulls);
 	}
 	return (Datum) 0;
 }
@@ -182,19 +162,34 @@ put_slot(ReturnSetInfo *rsinfo, uint32 ring, int index, XLogRecPtr applied)
 	values[10] = LSNGetDatum(slot.not_modified_since);
 	values[11] = age_since(slot.submit_us);
 	values[12] = CStringGetTextDatum(nc_slot_waits_name(nc_slot_waits_for(&slot, state, applied)));
-	put_row(rsinfo, values, nulls);
+	nc_sql_put_row(rsinfo, values, nulls);
 }
 
 Datum
 nc_get_slots(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
+	ReturnSetInfo *rsinfo = nc_sql_begin_rows(fcinfo);
 	XLogRecPtr	applied = nc_metrics_applied_everywhere();
 
 	for (uint32 r = 0; r < nc_rings.nrings; r++)
 		for (int s = 0; s < NC_RING_SLOTS; s++)
 			put_slot(rsinfo, r, s, applied);
 	return (Datum) 0;
+}
+
+/* As pg_filenode_relation(), but of a database that may be another one. Reads catalogs. */
+Datum
+nc_relation_of(PG_FUNCTION_ARGS)
+{
+	Oid			db = PG_GETARG_OID(1);
+	Oid			relation;
+
+	if ((db != MyDatabaseId && db != InvalidOid) || !OidIsValid(PG_GETARG_OID(2)))
+		PG_RETURN_NULL();
+	relation = NC_RELATION_BY_NUMBER(PG_GETARG_OID(0), PG_GETARG_OID(2));
+	if (!OidIsValid(relation))
+		PG_RETURN_NULL();
+	PG_RETURN_OID(relation);
 }
 
 /* Bytes from a position of a page server to the end of durable WAL; NULL when one is not known. */
@@ -208,7 +203,7 @@ put_lag(Datum *value, bool *null, XLogRecPtr position, XLogRecPtr end)
 Datum
 nc_get_page_servers(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
+	ReturnSetInfo *rsinfo = nc_sql_begin_rows(fcinfo);
 	NcFeedPeer *peers = palloc0(NC_SHARDS_MAX * sizeof(NcFeedPeer));
 	int			n = nc_feed_peers(peers, NC_SHARDS_MAX);
 	XLogRecPtr	end = RecoveryInProgress() ? InvalidXLogRecPtr : GetFlushRecPtr(NULL);
@@ -242,7 +237,7 @@ nc_get_page_servers(PG_FUNCTION_ARGS)
 		values[16] = Int32GetDatum(p->sync_priority);
 		values[17] = CStringGetTextDatum(p->sync_state);
 		nulls[17] = p->sync_state[0] == '\0';
-		put_row(rsinfo, values, nulls);
+		nc_sql_put_row(rsinfo, values, nulls);
 	}
 	return (Datum) 0;
 }
@@ -265,7 +260,7 @@ nc_get_identity(PG_FUNCTION_ARGS)
 	bool		nulls[5] = {true, true, true, true, true};
 	char		text[NC_ID_TEXT];
 
-	require_preloaded();
+	nc_sql_require_preloaded();
 	if (nc_identity != NULL)
 	{
 		XLogRecPtr	began = atomic_load(&nc_identity->began);
@@ -314,7 +309,7 @@ put_members(ReturnSetInfo *rsinfo, const char *list, const NcMembers *members)
 		values[3] = CStringGetTextDatum(list);
 		values[4] = LSNGetDatum(flush);
 		values[5] = Int32GetDatum(nc_lease_left_ms(&members->at[i].id));
-		put_row(rsinfo, values, nulls);
+		nc_sql_put_row(rsinfo, values, nulls);
 	}
 	pfree(peers);
 }
@@ -323,7 +318,7 @@ put_members(ReturnSetInfo *rsinfo, const char *list, const NcMembers *members)
 Datum
 nc_get_members(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
+	ReturnSetInfo *rsinfo = nc_sql_begin_rows(fcinfo);
 	NcPromise  *kept = palloc0(sizeof(NcPromise));
 	const char *why = NULL;
 	NcFileResult result = nc_promise_load(DataDir, NC_COMPUTE_MEMBERS, kept, &why);
@@ -350,7 +345,7 @@ nc_change_members(PG_FUNCTION_ARGS)
 	const char **names;
 	int			n;
 
-	require_preloaded();
+	nc_sql_require_preloaded();
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
 	names = palloc0(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
@@ -402,7 +397,7 @@ nc_status(PG_FUNCTION_ARGS)
 	bool		nulls[COLUMNS_MAX] = {0};
 	uint32		pid;
 
-	require_preloaded();
+	nc_sql_require_preloaded();
 	pid = atomic_load(&nc_shared->communicator_pid);
 	values[0] = BoolGetDatum(nc_enabled);
 	values[1] = Int32GetDatum(pid);
@@ -416,51 +411,6 @@ nc_status(PG_FUNCTION_ARGS)
 	return one_row(fcinfo, values, nulls);
 }
 
-/* The smallest duration that `part` of the durations do not exceed, by buckets. */
-static int64
-percentile(const NcHistogramCounts *counts, double part)
-{
-	double		want = counts->total * part;
-	uint64		seen = 0;
-
-	for (int i = 0; i < NC_LATENCY_BUCKETS; i++)
-	{
-		seen += counts->bucket[i];
-		if (seen > 0 && seen >= want)
-			return nc_latency_from_us(i + 1) - 1;
-	}
-	return 0;
-}
-
-Datum
-nc_get_latency(PG_FUNCTION_ARGS)
-{
-	static const double parts[] = {0.5, 0.9, 0.99, 0.999, 1.0};
-	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
-
-	for (int k = 0; k < NC_STAGES * NC_LATENCY_CLASSES; k++)
-	{
-		NcHistogram *h = &nc_shared->latency.of[k / NC_LATENCY_CLASSES][k % NC_LATENCY_CLASSES];
-		NcHistogramCounts counts = {0};
-		Datum		values[COLUMNS_MAX];
-		bool		nulls[COLUMNS_MAX] = {0};
-
-		nc_histogram_add(&counts, h);
-		values[0] = CStringGetTextDatum(nc_stage_name(k / NC_LATENCY_CLASSES));
-		values[1] = CStringGetTextDatum(nc_latency_class_name(k % NC_LATENCY_CLASSES));
-		values[2] = Int64GetDatum(counts.total);
-		values[3] = Float8GetDatum(counts.total == 0 ? 0 : (double) counts.sum_us / counts.total);
-		nulls[3] = counts.total == 0;
-		for (int i = 0; i < lengthof(parts); i++)
-		{
-			values[4 + i] = Int64GetDatum(percentile(&counts, parts[i]));
-			nulls[4 + i] = counts.total == 0;
-		}
-		put_row(rsinfo, values, nulls);
-	}
-	return (Datum) 0;
-}
-
 Datum
 nc_staging_use(PG_FUNCTION_ARGS)
 {
@@ -469,7 +419,7 @@ nc_staging_use(PG_FUNCTION_ARGS)
 	Bitmapset  *holders = NULL;
 	int			lent = 0;
 
-	require_preloaded();
+	nc_sql_require_preloaded();
 	for (uint32 i = 0; i < nc_staging.nchunks; i++)
 	{
 		uint32		owner = (uint32) atomic_load(&nc_staging.owner[i]);
@@ -492,7 +442,7 @@ nc_local_bytes(PG_FUNCTION_ARGS)
 	Datum		values[COLUMNS_MAX];
 	bool		nulls[COLUMNS_MAX] = {0};
 
-	require_preloaded();
+	nc_sql_require_preloaded();
 	nc_skeleton_measure(&bytes);
 	values[0] = Int64GetDatum(bytes.allocated);
 	values[1] = Int64GetDatum(bytes.sequences);
@@ -523,7 +473,7 @@ reason_of(const NcLocalChunk *c, uint64 bit)
 Datum
 nc_local_blocks(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = begin_rows(fcinfo);
+	ReturnSetInfo *rsinfo = nc_sql_begin_rows(fcinfo);
 	int			n;
 	NcLocalChunk *found = nc_local_collect(want_all, NULL, &n);
 
@@ -542,7 +492,7 @@ nc_local_blocks(PG_FUNCTION_ARGS)
 			values[2] = ObjectIdGetDatum(found[i].key.rel);
 			values[3] = Int64GetDatum((int64) found[i].key.chunk * NC_LOCAL_CHUNK_BLOCKS + b);
 			values[4] = CStringGetTextDatum(reason_of(&found[i], bit));
-			put_row(rsinfo, values, nulls);
+			nc_sql_put_row(rsinfo, values, nulls);
 		}
 	}
 	pfree(found);
@@ -552,7 +502,7 @@ nc_local_blocks(PG_FUNCTION_ARGS)
 Datum
 nc_sweep_now(PG_FUNCTION_ARGS)
 {
-	require_preloaded();
+	nc_sql_require_preloaded();
 	if (!nc_enabled)
 		PG_RETURN_INT64(0);
 	nc_skeleton_scrub_rest();
@@ -563,7 +513,7 @@ nc_sweep_now(PG_FUNCTION_ARGS)
 Datum
 nc_restart_communicator(PG_FUNCTION_ARGS)
 {
-	require_preloaded();
+	nc_sql_require_preloaded();
 	if (!nc_enabled)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -321,10 +321,12 @@ nc_feed_guc_init(void)
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	DefineCustomBoolVariable("neon_comm.wal_feed_allow_unjoined",
 							 "Sends WAL also to standbys and archives that do not say whose history they have.",
-							 NULL, &nc_feed_allow_unjoined, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+							 "Nothing then tells whether their history is that of this compute.",
+							 &nc_feed_allow_unjoined, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("neon_comm.wal_feed_require_ssl",
 							 "Refuses page servers without TLS, if there is a certificate.",
-							 NULL, &nc_feed_require_ssl, true,
+							 "Without a certificate it has no effect.",
+							 &nc_feed_require_ssl, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("neon_comm.wal_feed_ssl_cert_file",
 							   "Certificate (chain) that the WAL feed shows.",
@@ -332,15 +334,18 @@ nc_feed_guc_init(void)
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, assign_feed_cert_file, NULL);
 	DefineCustomStringVariable("neon_comm.wal_feed_ssl_key_file",
 							   "Private key of the certificate of the WAL feed.",
-							   NULL, &nc_feed_ssl_key_file, "",
+							   "Without a passphrase, mode 0600 (0640 if it belongs to root).",
+							   &nc_feed_ssl_key_file, "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	DefineCustomStringVariable("neon_comm.wal_feed_listen_addresses",
 							   "Addresses on which page servers fetch WAL.",
-							   NULL, &nc_feed_listen_addresses, "127.0.0.1",
+							   "IP addresses or localhost, separated by commas. One that is not loopback needs neon_comm.wal_feed_auth_public_key_file.",
+							   &nc_feed_listen_addresses, "127.0.0.1",
 							   PGC_POSTMASTER, 0, check_feed_addresses, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.wal_feed_port",
 							"TCP port on which page servers fetch WAL; 0 turns the feed off.",
-							NULL, &nc_feed_port, 0, 0, 65535,
+							"Page servers fetch WAL there instead of from the server's own port.",
+							&nc_feed_port, 0, 0, 65535,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("neon_comm.wal_feed_slots",
 							   "Replication slot names of the registered page servers.",
@@ -354,12 +359,14 @@ nc_feed_guc_init(void)
 							PGC_SIGHUP, 0, check_write_quorum, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.wal_feed_timeout",
 							"Time after which a silent page server is disconnected.",
-							NULL, &nc_feed_timeout_ms, TIMEOUT_MS_DEFAULT,
+							"It connects again by itself.",
+							&nc_feed_timeout_ms, TIMEOUT_MS_DEFAULT,
 							TIMEOUT_MS_MIN, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.wal_feed_warn",
 							"WAL kept for one page server above which the log warns; 0 never.",
-							NULL, &nc_feed_warn_mb, WARN_MB_DEFAULT, 0, INT_MAX,
+							"Once a minute.",
+							&nc_feed_warn_mb, WARN_MB_DEFAULT, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 }
 

@@ -81,25 +81,30 @@ define_metrics_settings(void)
 							   NULL, NULL, NULL);
 	DefineCustomStringVariable("neon_comm.metrics_listen_addresses",
 							   "Addresses on which the exporter answers.",
-							   NULL, &listen_addresses, "127.0.0.1", PGC_POSTMASTER, 0,
+							   "IP addresses or localhost, separated by commas. One that is not loopback needs neon_comm.metrics_auth_public_key_file.",
+							   &listen_addresses, "127.0.0.1", PGC_POSTMASTER, 0,
 							   check_metrics_addresses, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.metrics_port",
 							"TCP port on which the exporter answers; 0 turns it off.",
-							NULL, &port, 0, 0, 65535, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+							"It is a background worker: count it in max_worker_processes.",
+							&port, 0, 0, 65535, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.metrics_ready_timeout",
 							"A request that has waited longer, or a process that has made no turn for longer, is not ready.",
-							NULL, &nc_metrics_ready_timeout, nc_metrics_ready_timeout, 2000, INT_MAX,
+							"/readyz then says so.",
+							&nc_metrics_ready_timeout, nc_metrics_ready_timeout, 2000, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("neon_comm.metrics_require_ssl",
 							 "Refuses to answer without TLS, if there is a certificate.",
-							 NULL, &require_ssl, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+							 "Without a certificate it has no effect.",
+							 &require_ssl, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("neon_comm.metrics_ssl_cert_file",
 							   "Certificate (chain) that the exporter shows.",
 							   "Empty: TLS is not offered.", &ssl_cert_file, "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, assign_metrics_cert_file, NULL);
 	DefineCustomStringVariable("neon_comm.metrics_ssl_key_file",
 							   "Private key of the certificate of the exporter.",
-							   NULL, &ssl_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   "Without a passphrase, mode 0600 (0640 if it belongs to root).",
+							   &ssl_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
 }
 

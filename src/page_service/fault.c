@@ -132,7 +132,9 @@ void
 nc_svc_fault_define(void)
 {
 	DefineCustomStringVariable("neon_page_service.fault_rules",
-							   "Faults of this page server, for tests.", NULL, &rules_text, "",
+							   "Faults of this page server, for tests.",
+							   "Test builds only; src/page_service/fault.c has the language.",
+							   &rules_text, "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_rules, assign_rules, NULL);
 }
 

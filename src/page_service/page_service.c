@@ -110,16 +110,20 @@ static void
 define_network_settings(void)
 {
 	DefineCustomStringVariable(LIBRARY ".listen_addresses",
-							   "Addresses the page service listens on.", NULL,
+							   "Addresses the page service listens on.",
+							   "IP addresses or localhost, separated by commas. One that is not loopback needs auth_public_key_file or allow_unauthenticated.",
 							   &nc_svc_listen_addresses, "127.0.0.1", PGC_POSTMASTER, 0,
 							   check_service_addresses, NULL, NULL);
-	DefineCustomIntVariable(LIBRARY ".port", "Port the page service listens on.", NULL,
+	DefineCustomIntVariable(LIBRARY ".port", "Port the page service listens on.",
+							"It is another one than the server's own.",
 							&nc_svc_port, 64000, 1, 65535, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable(LIBRARY ".allow_unauthenticated",
-							 "Serves pages to other hosts although nobody is authenticated.", NULL,
+							 "Serves pages to other hosts although nobody is authenticated.",
+							 "To whoever reaches the port: for networks that are closed by other means.",
 							 &nc_svc_allow_unauthenticated, false, PGC_POSTMASTER, 0,
 							 NULL, NULL, NULL);
-	DefineCustomIntVariable(LIBRARY ".workers", "Number of page service processes.", NULL,
+	DefineCustomIntVariable(LIBRARY ".workers", "Number of page service processes.",
+							"Count them in max_worker_processes.",
 							&nc_svc_workers, 2, 1, NC_SVC_WORKERS_MAX, PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".max_connections",
@@ -158,15 +162,18 @@ define_security_settings(void)
 							   "Empty: TLS is not offered.", &nc_svc_ssl_cert_file, "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, assign_service_cert_file,
 							   NULL);
-	DefineCustomStringVariable(LIBRARY ".ssl_key_file", "Private key of the certificate.", NULL,
+	DefineCustomStringVariable(LIBRARY ".ssl_key_file", "Private key of the certificate.",
+							   "Without a passphrase, mode 0600 (0640 if it belongs to root).",
 							   &nc_svc_ssl_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
 	DefineCustomBoolVariable(LIBRARY ".allow_token_in_clear",
 							 "Sends the token of primary_conninfo also to machines whose certificate is not verified.",
-							 NULL, &nc_svc_allow_token_in_clear, false, PGC_POSTMASTER, 0,
+							 "For networks that are closed by other means. Each start warns.",
+							 &nc_svc_allow_token_in_clear, false, PGC_POSTMASTER, 0,
 							 NULL, NULL, NULL);
 	DefineCustomBoolVariable(LIBRARY ".require_ssl",
-							 "Refuses clients without TLS, if there is a certificate.", NULL,
+							 "Refuses clients without TLS, if there is a certificate.",
+							 "Without a certificate it has no effect.",
 							 &nc_svc_require_ssl, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable(LIBRARY ".auth_public_key_file",
 							   "Ed25519 public keys (PEM) of who issues tokens.",
@@ -191,18 +198,22 @@ static void
 define_metrics_settings(void)
 {
 	DefineCustomStringVariable(LIBRARY ".metrics_listen_addresses", "Addresses on which the exporter answers.",
-							   NULL, &nc_svc_metrics_listen_addresses, "127.0.0.1", PGC_POSTMASTER, 0,
+							   "IP addresses or localhost, separated by commas. One that is not loopback needs metrics_auth_public_key_file.",
+							   &nc_svc_metrics_listen_addresses, "127.0.0.1", PGC_POSTMASTER, 0,
 							   check_metrics_addresses, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".metrics_port", "TCP port on which the exporter answers; 0 turns it off.",
-							NULL, &nc_svc_metrics_port, 0, 0, 65535, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+							"It is a background worker: count it in max_worker_processes.",
+							&nc_svc_metrics_port, 0, 0, 65535, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable(LIBRARY ".metrics_ssl_cert_file", "Certificate (chain) that the exporter shows.",
 							   "Empty: TLS is not offered.", &nc_svc_metrics_ssl_cert_file, "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, assign_metrics_cert_file, NULL);
 	DefineCustomStringVariable(LIBRARY ".metrics_ssl_key_file", "Private key of the certificate of the exporter.",
-							   NULL, &nc_svc_metrics_ssl_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   "Without a passphrase, mode 0600 (0640 if it belongs to root).",
+							   &nc_svc_metrics_ssl_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
 	DefineCustomBoolVariable(LIBRARY ".metrics_require_ssl",
-							 "Refuses to answer without TLS, if there is a certificate.", NULL,
+							 "Refuses to answer without TLS, if there is a certificate.",
+							 "Without a certificate it has no effect.",
 							 &nc_svc_metrics_require_ssl, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable(LIBRARY ".metrics_auth_public_key_file",
 							   "Ed25519 public keys (PEM) of who issues tokens.",
@@ -215,7 +226,8 @@ static void
 define_serving_settings(void)
 {
 	DefineCustomBoolVariable(LIBRARY ".allow_unsafe",
-							 "Allows settings of the server with which pages can be lost or wrong.", NULL,
+							 "Allows settings of the server with which pages can be lost or wrong.",
+							 "Each start with such a setting warns. Also lets a directory start after pg_resetwal.",
 							 &nc_svc_allow_unsafe, false, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable(LIBRARY ".tenant_id", "Tenant whose pages are served.",
 							   "Empty accepts every tenant.", &nc_svc_tenant_id, "",
@@ -225,7 +237,8 @@ define_serving_settings(void)
 							   PGC_SIGHUP, 0, check_service_id, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".wait_lsn_timeout",
 							"Time a request waits for WAL before it is answered with an error.",
-							NULL, &nc_svc_wait_lsn_timeout, 300 * 1000, 1, INT_MAX, PGC_SIGHUP,
+							"The compute then asks again.",
+							&nc_svc_wait_lsn_timeout, 300 * 1000, 1, INT_MAX, PGC_SIGHUP,
 							GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable(LIBRARY ".lease",
 							"How long a compute may answer after it has asked this page server.",
@@ -237,7 +250,8 @@ define_serving_settings(void)
 							 "Nothing then tells whether their histories are the same.",
 							 &nc_svc_allow_any_primary, false, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable(LIBRARY ".lazy_replay",
-							 "Replays WAL only as far as requests demand (a test aid).", NULL,
+							 "Replays WAL only as far as requests demand (a test aid).",
+							 "Finds reads that ask for too old a version.",
 							 &nc_svc_lazy_replay, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable(LIBRARY ".boot_image", "Form of the image that a new compute begins with.",
 							 "\"neon\" is that of Neon's page servers: no lengths, no maps, no WAL.",

@@ -69,10 +69,12 @@ nc_svc_shards_define(void)
 							"0 serves every block.", &nc_svc_shard_count, 0, 0, NC_SHARDS_MAX, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	DefineCustomStringVariable("neon_page_service.shard_number", "Which shard is served, or which, with commas.",
-							   NULL, &nc_svc_shard_numbers, "0", PGC_SIGHUP, 0,
+							   "From 0 on. Blocks of others are refused.",
+							   &nc_svc_shard_numbers, "0", PGC_SIGHUP, 0,
 							   check_numbers, assign_numbers, NULL);
 	DefineCustomIntVariable("neon_page_service.stripe_size", "Blocks per stripe, if there are shards.",
-							NULL, &nc_svc_stripe_size, 0, 0, INT_MAX, PGC_SIGHUP, 0,
+							"As the compute has it. Needed if there is more than one shard.",
+							&nc_svc_stripe_size, 0, 0, INT_MAX, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 }
 

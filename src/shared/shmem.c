@@ -8,6 +8,7 @@
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "nc/compat/aio.h"
 #include "nc/compat/pg.h"
@@ -64,7 +65,10 @@ init_compute_shared(void)
 
 	nc_shared = ShmemInitStruct("neon_comm", sizeof(NcShared), &found);
 	if (!found)
+	{
 		memset(nc_shared, 0, sizeof(NcShared));
+		atomic_store(&nc_shared->baseline.at, GetCurrentTimestamp());
+	}
 	rings = ShmemInitStruct("neon_comm rings", nc_ring_area_bytes(nrings), &found);
 	/* not cleared: fresh memory is zero, and clearing would make it real, page by page */
 	nc_ring_area_attach(&nc_rings, rings, nrings, nc_rings.eventfd, false);
@@ -89,7 +93,7 @@ nc_shared_shmem_bytes(void)
 {
 	uint32		nrings = NC_PROC_COUNT() + nc_aio_rings(nc_pg_aio_handles_max());
 
-	return MAXALIGN(sizeof(NcShared)) + MAXALIGN(nc_ring_area_bytes(nrings)) +
+	return nc_tally_shmem_bytes() + MAXALIGN(sizeof(NcShared)) + MAXALIGN(nc_ring_area_bytes(nrings)) +
 		MAXALIGN(bounce_bytes()) + MAXALIGN(staging_bytes());
 }
 
@@ -98,4 +102,5 @@ nc_shared_shmem_startup(void)
 {
 	init_compute_shared();
 	init_staging();
+	nc_tally_shmem_startup();
 }

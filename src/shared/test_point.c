@@ -301,7 +301,8 @@ void
 nc_test_point_guc_init(void)
 {
 	DefineCustomStringVariable("neon_comm.test_points",
-							   "Test points that are armed before SQL works.", NULL,
+							   "Test points that are armed before SQL works.",
+							   "Test builds only: name=action:arg:times:skip:pid:rel, separated by blanks.",
 							   &guc_text, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   check_points, assign_points, NULL);
 }

@@ -68,6 +68,15 @@ static bool read_at_once = false;
 /* The last read of its own that this process has waited for in vain. */
 static NcAsk gave_up;
 
+/* The last read of its own that this process has waited for. */
+typedef struct Waited
+{
+	uint32		handle;
+	uint64		generation;		/* 0: none */
+} Waited;
+
+static Waited waited_for;
+
 static void (*stock_report) (PgAioResult result, const PgAioTargetData *td, int elevel);
 
 /* ---- asking ---- */
@@ -194,6 +203,7 @@ nc_aio_start(PgAioHandle *ioh, SMgrRelation reln, BlockNumber first, void **buff
 	if (is_given_up(&read.rel, first))
 		gave_up.started_us = 0;
 	nc_aio_stage(ioh, reln, MAIN_FORKNUM, first, buffers, nblocks, NC_FD_ASKED);
+	nc_tally(NC_TALLY_ASKED_AHEAD, nblocks);
 	return true;
 }
 
@@ -368,6 +378,7 @@ wait_ours(PgAioHandle *ioh, uint64 generation)
 		.started_us = nc_clock_us()
 	};
 	bool		own = ioh->owner_procno == MyProcNumber;
+	uint64		waited_us;
 
 	if (own && proc_exit_inprogress && give_up(ioh))
 		return;
@@ -391,7 +402,12 @@ wait_ours(PgAioHandle *ioh, uint64 generation)
 										   nc_wait_event(NC_WAIT_PAGE_READ));
 	}
 	ConditionVariableCancelSleep();
-	nc_stat(NC_COUNTER_WAIT_US, nc_clock_us() - ask.started_us);
+	waited_us = nc_clock_us() - ask.started_us;
+	nc_stat(NC_COUNTER_WAIT_US, waited_us);
+	nc_tally(NC_TALLY_WAITS, 1);
+	nc_tally(NC_TALLY_WAIT_US, waited_us);
+	if (own)
+		waited_for = (Waited) {(uint32) pgaio_io_get_id(ioh), generation};
 }
 
 void
@@ -433,6 +449,17 @@ operation_of(PgAioHandle *ioh)
 		wref->generation_lower == (uint32) ioh->generation ? operation : NULL;
 }
 
+/* In the owner, once for each read: pages count where they were wanted. */
+static void
+count_pages(const PgAioHandle *ioh, PgAioResult result)
+{
+	uint32		handle = (uint32) pgaio_io_get_id((PgAioHandle *) ioh);
+	bool		waited = waited_for.generation == ioh->generation && waited_for.handle == handle;
+
+	if (result.status != PGAIO_RS_ERROR && nc_aio_is_ours(&nc_rings, handle, ioh->generation))
+		nc_tally(waited ? NC_TALLY_WAITED : NC_TALLY_AHEAD, result.result);
+}
+
 /*
  * In the owner, before who waits gets the result.  The server reads the rest of a short read,
  * and asserts that it brought something.  So a failure of ours has brought one block, which
@@ -443,6 +470,7 @@ make_short(PgAioHandle *ioh, PgAioResult result, uint8 cb_data)
 {
 	ReadBuffersOperation *operation;
 
+	count_pages(ioh, result);
 	if (result.status != PGAIO_RS_ERROR || result.id != PGAIO_HCB_MD_READV ||
 		(result.error_data & FAILURE_OF_OURS) == 0 || (operation = operation_of(ioh)) == NULL)
 		return result;

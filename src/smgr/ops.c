@@ -162,6 +162,7 @@ nc_smgr_truncate(SMgrRelation reln, ForkNumber fork, BlockNumber from, BlockNumb
 static void
 count_kept(NcKeep why)
 {
+	nc_tally(why == NC_KEEP_NOT ? NC_TALLY_DROPPED : NC_TALLY_KEPT, 1);
 	switch (why)
 	{
 		case NC_KEEP_NOT:
@@ -555,6 +556,7 @@ read_local(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, char *page
 	if (unverified)
 		verify_sequence(rel, block, page);
 	nc_stat(NC_COUNTER_READS_LOCAL, 1);
+	nc_tally(NC_TALLY_LOCAL, 1);
 	return true;
 }
 
@@ -590,6 +592,7 @@ read_page_here(SMgrRelation reln, const NcRelKey *rel, const NcRelInfo *info, Bl
 		return true;
 	if (!read_cached(rel, block, page))
 		return false;
+	nc_tally(NC_TALLY_CACHED, 1);
 	if (nc_shadow_on())
 		nc_shadow_check(reln, block, page);
 	return true;

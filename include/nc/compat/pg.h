@@ -18,6 +18,8 @@
 
 #if PG_VERSION_NUM >= 160000
 #include "storage/relfilelocator.h"
+#include "utils/relfilenumbermap.h"
+#define NC_RELATION_BY_NUMBER(spc, number) RelidByRelfilenumber(spc, number)
 #define NC_RELN_SPC(reln) ((reln)->smgr_rlocator.locator.spcOid)
 #define NC_RELN_DB(reln) ((reln)->smgr_rlocator.locator.dbOid)
 #define NC_RELN_REL(reln) ((reln)->smgr_rlocator.locator.relNumber)
@@ -31,6 +33,8 @@ typedef RelFileLocatorBackend NcPgRelBackend;
 #define NC_BUFFER_TAG(tag, pgrel, fork, block) InitBufferTag(&(tag), &(pgrel), fork, block)
 #else
 #include "storage/relfilenode.h"
+#include "utils/relfilenodemap.h"
+#define NC_RELATION_BY_NUMBER(spc, number) RelidByRelfilenode(spc, number)
 #define NC_RELN_SPC(reln) ((reln)->smgr_rnode.node.spcNode)
 #define NC_RELN_DB(reln) ((reln)->smgr_rnode.node.dbNode)
 #define NC_RELN_REL(reln) ((reln)->smgr_rnode.node.relNode)

@@ -13,6 +13,7 @@
 #include "nc/obs/counters.h"
 #include "nc/obs/latency.h"
 #include "nc/ring/ring.h"
+#include "nc/shared/tally.h"
 
 /* Pages for reads into private memory, shared by all processes: such reads are rare. */
 #define NC_BOUNCE_WORDS 3
@@ -47,10 +48,24 @@ typedef struct NcRecordingRow
 	char		error[NC_RECORDING_ERROR_BYTES];
 } NcRecordingRow;
 
+/*
+ * What counters and histograms said when neon_comm.reset() was last called; views subtract it.
+ * The figures themselves only ever grow: metrics go on from them.  Written word by word
+ * without a lock, each after the figure was read: who reads this word first, with acquire, and
+ * then the figure never finds less than the word.
+ */
+typedef struct NcBaseline
+{
+	NcCounters	counters;
+	NcLatency	latency;
+	_Atomic int64_t at;			/* TimestampTz: that call, or when shared memory was made */
+} NcBaseline;
+
 typedef struct NcShared
 {
 	NcCounters	counters;
 	NcLatency	latency;
+	NcBaseline	baseline;
 
 	/* Written by the communicator's engine, read by views. */
 	NcConnRow	conns[NC_CONN_ROWS];
