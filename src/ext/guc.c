@@ -362,11 +362,13 @@ nc_guc_init(void)
 				"What somebody waits for goes before what may be wanted later.",
 				&nc_guc_readahead_yields, PGC_SIGHUP);
 	define_bool("neon_comm.record", "Records which requests are made of page servers, and how long they take.",
+				"Into a file below neon_comm.record_directory, for nc_replay. Requests, not what is in pages.",
 				&nc_guc_record, PGC_SIGHUP);
 	DefineCustomStringVariable("neon_comm.record_directory", "Directory of recordings, absolute or below the data directory.",
-							   NULL, &nc_guc_record_directory, nc_guc_record_directory, PGC_SIGHUP,
+							   "It is made if it is not there. A change begins a new recording.", &nc_guc_record_directory, nc_guc_record_directory, PGC_SIGHUP,
 							   GUC_SUPERUSER_ONLY, check_record_directory, NULL, NULL);
 	define_int("neon_comm.record_size", "Largest size of all recordings of the directory together.",
+			   "A recording ends when it is reached.",
 			   &nc_guc_record_size, 1, 1024 * 1024, PGC_SIGHUP, GUC_UNIT_MB);
 	define_int("neon_comm.request_timeout", "Longest time a process waits for a page.",
 			   "Then the read fails with an error. Recovery waits without an end.",

@@ -373,7 +373,7 @@ nc_get_recording(PG_FUNCTION_ARGS)
 	Datum		values[6];
 	bool		nulls[6] = {0};
 
-	require_preloaded();
+	nc_sql_require_preloaded();
 	/* the state before the texts that it tells of */
 	values[0] = CStringGetTextDatum(states[atomic_load(&nc_shared->recording.state)]);
 	memcpy(row.path, nc_shared->recording.path, sizeof(row.path));
