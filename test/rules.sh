@@ -57,7 +57,7 @@ run_test() {					# RULE TEST; status of the test. RULE "" for none
 	local log=$logs/${1:+$1-}$2.log
 	local cmd=(timeout -k 10 "${NEON_RULE_SECONDS:-1800}" prove "$perl5" "$copy/test/t/$2.pl")
 	local env=(env PATH="$PATH:$bindir" PG_CONFIG="$pg_config" NEON_DEV_PORTS="$ports" PERL5LIB="$pgxs_perl"
-		TESTDATADIR="$copy/tap" TESTLOGDIR="$copy/tap/log")
+		TESTDIR="$copy/tap" TESTDATADIR="$copy/tap" TESTLOGDIR="$copy/tap/log")
 
 	[ -z "$1" ] || env+=(NEON_TEST_LIBRARIES="$tree_of_mine/without" NEON_TEST_FIRST_FAILURE=1)
 

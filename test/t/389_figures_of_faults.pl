@@ -1,5 +1,5 @@
 # Figures of /metrics that only a test build can move, because they count what must not happen: a request that nobody
-# has rung for, a page of the file cache that is taken for an old one, pages in recovery of a relation that page
+# has rung for, a page of the file cache that is taken for an old one, a lock of it that is not got, pages in recovery of a relation that page
 # servers have dropped. Each is moved by a test point, and seen; the first is also the outage of the alarm
 # NeonFoundLate, where Prometheus is installed (test/prometheus.sh).
 use strict;
@@ -32,6 +32,10 @@ $s->query('SELECT 1');
 $p->true('lfc-stale', pid => $s->pid, times => 3);
 is($s->query($rows), '4000|8002000', 'rows are right when the file cache has old pages');
 $f->moves('old pages in the file cache', 'lfc_stale');
+
+# the cache's writer looks once a second, and counts what is in the index (test/unit/test_lfc_index.c)
+$p->true('lfc-given-up', times => 1);
+$f->moves('a lock of the file cache that was not got', 'lfc_given_up');
 
 # ---- pages of a dropped table in recovery
 

@@ -21,7 +21,7 @@ use NeonComm::Http qw(metrics);
 use NeonComm::Node qw(until_true);
 
 # What only a test build can move: 389_figures_of_faults does, and 388_figures leaves it out.
-our @BY_TEST_POINTS = map { "neon_comm_$_" } qw(found_late lfc_stale reads_zero_recovery);
+our @BY_TEST_POINTS = map { "neon_comm_$_" } qw(found_late lfc_given_up lfc_stale reads_zero_recovery);
 
 my %lists = (
 	neon_comm => [ 'src/metrics/families.def', 'include/nc/obs/counters.def' ],
