@@ -298,14 +298,24 @@ foreach my $lie ([ 'zero', 'missing_answers' ], [ 'lsn', 'future_answers' ])
 }
 $c->configure({ 'neon_comm.page_servers' => $c->page_server_list($c->page_server_port(0)) });
 $f->moves('one shard', 'shards');
+$c->configure({ 'neon_comm.page_servers' => $c->page_server_list(map { $c->page_server_port($_) } 0, 1) });
+is($c->sql('SELECT count(*) FROM u'), 12000, 'two again');
 
 # ---- prewarm after a crash, with page servers that stand still; then a new compute that has no lengths
 
-$c->sql('SELECT neon_comm.lfc_save()');
+my $w = $c->session;
+$w->query('SELECT neon_comm.lfc_save(); SELECT neon_comm.lfc_prewarm(2)');
+ok($c->wait_for(q{SELECT state = 'done' FROM neon_comm.prewarm_progress}), 'a prewarm');
+foreach my $limit (0, 4)
+{
+	$c->configure({ 'neon_comm.lfc_size_limit' => $limit });
+	ok($c->wait_for("SELECT limit_bytes = $limit * 1024 * 1024 FROM neon_comm.lfc"), "$limit MB of cache");
+}
 freeze(page_servers());
-eval { $c->sql('SELECT neon_comm.lfc_prewarm(2)'); 1 };
+$w->query('SELECT neon_comm.lfc_prewarm(2)');
 $f->moves('a prewarm that gets no pages', 'prewarm_workers');
 thaw();
+$w->close;
 $c->configure({ 'neon_page_service.boot_image' => 'neon' }, part => "page_server_$_") foreach 0, 1;
 ok($c->wait_for('SELECT bool_and(apply_lsn >= pg_current_wal_flush_lsn()) FROM neon_comm.page_servers'), 'all is replayed');
 $c->kill9('compute');
