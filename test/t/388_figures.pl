@@ -143,15 +143,24 @@ is($s->query('EXECUTE one(440)'), 440, 'page servers go on');
 $f->moves('answers that nobody waits for any more', 'late_answers');
 $f->moves('answers that came later than usual', 'readahead_yields');
 $s->query('EXECUTE ahead(0, 0)');
+# so that there are connections
+$s->query("EXECUTE one($_)") foreach 604 .. 620;
 freeze(page_servers());
 $s->query('BEGIN; EXECUTE ahead(600, 603)');
-$s->send('EXECUTE one(610)');
-ok(until_true(sub { $f->look('a read meanwhile')->{'neon_comm_slots{state="taken"}'} >= 2 }), 'a read is on its way');
+$s->send('EXECUTE one(630)');
+sub under_way
+{
+	my $now = $f->look('reads meanwhile');
+	my $n = 0;
+	$n += $now->{$_} foreach grep { /^neon_comm_connection_requests_in_flight/ } keys %$now;
+	return $n;
+}
+ok(until_true(sub { under_way() >= 3 }), 'reads are on their way');
 $c->kill9('page-server', $_) foreach 0, 1;
 @stopped = ();
 $f->moves('page servers are killed', qw(connections connection_failures disconnects connect_failures page_server_state));
 $c->start;
-is($s->wait, 610, 'its page comes');
+is($s->wait, 630, 'its page comes');
 is($s->query("EXECUTE one($_)"), $_, "page $_") foreach 600 .. 603;
 $s->query('COMMIT');
 $f->moves('and started', qw(connects resent prefetch_failed feed_connects));
@@ -256,7 +265,7 @@ rmdir "$dir/compute/neon_comm.lfc" or die $!;
 # ---- a server with other settings
 
 my $settings = { 'neon_comm.local_index_chunks' => 2048, 'neon_comm.staging_size' => 256, 'neon_comm.staging_quota' => 128, 'neon_comm.lfc_size' => '16MB',
-	'neon_comm.lfc_size_limit' => '4MB', 'neon_comm.io_method' => 'epoll', 'neon_comm.verify' => 'shadow', 'neon_comm.readahead_blocks' => 64 };
+	'neon_comm.lfc_size_limit' => 0, 'neon_comm.io_method' => 'epoll', 'neon_comm.verify' => 'shadow', 'neon_comm.readahead_blocks' => 64 };
 $c->append_conf('compute', "$_ = '$settings->{$_}'") foreach sort keys %$settings;
 $c->sql('ALTER SYSTEM RESET ALL');
 $c->restart('compute');
@@ -282,10 +291,16 @@ $_->close foreach @idle;
 
 # ---- page servers that say what cannot be, to a server that knows less
 
+$c->append_conf('compute', "neon_comm.verify = off\nneon_comm.io_method = auto\nneon_comm.lfc_size_limit = 4MB");
+$c->stop('page-server', $_) foreach 0, 1;
 $c->kill9('compute');
-$c->append_conf('compute', "neon_comm.verify = off\nneon_comm.io_method = auto\nneon_comm.request_timeout = 10s");
-$c->start('compute');
-$f->moves('a start', 'communicator');
+my $said = '';
+my $start = $c->background(\$said, 'neon_dev', 'start', '-D', $dir, '--quiet', 'compute', '-t', 300);
+$f->moves('recovery that waits for page servers', qw(communicator in_recovery));
+$c->start('page-server', $_) foreach 0, 1;
+ok($start->finish, 'it has started') or diag($said);
+$c->append_conf('compute', 'neon_comm.request_timeout = 10s');
+$c->reload_is_over;
 $rel = $c->sql(q{SELECT pg_relation_filenode('u')});
 $c->evict;
 foreach my $lie ([ 'zero', 'missing_answers' ], [ 'lsn', 'future_answers' ])
@@ -316,6 +331,8 @@ $w->query('SELECT neon_comm.lfc_prewarm(2)');
 $f->moves('a prewarm that gets no pages', 'prewarm_workers');
 thaw();
 $w->close;
+$c->sql('ALTER TABLE u SET TABLESPACE pg_default');
+$c->sql('DROP TABLESPACE ts');
 $c->configure({ 'neon_page_service.boot_image' => 'neon' }, part => "page_server_$_") foreach 0, 1;
 ok($c->wait_for('SELECT bool_and(apply_lsn >= pg_current_wal_flush_lsn()) FROM neon_comm.page_servers'), 'all is replayed');
 $c->kill9('compute');
@@ -330,14 +347,13 @@ $f->moves('a compute that has no lengths', 'lengths_asked');
 
 my $port2 = free_port();
 my $first = $c;
-$c = NeonComm::Cluster->new(init => [ '--shards', 1, '--page-servers', 1, '--durable' ], conf => ["neon_comm.metrics_port=$port2"]);
+$c = NeonComm::Cluster->new(init => [ '--shards', 1, '--page-servers', 1, '--durable', '--write-quorum', 1 ], conf => ["neon_comm.metrics_port=$port2"]);
 $f->begin($port2);
 $c->stop('page-server', 0);
 $f->moves('a page server that counts is stopped', 'page_server_sync_state');
 $c->kill9('compute');
-my $said = '';
-my $start = $c->background(\$said, 'neon_dev', 'start', '-D', $c->{dir}, '--quiet', 'compute', '-t', 300);
-$f->moves('a start that waits for page servers', qw(in_recovery feed_let_in));
+$start = $c->background(\$said, 'neon_dev', 'start', '-D', $c->{dir}, '--quiet', 'compute', '-t', 300);
+$f->moves('a start that waits for page servers', 'feed_let_in');
 $c->start('page-server', 0);
 ok($start->finish, 'it has started') or diag($said);
 $c->sql(q{ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf()});
