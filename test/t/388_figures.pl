@@ -146,8 +146,6 @@ $s->query('EXECUTE ahead(0, 0)');
 # so that there are connections
 $s->query("EXECUTE one($_)") foreach 604 .. 620;
 freeze(page_servers());
-$s->query('BEGIN; EXECUTE ahead(600, 603)');
-$s->send('EXECUTE one(630)');
 sub under_way
 {
 	my $now = $f->look('reads meanwhile');
@@ -155,7 +153,10 @@ sub under_way
 	$n += $now->{$_} foreach grep { /^neon_comm_connection_requests_in_flight/ } keys %$now;
 	return $n;
 }
-ok(until_true(sub { under_way() >= 3 }), 'reads are on their way');
+$s->query('BEGIN; EXECUTE ahead(600, 603)');
+ok(until_true(sub { under_way() >= 1 }), 'pages asked for ahead are on their way');
+$s->send('EXECUTE one(630)');
+ok(until_true(sub { under_way() >= 2 }), 'and one that somebody waits for');
 $c->kill9('page-server', $_) foreach 0, 1;
 @stopped = ();
 $f->moves('page servers are killed', qw(connections connection_failures disconnects connect_failures page_server_state));
