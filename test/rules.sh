@@ -20,6 +20,7 @@ tree=$PWD
 . scripts/lib.sh
 pg_config=${PG_CONFIG:-pg_config}
 bindir=$("$pg_config" --bindir)
+pgxs_perl=$(realpath "$(dirname "$("$pg_config" --pgxs)")/../test/perl")
 logs=$tree/build/rules
 mkdir -p "$logs"
 
@@ -39,6 +40,7 @@ if ! "${make[@]}" -C "$copy" -j "$(nproc)" all >"$logs/build.log" 2>&1 || ! "${m
 	exit 1
 fi
 chmod -R a+rX "$copy"
+mkdir "$copy/tap" && chmod 1777 "$copy/tap"		# for PostgreSQL's Perl modules
 
 # A worker builds in a tree of its own.
 build_without() {				# RULE, or "none"; the libraries are in $tree_of_mine/without then
@@ -54,7 +56,8 @@ run_test() {					# RULE TEST; status of the test. RULE "" for none
 	local perl5=-I$copy/test/perl
 	local log=$logs/${1:+$1-}$2.log
 	local cmd=(timeout -k 10 "${NEON_RULE_SECONDS:-1800}" prove "$perl5" "$copy/test/t/$2.pl")
-	local env=(env PATH="$PATH:$bindir" PG_CONFIG="$pg_config" NEON_DEV_PORTS="$ports")
+	local env=(env PATH="$PATH:$bindir" PG_CONFIG="$pg_config" NEON_DEV_PORTS="$ports" PERL5LIB="$pgxs_perl"
+		TESTDIR="$copy/tap" TESTDATADIR="$copy/tap" TESTLOGDIR="$copy/tap/log")
 
 	[ -z "$1" ] || env+=(NEON_TEST_LIBRARIES="$tree_of_mine/without" NEON_TEST_FIRST_FAILURE=1)
 

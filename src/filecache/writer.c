@@ -344,10 +344,11 @@ tell_given_up(void)
 	static uint32 told = 0;
 	static uint64 told_us = 0;
 	uint32		now = nc_lfc_given_up(nc_filecache_index);
+	uint32		more = now - told + NC_TEST_TRUE("lfc-given-up");
 
-	if (now == told)
+	if (more == 0)
 		return;
-	nc_stat(NC_COUNTER_LFC_GIVEN_UP, (uint32) (now - told));
+	nc_stat(NC_COUNTER_LFC_GIVEN_UP, more);
 	told = now;
 	if (told_us != 0 && nc_clock_us() - told_us < WARN_US)
 		return;

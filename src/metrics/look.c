@@ -82,17 +82,22 @@ nc_slot_waits_name(NcSlotWaits who)
 	return "invalid";
 }
 
-/* A request that nobody waits for says nothing of whom it was sent to: it may be left for later. */
+/*
+ * A request that nobody waits for says nothing of whom it was sent to: it may be left for later.  Who
+ * has come to wait for a read ahead has said so.
+ */
 static bool
-somebody_may_wait(const NcSlot *slot, NcSlotState state)
+somebody_may_wait(const NcSlot *slot, NcSlotState state, bool promoted)
 {
 	return (state == NC_SLOT_SUBMITTED || state == NC_SLOT_TAKEN) &&
-		slot->class != NC_SLOT_CLASS_PREFETCH;
+		(promoted || slot->class != NC_SLOT_CLASS_PREFETCH);
 }
 
 static void
-look_at_slot(const NcSlot *source, const NcShardMap *map, XLogRecPtr applied)
+look_at_slot(NcRing *ring, int at, const NcShardMap *map, XLogRecPtr applied)
 {
+	const NcSlot *source = &ring->slots[at];
+	bool		promoted = (atomic_load(&ring->promoted) >> at & 1) != 0;
 	NcSlot		slot = *source;
 	uint64		word = nc_slot_load(&slot);
 	NcSlotState state = nc_slot_word_state(word);
@@ -103,7 +108,7 @@ look_at_slot(const NcSlot *source, const NcShardMap *map, XLogRecPtr applied)
 		return;
 	look.slots[state]++;
 	look.waiting[nc_slot_waits_for(&slot, state, applied)]++;
-	if (map->shard_count == 0 || !somebody_may_wait(&slot, state))
+	if (map->shard_count == 0 || !somebody_may_wait(&slot, state, promoted))
 		return;
 	shard = nc_shard_of_block(map->shard_count, map->stripe_blocks, &rel, slot.block);
 	/* of this very moment is older than none */
@@ -121,7 +126,7 @@ look_at_slots(const NcShardMap *map)
 	memset(look.waiting, 0, sizeof(look.waiting));
 	for (uint32 r = 0; r < nc_rings.nrings; r++)
 		for (int s = 0; s < NC_RING_SLOTS; s++)
-			look_at_slot(&nc_rings.rings[r].slots[s], map, applied);
+			look_at_slot(&nc_rings.rings[r], s, map, applied);
 }
 
 /* ---- connections ---- */

@@ -569,7 +569,8 @@ read_cached(const NcRelKey *rel, BlockNumber block, char *page)
 {
 	if (!nc_filecache_read(rel, block, page))
 		return false;
-	if (nc_answer_verdict(PageIsNew(page) ? 0 : PageGetLSN(page), nc_lwlsn_exact(rel, block),
+	if (!NC_TEST_TRUE("lfc-stale") &&
+		nc_answer_verdict(PageIsNew(page) ? 0 : PageGetLSN(page), nc_lwlsn_exact(rel, block),
 						  InvalidXLogRecPtr) == NC_ANSWER_OK &&
 		nc_empty_may_be(rel, block, page))
 		return true;

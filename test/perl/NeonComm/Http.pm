@@ -44,10 +44,10 @@ sub metrics
 	return { map { /^([^#].*) (\S+)$/ ? ($1 => $2) : () } split /\n/, $answer->{body} };
 }
 
-# Prometheus' own judge, of Debian's package prometheus: its path, or undef.
+# Prometheus' own judge, of Debian's package prometheus: its path, or undef (scripts/prometheus fetches it).
 sub promtool
 {
-	my ($path) = grep { -x } map { "$_/promtool" } split /:/, $ENV{PATH};
+	my ($path) = grep { -x } map { "$_/promtool" } grep { length } $ENV{PROMETHEUS_BIN} // '', split /:/, $ENV{PATH};
 	return $ENV{PROMTOOL} // $path;
 }
 
