@@ -12,6 +12,7 @@
 #include "storage/shmem.h"
 #include "utils/guc.h"
 
+#include "nc/check/scrub.h"
 #include "nc/feed/feed.h"
 #include "nc/feed/lease.h"
 #include "nc/filecache/filecache.h"
@@ -145,6 +146,10 @@ static const Part parts[] = {
 		.shmem_bytes = aio_shmem_bytes,
 		.shmem_startup = aio_shmem_startup,
 		.start = start_smgr
+	},
+	{
+		.shmem_bytes = nc_scrub_shmem_bytes,
+		.shmem_startup = nc_scrub_shmem_startup
 	},
 	{.start = nc_communicator_register},
 	{.start = nc_sweeper_register},
