@@ -36,7 +36,7 @@
 #define SESSION_SECONDS 5
 
 /* So often a session tries to get the lock, which it never queues for. */
-#define LOCK_TRIES 50
+#define LOCK_TRIES 20
 #define LOCK_PAUSE_US 100000
 
 /* While a page server does not answer, or writers wait for one. */
@@ -231,22 +231,35 @@ lock_soon(Oid relation)
 	return false;
 }
 
+/* One block, or the length, in a transaction of its own. False: the relation is not there, or somebody has it. */
+static bool
+look_at_block(Again *again, int64 block)
+{
+	Oid			relation;
+	bool		locked;
+
+	StartTransactionCommand();
+	relation = nc_pg_relation_of_file(again->finding.rel.spc, again->finding.rel.rel);
+	locked = OidIsValid(relation) && lock_soon(relation) && name_relation(relation, &again->finding);
+	if (locked)
+		nc_verify_relation(relation, block < 0 ? 0 : (BlockNumber) block, block < 0 ? 0 : 1,
+						   SESSION_SECONDS, put_again, again);
+	CommitTransactionCommand();
+	return locked;
+}
+
 void
 nc_scrub_look_again(void)
 {
 	Again		again = {.finding = {.rel = nc_scrub->suspect_rel}};
-	Oid			relation;
 
 	for (int i = 0; i < nc_scrub->suspects; i++)
 	{
-		int64		block = nc_scrub->suspect[i];
-
-		StartTransactionCommand();
-		relation = nc_pg_relation_of_file(again.finding.rel.spc, again.finding.rel.rel);
-		if (OidIsValid(relation) && lock_soon(relation) && name_relation(relation, &again.finding))
-			nc_verify_relation(relation, block < 0 ? 0 : (BlockNumber) block, block < 0 ? 0 : 1,
-							   SESSION_SECONDS, put_again, &again);
-		CommitTransactionCommand();
+		if (!look_at_block(&again, nc_scrub->suspect[i]))
+		{
+			atomic_store(&nc_scrub->passed_by, 1);
+			return;
+		}
 		if (again.lost)
 			return;
 		atomic_fetch_add(&nc_scrub->looked_at, 1);
@@ -364,8 +377,11 @@ resolve_suspects(Round *r, const NcRelKey *key)
 	r->told += nc_scrub->suspects;
 	nc_scrub->suspect_rel = *key;
 	atomic_store(&nc_scrub->looked_at, 0);
+	atomic_store(&nc_scrub->passed_by, 0);
 	r->host->look_again(key->db);
-	if (atomic_load(&nc_scrub->looked_at) < nc_scrub->suspects)
+	if (atomic_load(&nc_scrub->passed_by) != 0)
+		r->told = RELATION_FINDINGS_MAX;
+	else if (atomic_load(&nc_scrub->looked_at) < nc_scrub->suspects)
 	{
 		atomic_fetch_add(&nc_scrub->unconfirmed, nc_scrub->suspects - atomic_load(&nc_scrub->looked_at));
 		ereport(WARNING,

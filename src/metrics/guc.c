@@ -80,11 +80,11 @@ define_metrics_settings(void)
 							   &auth_public_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
 	DefineCustomStringVariable("neon_comm.metrics_listen_addresses",
-							   "Addresses on which the exporter answers.",
+							   "Addresses on which the exporter answers, and paths of Unix sockets.",
 							   NULL, &listen_addresses, "127.0.0.1", PGC_POSTMASTER, 0,
 							   check_metrics_addresses, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.metrics_port",
-							"TCP port on which the exporter answers; 0 turns it off.",
+							"TCP port on which the exporter answers; 0 = on none.",
 							NULL, &port, 0, 0, 65535, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.metrics_ready_timeout",
 							"A request that has waited longer, or a process that has made no turn for longer, is not ready.",
@@ -113,5 +113,5 @@ nc_metrics_init(void)
 bool
 nc_metrics_enabled(void)
 {
-	return port != 0;
+	return nc_exporter_wanted(&nc_metrics_exporter);
 }

@@ -288,6 +288,9 @@ page_servers(NcExposition *e, const NcLook *look)
 	names_of_peer(e, look, FAMILY_PS_STATE, "state", peer_states, lengthof(peer_states));
 	positions_of_peers(e, look, NULL);
 	positions_of_peers(e, feed.in_recovery || feed.end == InvalidXLogRecPtr ? &nobody : look, &feed);
+	family(e, FAMILY_PS_SILENCE);
+	for (int i = 0; i < look->npeers; i++)
+		nc_sample_us(e, NC_LABELS({"page_server", look->peers[i].name}), nc_metrics_silence(&look->peers[i]));
 	family(e, FAMILY_PS_THROTTLES);
 	for (int i = 0; i < look->npeers; i++)
 		nc_sample(e, NC_LABELS({"page_server", look->peers[i].name}), look->peers[i].throttles);

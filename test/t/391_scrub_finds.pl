@@ -11,7 +11,8 @@ use Test::More;
 
 my $port = free_port();
 my $c = NeonComm::Cluster->new(shards => 2, init => [ '--hosts', 2 ], buffers => '16MB',
-	conf => [ "neon_comm.metrics_port=$port", 'neon_comm.sweep_interval=200ms' ]);
+	conf => [ "neon_comm.metrics_port=$port", 'neon_comm.sweep_interval=200ms',
+		'synchronous_standby_names=nobody_there', 'synchronous_commit=local' ]);
 
 sub scrub { my ($what) = @_; return $c->sql("SELECT $what FROM neon_comm.scrub") }
 sub rounds_more
@@ -42,7 +43,6 @@ is(scrub(q{concat_ws(' ', found, unconfirmed)}), '0 0', 'all the same');
 my $files = $c->sql(q{SELECT pg_relation_filenode('gone')});
 my $drop = $c->session;
 $drop->query(q{SET synchronous_commit = on});
-$c->configure({ 'synchronous_standby_names' => 'nobody_there' });
 $drop->send('DROP TABLE gone');
 ok($c->wait_for(q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'}), 'a relation that is dropped, unconfirmed');
 my $end = $c->sql('SELECT pg_current_wal_flush_lsn()');
@@ -50,8 +50,8 @@ ok($c->wait_for("SELECT bool_and(apply_lsn >= '$end') FROM neon_comm.page_server
 rounds_more(2, 'it is passed');
 ok(-s "$c->{dir}/compute/base/" . $c->sql(q{SELECT oid FROM pg_database WHERE datname = 'postgres'}) . "/$files", 'while its file was there');
 is(scrub(q{concat_ws(' ', found, unconfirmed)}), '0 0', 'and nothing is told');
-$c->configure({ 'synchronous_standby_names' => '' });
-$drop->ready;
+is($c->sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'}), 't', 'who dropped it waits no more');
+$drop->wait;
 
 # ---- changed by hand
 my %path = (map({ ($_ => $c->sql("SELECT pg_relation_filepath('$_')")) } qw(t t_pkey empty)),

@@ -89,6 +89,7 @@ typedef struct NcScrub
 	int			suspects;
 	int64		suspect[NC_SCRUB_SUSPECTS];
 	_Atomic uint32 looked_at;	/* how many of them have been */
+	_Atomic uint32 passed_by;	/* the relation is gone, or somebody's: not in this round */
 
 	/* written by the process that looks again alone */
 	_Atomic uint64 places_used;
