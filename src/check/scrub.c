@@ -248,11 +248,29 @@ look_at_block(Again *again, int64 block)
 	return locked;
 }
 
+/* One that is being made, file by file, is in the catalog when that is done. */
+static bool
+has_database(Oid db)
+{
+	bool		there;
+
+	StartTransactionCommand();
+	there = get_database_name(db) != NULL;
+	CommitTransactionCommand();
+	return there;
+}
+
 void
 nc_scrub_look_again(void)
 {
 	Again		again = {.finding = {.rel = nc_scrub->suspect_rel}};
+	Oid			db = again.finding.rel.db;
 
+	if (OidIsValid(db) && db != MyDatabaseId)
+	{
+		atomic_store(&nc_scrub->passed_by, !has_database(db));
+		return;
+	}
 	for (int i = 0; i < nc_scrub->suspects; i++)
 	{
 		if (!look_at_block(&again, nc_scrub->suspect[i]))
@@ -412,7 +430,9 @@ scrub_batch(Round *r, const NcRelKey *key, BlockNumber first, int n)
 			nc_verify_blocks(r->verify, first, n);
 		if (nc_verify_lost(r->verify))
 		{
+			set_state(NC_SCRUB_AWAY);
 			disconnect(r);
+			rest(r, AWAY_MS);
 			continue;
 		}
 		resolve_suspects(r, key);

@@ -255,6 +255,13 @@ nc_feed_clock(void)
 	return (TimestampTz) nc_clock_us() + USECS_PER_DAY;
 }
 
+/* The same moment by nc_clock_us(). */
+static inline uint64
+nc_feed_clock_us(TimestampTz at)
+{
+	return (uint64) (at - USECS_PER_DAY);
+}
+
 /* What one turn of the loop works with. */
 typedef struct NcFeedTurn
 {

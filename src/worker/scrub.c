@@ -70,17 +70,26 @@ scrub_rest(long ms)
 }
 
 static void
-scrub_look_again(Oid db)
+look_again_in(Oid db)
 {
 	BackgroundWorkerHandle *handle;
 	pid_t		pid;
 
-	/* what all databases share can be seen from each; this one is always there */
-	if (!nc_program_start_handle(&session_program, (int) (OidIsValid(db) ? db : Template1DbOid), &handle))
+	if (!nc_program_start_handle(&session_program, (int) db, &handle))
 		return;
 	while (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
 		scrub_wait(SESSION_LOOK_MS);
 	pfree(handle);
+}
+
+/* In no database at first, to see whether that is there. What all share can be seen from each; template1 is always there. */
+static void
+scrub_look_again(Oid db)
+{
+	if (OidIsValid(db))
+		look_again_in(InvalidOid);
+	if (atomic_load(&nc_scrub->passed_by) == 0)
+		look_again_in(OidIsValid(db) ? db : Template1DbOid);
 }
 
 static void

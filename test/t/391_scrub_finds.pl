@@ -79,7 +79,7 @@ change('more', 2 * 8192 + 8000, 'changed');
 change('empty', 0, "\0" x 8192);
 $c->start('page-server', 1);
 $c->allow_log(qr/invalid page in block|page servers do not have the same/);
-rounds_more(2, 'it goes on');
+rounds_more(3, 'it goes on');
 
 my $both = "(?:\Q$p0, $p1\E|\Q$p1, $p0\E)";
 my $found = $c->sql(q{SELECT string_agg(concat_ws(' ', database, relation, fork, coalesce(block::text, '-'), state, page_server, what), e'\n'

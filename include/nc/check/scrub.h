@@ -107,8 +107,8 @@ extern bool nc_scrub_finding(int i, NcScrubFinding *out);
 /* ---- work; processes of src/worker ---- */
 
 /*
- * Looks again at what is suspected of suspect_rel, in a database where that is; ends interrupted
- * by an error when it cannot.  In no transaction.
+ * Looks again at what is suspected of suspect_rel, in a database where that is, or in none whether that database
+ * is there at all; ends by an error when it cannot.  In no transaction.
  */
 extern void nc_scrub_look_again(void);
 
