@@ -33,7 +33,7 @@ finds_nothing('without a finding');
 
 $c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 300) AS x FROM generate_series(1, 3000) g; CREATE INDEX ON t (id); CREATE TABLE k (id int)});
 my $began = $c->sql('SELECT rounds FROM neon_comm.scrub');
-for (my $i = 0; $i < 8 || $c->sql('SELECT rounds FROM neon_comm.scrub') < $began + 2; $i++)
+for (my $i = 0; $i < 3 || $c->sql('SELECT rounds FROM neon_comm.scrub') < $began + 1; $i++)
 {
 	$c->sql(q{TRUNCATE k; INSERT INTO k SELECT g FROM generate_series(1, 20000) g; DELETE FROM k WHERE id > 100});
 	$c->sql('VACUUM k');
