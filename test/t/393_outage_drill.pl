@@ -11,7 +11,7 @@ use NeonComm::Http qw(get metrics);
 use NeonComm::Node qw(free_port until_true);
 
 my $port = free_port();
-my $c = NeonComm::Cluster->new(shards => 2, buffers => '16MB', conf => [ "neon_comm.metrics_port=$port" ]);
+my $c = NeonComm::Cluster->new(shards => 2, buffers => '16MB', conf => [ "neon_comm.metrics_port=$port", 'neon_comm.wal_feed_timeout=10min' ]);
 my @frozen;
 sub thaw { kill 'CONT', splice @frozen; return }
 END { local $?; thaw() }
