@@ -1,5 +1,5 @@
 # The outage drill: all processes of all page servers are frozen, nobody has a session, no page is asked for. The
-# exporter of the compute and neon_dev doctor say what is wrong, and when it is over that all is well. How soon each
+# exporter of the compute, neon_dev top and neon_dev doctor say what is wrong, and when it is over that all is well. How soon each
 # says it is told in notes.
 use strict;
 use warnings;
@@ -53,7 +53,15 @@ told('/readyz, since they were frozen', $soon);
 my $m = metrics($port);
 is(scalar(grep { /^neon_comm_page_server_silence_seconds\{/ && $m->{$_} > 0 } keys %$m), 2, 'metrics say since when');
 
-my ($status, $end, @lines) = lines_of('doctor', '-D', $c->{dir});
+my ($status, $end, @lines) = lines_of('top', '-D', $c->{dir}, '--once');
+is($status, 0, 'top ends');
+foreach my $n (0, 1)
+{
+	ok(defined first_line(qr/^! compute: page_server_$n has not answered for/, @lines), "top says that page server $n does not answer the compute");
+	ok(defined first_line(qr/^! page server $n: /, @lines), 'nor top');
+}
+told('top --once', $end);
+($status, $end, @lines) = lines_of('doctor', '-D', $c->{dir});
 is($status, 1, 'doctor finds something');
 foreach my $n (0, 1)
 {
@@ -66,6 +74,7 @@ told('doctor, to its end', $end);
 
 # ---- it is over
 thaw();
+ok(until_true(sub { my ($rc, undef, @now) = lines_of('top', '-D', $c->{dir}, '--once'); $rc == 0 && !grep { $_->[1] =~ /^! / } @now }), 'top: all is well again');
 ok(defined endpoint_says(time, '/readyz', qr/^200 .*"problems":\[\],"page_servers_away":\[\]/), 'the exporter: all is well again');
 ok(until_true(sub { (lines_of('doctor', '-D', $c->{dir}))[0] == 0 }), 'so does doctor');
 is($c->sql('SELECT count(*) FROM t'), 1000, 'the table is there');
