@@ -157,6 +157,55 @@ COMMENT ON COLUMN neon_comm.prewarm_progress.failed IS 'pages with errors';
 COMMENT ON COLUMN neon_comm.prewarm_progress.elapsed IS 'since its start, or how long it took';
 COMMENT ON COLUMN neon_comm.prewarm_progress.paused IS 'of this, time spent resting, of all workers together';
 
+CREATE FUNCTION neon_comm.get_scrub(OUT state text, OUT pid int, OUT rounds bigint, OUT round_began timestamptz,
+	OUT round_ended timestamptz, OUT relations bigint, OUT relations_all bigint, OUT blocks bigint, OUT blocks_all bigint,
+	OUT spc oid, OUT db oid, OUT relfilenode oid, OUT block bigint, OUT compared bigint, OUT found bigint,
+	OUT unconfirmed bigint, OUT problem text)
+RETURNS record AS 'MODULE_PATHNAME', 'nc_get_scrub' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.scrub AS SELECT * FROM neon_comm.get_scrub();
+COMMENT ON VIEW neon_comm.scrub IS 'the comparison of page servers that goes on all the time: where it is, what it has come to';
+COMMENT ON FUNCTION neon_comm.get_scrub() IS 'behind the view neon_comm.scrub';
+COMMENT ON COLUMN neon_comm.scrub.state IS 'off, running, paused (writers wait for page servers), page server away';
+COMMENT ON COLUMN neon_comm.scrub.pid IS 'the process that compares';
+COMMENT ON COLUMN neon_comm.scrub.rounds IS 'rounds over all relations that came to their end, since shared memory was made';
+COMMENT ON COLUMN neon_comm.scrub.round_began IS 'when this round began, or the last one';
+COMMENT ON COLUMN neon_comm.scrub.round_ended IS 'when the last round came to its end';
+COMMENT ON COLUMN neon_comm.scrub.relations IS 'relations that this round has done with';
+COMMENT ON COLUMN neon_comm.scrub.relations_all IS 'relations that were there when it began';
+COMMENT ON COLUMN neon_comm.scrub.blocks IS 'blocks that this round has compared';
+COMMENT ON COLUMN neon_comm.scrub.blocks_all IS 'blocks that were there when it began';
+COMMENT ON COLUMN neon_comm.scrub.spc IS 'tablespace of the relation that it is at';
+COMMENT ON COLUMN neon_comm.scrub.db IS 'database of the relation that it is at; 0 for those that all share';
+COMMENT ON COLUMN neon_comm.scrub.relfilenode IS 'number of the files of the relation that it is at';
+COMMENT ON COLUMN neon_comm.scrub.block IS 'block that it is at';
+COMMENT ON COLUMN neon_comm.scrub.compared IS 'blocks compared since shared memory was made';
+COMMENT ON COLUMN neon_comm.scrub.found IS 'differences found, each time that they were; must stay 0';
+COMMENT ON COLUMN neon_comm.scrub.unconfirmed IS 'blocks that looked wrong and could not be looked at again in a session';
+COMMENT ON COLUMN neon_comm.scrub.problem IS 'why it does not get on';
+
+CREATE FUNCTION neon_comm.get_scrub_findings(OUT database text, OUT relation text, OUT spc oid, OUT db oid,
+	OUT relfilenode oid, OUT fork text, OUT block bigint, OUT state text, OUT page_server text, OUT what text,
+	OUT times bigint, OUT first_found timestamptz, OUT last_found timestamptz)
+RETURNS SETOF record AS 'MODULE_PATHNAME', 'nc_get_scrub_findings' LANGUAGE C STRICT VOLATILE;
+
+CREATE VIEW neon_comm.scrub_findings AS SELECT * FROM neon_comm.get_scrub_findings();
+COMMENT ON VIEW neon_comm.scrub_findings IS 'what page servers do not have the same of, the 32 differences that were found last';
+COMMENT ON FUNCTION neon_comm.get_scrub_findings() IS 'behind the view neon_comm.scrub_findings';
+COMMENT ON COLUMN neon_comm.scrub_findings.database IS 'name of the database that it was looked at in';
+COMMENT ON COLUMN neon_comm.scrub_findings.relation IS 'name of the relation then, with its schema';
+COMMENT ON COLUMN neon_comm.scrub_findings.spc IS 'tablespace of the relation';
+COMMENT ON COLUMN neon_comm.scrub_findings.db IS 'database of the relation; 0 for those that all share';
+COMMENT ON COLUMN neon_comm.scrub_findings.relfilenode IS 'number of the files of the relation';
+COMMENT ON COLUMN neon_comm.scrub_findings.fork IS 'its fork: main';
+COMMENT ON COLUMN neon_comm.scrub_findings.block IS 'block; NULL where it is about the whole relation';
+COMMENT ON COLUMN neon_comm.scrub_findings.state IS 'differs, missing, damaged, future, longer, as neon_comm.verify_relation() says it';
+COMMENT ON COLUMN neon_comm.scrub_findings.page_server IS 'address of the page server, of two when they differ';
+COMMENT ON COLUMN neon_comm.scrub_findings.what IS 'what it has: LSNs and checksums, the error of a page server';
+COMMENT ON COLUMN neon_comm.scrub_findings.times IS 'how often it was found';
+COMMENT ON COLUMN neon_comm.scrub_findings.first_found IS 'when it was found for the first time';
+COMMENT ON COLUMN neon_comm.scrub_findings.last_found IS 'when it was found last';
+
 CREATE FUNCTION neon_comm.get_latency(OUT stage text, OUT class text, OUT count bigint,
 	OUT mean_us float8, OUT p50_us bigint, OUT p90_us bigint, OUT p99_us bigint, OUT p999_us bigint,
 	OUT max_us bigint, OUT sum_us bigint, OUT stats_reset timestamptz)
@@ -290,7 +339,12 @@ GRANT EXECUTE ON FUNCTION neon_comm.get_counters(), neon_comm.get_connections(),
 	neon_comm.get_slots(), neon_comm.get_page_servers(), neon_comm.get_identity(), neon_comm.get_members(), neon_comm.get_lfc(), neon_comm.get_prewarm_progress(),
 	neon_comm.relation_of(oid, oid, oid), neon_comm.status(), neon_comm.staging(), neon_comm.get_latency(), neon_comm.get_latency_buckets(), neon_comm.get_backends(),
 	neon_comm.get_recording(),
+	neon_comm.get_scrub(), neon_comm.get_scrub_findings(),
 	neon_comm.local_bytes(), neon_comm.local_blocks(), neon_comm.check(int, int, int) TO pg_monitor;
+
+-- It locks what it reads, as pgstattuple does. Members of pg_monitor are of it.
+GRANT USAGE ON SCHEMA neon_comm TO pg_stat_scan_tables;
+GRANT EXECUTE ON FUNCTION neon_comm.verify_relation(regclass, bigint, bigint, int) TO pg_stat_scan_tables;
 
 -- ---- the comment that the control file has ----
 

@@ -6,6 +6,7 @@
 #define CHECK_INT_H
 
 #include "nc/check/check.h"
+#include "nc/check/verify.h"
 #include "nc/net/handshake.h"
 #include "nc/net/resolve.h"
 #include "nc/shard/shard_map.h"
@@ -68,5 +69,28 @@ extern void nc_ask_end(AskedAll *all);
 
 extern void nc_check_page_servers(Report *r, AskedAll *all);
 extern void nc_check_compute(Report *r);
+
+/* ---- verify.c: for who has no lock, and looks again before he believes what is put ---- */
+
+#define NC_VERIFY_BATCH 32
+
+typedef struct Verify Verify;
+
+/* Connects to all page servers of the map in force; those that do not answer are put as lost. */
+extern Verify *nc_verify_open(int seconds, NcVerifyPut put, void *arg);
+
+/* Whose main fork is meant from now on. */
+extern void nc_verify_file(Verify *v, const NcRelKey *key);
+
+extern void nc_verify_lengths(Verify *v);
+
+/* At most NC_VERIFY_BATCH blocks from this one on; puts what is not the same, in their order. */
+extern void nc_verify_blocks(Verify *v, BlockNumber first, int n);
+
+/* Does one of the page servers not answer? It is asked no more. */
+extern bool nc_verify_lost(const Verify *v);
+
+/* After it, and after an error of the others. */
+extern void nc_verify_close(Verify *v);
 
 #endif							/* CHECK_INT_H */

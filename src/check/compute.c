@@ -23,6 +23,7 @@
 #include "nc/auth/tls.h"
 #include "nc/base/clock.h"
 #include "nc/base/file.h"
+#include "nc/check/scrub.h"
 #include "nc/feed/feed.h"
 #include "nc/filecache/filecache.h"
 #include "nc/shared/map_settings.h"
@@ -308,10 +309,10 @@ check_token(Report *r)
 }
 
 static void
-check_certificate(Report *r)
+check_certificate(Report *r, const char *name)
 {
 	static const char *const remedy = "Replace the file and reload.";
-	const char *path = setting("neon_comm.wal_feed_ssl_cert_file");
+	const char *path = setting(name);
 	int64_t		until_s;
 	char		err[256];
 
@@ -427,6 +428,24 @@ check_counters(Report *r)
 		nc_check_row(r, "counters", "compute", NC_CHECK_OK, NULL, "those that must stay 0 are 0");
 }
 
+static void
+check_scrub(Report *r)
+{
+	uint64		found = atomic_load(&nc_scrub->found);
+	uint64		unconfirmed = atomic_load(&nc_scrub->unconfirmed);
+	NcScrubState state = atomic_load(&nc_scrub->state);
+
+	if (found > 0)
+		nc_check_row(r, "scrub", "page servers", NC_CHECK_ERROR, "See neon_comm.scrub_findings and docs/operations.md, \"Page servers do not have the same\".",
+					 "%llu differences were found, with those that were found again", (unsigned long long) found);
+	else if (unconfirmed > 0)
+		nc_check_row(r, "scrub", "page servers", NC_CHECK_WARNING, "Call neon_comm.verify_relation() for the relations that the log names.",
+					 "%llu blocks looked wrong, and no session could look again", (unsigned long long) unconfirmed);
+	else
+		nc_check_row(r, "scrub", "page servers", NC_CHECK_OK, NULL, "%s; no difference in %llu blocks",
+					 nc_scrub_state_name(state), (unsigned long long) atomic_load(&nc_scrub->blocks));
+}
+
 void
 nc_check_compute(Report *r)
 {
@@ -435,9 +454,11 @@ nc_check_compute(Report *r)
 	check_map(r);
 	check_wal(r);
 	check_token(r);
-	check_certificate(r);
+	check_certificate(r, "neon_comm.wal_feed_ssl_cert_file");
+	check_certificate(r, "neon_comm.metrics_ssl_cert_file");
 	check_disks(r);
 	check_file_cache(r);
 	check_settings(r);
 	check_counters(r);
+	check_scrub(r);
 }

@@ -2,14 +2,14 @@
  * verify.c
  *	  Compares what page servers have of a relation, block by block, at one LSN.
  *
- * Runs in a session.  All hosts of a block's shard are asked for it with the same
+ * Runs in a session, and for scrub.c in a process without a database.  All hosts of a block's shard are asked for it with the same
  * not_modified_since.  A page whose LSN is not beyond that is, on every page server, what
  * all WAL up to there makes of it, so it is the same everywhere but for what readers of a
  * hot standby may have written (mask()).  One that is newer was changed meanwhile: if it is the
  * same everywhere all the same, that is well, else it is asked for again, with a newer LSN, some
  * times.
  *
- * AccessShareLock keeps the relation from being truncated or rewritten meanwhile.
+ * In a session AccessShareLock keeps the relation from being truncated or rewritten meanwhile.
  */
 #include "postgres.h"
 
@@ -22,6 +22,7 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
+#include "port/pg_crc32c.h"
 #include "storage/bufmgr.h"
 #include "utils/rel.h"
 
@@ -33,11 +34,12 @@
 #include "nc/shared/settings.h"
 #include "nc/smgr/empty.h"
 #include "nc/smgr/lwlsn.h"
+#include "nc/smgr/skeleton.h"
 #include "nc/wire/pagestream.h"
 
 #include "check_int.h"
 
-#define BATCH 32				/* blocks under way with each page server */
+#define BATCH NC_VERIFY_BATCH	/* blocks under way with each page server */
 #define ROUNDS 20
 #define RECENT_US 1000000
 #define ROUND_PAUSE_US 50000
@@ -66,18 +68,19 @@ typedef struct Host
 	Version		of[BATCH];
 } Host;
 
-typedef struct Verify
+struct Verify
 {
 	NcVerifyPut put;
 	void	   *arg;
 	AskedAll   *all;
 	Host	   *hosts;			/* [all->n] */
 	NcRelKey	key;
+	Relation	rel;			/* locked; NULL outside of a session */
 	bool		is_heap;
 	uint64		until_us;		/* nobody is waited for longer */
 	int			seconds;
 	uint64		reqid;
-} Verify;
+};
 
 /* What is wrong with a block, or was changed meanwhile. */
 typedef struct Judgement
@@ -153,6 +156,13 @@ mask(char *page, bool is_heap)
 			ItemIdGetOffset(item) + ItemIdGetLength(item) <= BLCKSZ)
 			mask_tuple((HeapTupleHeader) PageGetItem(page, item));
 	}
+}
+
+/* Without a catalog: pages of indexes and sequences have a special space. */
+static bool
+may_be_heap(const Verify *v, const char *page)
+{
+	return v->rel != NULL ? v->is_heap : ((const PageHeaderData *) page)->pd_special == BLCKSZ;
 }
 
 /* The first byte in which they differ; -1 = none. */
@@ -324,6 +334,18 @@ is_good(Verify *v, Host *h, Version *version, BlockNumber block, Judgement *j)
 	return false;
 }
 
+/* Of three page servers it tells who is alone. */
+static uint32
+page_crc(const char *page)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, page, BLCKSZ);
+	FIN_CRC32C(crc);
+	return crc;
+}
+
 /* Newer pages may be of different moments. */
 static void
 found_difference(Judgement *j, Host *a, Host *b, int index, int at, XLogRecPtr nms)
@@ -335,8 +357,9 @@ found_difference(Judgement *j, Host *a, Host *b, int index, int at, XLogRecPtr n
 	if (lsn_a > nms || lsn_b > nms)
 		found(j, NC_VERIFY_BUSY, both, "it is changed again and again");
 	else
-		found(j, NC_VERIFY_DIFFERS, both, "from byte %d on; LSNs %X/%X and %X/%X", at,
-			  LSN_FORMAT_ARGS(lsn_a), LSN_FORMAT_ARGS(lsn_b));
+		found(j, NC_VERIFY_DIFFERS, both, "from byte %d on; LSNs %X/%X and %X/%X, CRCs %08x and %08x", at,
+			  LSN_FORMAT_ARGS(lsn_a), LSN_FORMAT_ARGS(lsn_b), page_crc(a->of[index].page.data),
+			  page_crc(b->of[index].page.data));
 }
 
 static void
@@ -358,7 +381,8 @@ judge(Verify *v, int index, BlockNumber block, XLogRecPtr nms, Judgement *j)
 			base = h;
 			continue;
 		}
-		at = first_difference(base->of[index].page.data, version->page.data, v->is_heap);
+		at = first_difference(base->of[index].page.data, version->page.data,
+							  may_be_heap(v, version->page.data));
 		if (at >= 0)
 			found_difference(j, base, h, index, at, nms);
 	}
@@ -422,8 +446,8 @@ ask_round(Verify *v, BlockNumber first, int n, const bool *wanted, bool again)
 	return nms;
 }
 
-static void
-verify_batch(Verify *v, BlockNumber first, int n)
+void
+nc_verify_blocks(Verify *v, BlockNumber first, int n)
 {
 	bool		wanted[BATCH];
 	Judgement	judged[BATCH];
@@ -451,19 +475,27 @@ verify_batch(Verify *v, BlockNumber first, int n)
 			v->put(v->arg, first + k, judged[k].page_server, judged[k].state, judged[k].what);
 }
 
+static BlockNumber
+our_length(Verify *v)
+{
+	return v->rel != NULL ? RelationGetNumberOfBlocks(v->rel) : nc_skeleton_length(&v->key);
+}
+
 /* None may be longer: what is logged lies within our length. Blocks that one lacks come as empty ones. */
-static void
-verify_lengths(Verify *v, Relation rel)
+void
+nc_verify_lengths(Verify *v)
 {
 	XLogRecPtr	nms = recent_wal();
 	BlockNumber ours;
 
 	v->until_us = nc_clock_us() + (uint64) v->seconds * 1000000;
 	for (uint32 i = 0; i < v->all->n; i++)
+		v->hosts[i].has_length = false;
+	for (uint32 i = 0; i < v->all->n; i++)
 		if (!v->hosts[i].lost)
 			send_request(v, &v->hosts[i], NC_REQ_NBLOCKS, 0, nms);
 	receive_all(v, 0);
-	ours = RelationGetNumberOfBlocks(rel);
+	ours = our_length(v);
 	for (uint32 i = 0; i < v->all->n; i++)
 	{
 		Host	   *h = &v->hosts[i];
@@ -474,7 +506,7 @@ verify_lengths(Verify *v, Relation rel)
 	}
 }
 
-/* ---- a relation ---- */
+/* ---- who is asked ---- */
 
 static void
 open_hosts(Verify *v)
@@ -489,17 +521,64 @@ open_hosts(Verify *v)
 	}
 }
 
-static void
-verify_blocks(Verify *v, Relation rel, BlockNumber first, int64 blocks)
+static Verify *
+make_verify(int seconds, NcVerifyPut put, void *arg)
 {
-	BlockNumber length = RelationGetNumberOfBlocks(rel);
+	Verify	   *v = palloc0(sizeof(Verify));
+	char		err[256];
+
+	v->put = put;
+	v->arg = arg;
+	v->seconds = seconds;
+	v->all = palloc0(sizeof(AskedAll));
+	if (!nc_ask_collect(v->all, err, sizeof(err)))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", err)));
+	return v;
+}
+
+Verify *
+nc_verify_open(int seconds, NcVerifyPut put, void *arg)
+{
+	Verify	   *v = make_verify(seconds, put, arg);
+
+	open_hosts(v);
+	return v;
+}
+
+void
+nc_verify_file(Verify *v, const NcRelKey *key)
+{
+	v->key = *key;
+}
+
+bool
+nc_verify_lost(const Verify *v)
+{
+	for (uint32 i = 0; i < v->all->n; i++)
+		if (v->hosts[i].lost)
+			return true;
+	return false;
+}
+
+void
+nc_verify_close(Verify *v)
+{
+	nc_ask_end(v->all);
+}
+
+/* ---- a relation ---- */
+
+static void
+verify_relation(Verify *v, BlockNumber first, int64 blocks)
+{
+	BlockNumber length = our_length(v);
 	BlockNumber end = blocks < 0 || first + blocks > length ? length : (BlockNumber) (first + blocks);
 
 	open_hosts(v);
 	if (first == 0)
-		verify_lengths(v, rel);
+		nc_verify_lengths(v);
 	for (BlockNumber at = first; at < end; at += BATCH)
-		verify_batch(v, at, (int) Min(BATCH, end - at));
+		nc_verify_blocks(v, at, (int) Min(BATCH, end - at));
 }
 
 static bool
@@ -514,29 +593,27 @@ has_heap(Relation rel)
 void
 nc_verify_relation(Oid relation, BlockNumber first, int64 blocks, int seconds, NcVerifyPut put, void *arg)
 {
-	Verify	   *v = palloc0(sizeof(Verify));
 	Relation	rel = try_relation_open(relation, AccessShareLock);
-	char		err[256];
+	Verify	   *v;
 
 	if (rel == NULL)
 		return;					/* dropped meanwhile */
-	*v = (Verify) {.put = put,.arg = arg,.seconds = seconds,.is_heap = has_heap(rel)};
-	v->all = palloc0(sizeof(AskedAll));
 	if (!RELKIND_HAS_STORAGE(rel->rd_rel->relkind) || rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
 	{
 		relation_close(rel, AccessShareLock);
 		return;
 	}
+	v = make_verify(seconds, put, arg);
+	v->rel = rel;
+	v->is_heap = has_heap(rel);
 	v->key = nc_reln_key(RelationGetSmgr(rel), MAIN_FORKNUM);
-	if (!nc_ask_collect(v->all, err, sizeof(err)))
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", err)));
 	PG_TRY();
 	{
-		verify_blocks(v, rel, first, blocks);
+		verify_relation(v, first, blocks);
 	}
 	PG_FINALLY();
 	{
-		nc_ask_end(v->all);
+		nc_verify_close(v);
 	}
 	PG_END_TRY();
 	relation_close(rel, AccessShareLock);

@@ -60,14 +60,27 @@ nc_exporter_addresses_good(const char *addresses)
 	for (; nc_listen_next(&addresses, address); n++)
 	{
 		if (strcmp(address, "localhost") == 0 || inet_pton(AF_INET, address, &any) == 1 ||
-			inet_pton(AF_INET6, address, &any) == 1)
+			inet_pton(AF_INET6, address, &any) == 1 || nc_listen_address_is_path(address))
 			continue;
-		GUC_check_errdetail("\"%s\" is neither an IP address nor localhost.", address);
+		GUC_check_errdetail("\"%s\" is neither an IP address, nor localhost, nor an absolute path that a Unix socket can have.",
+							address);
 		return false;
 	}
 	if (n == 0)
 		GUC_check_errdetail("At least one address is needed.");
 	return n > 0;
+}
+
+bool
+nc_exporter_wanted(const NcExporter *x)
+{
+	const char *list = *x->listen_addresses;
+	char		address[NC_LISTEN_ADDRESS_BYTES];
+	bool		wanted = *x->port != 0;
+
+	while (!wanted && nc_listen_next(&list, address))
+		wanted = nc_listen_address_is_path(address);
+	return wanted;
 }
 
 /* What of it could be loaded is in use; the number of reasons why not all. */
@@ -121,7 +134,7 @@ check_exporter_files(const NcExporter *x)
 void
 nc_exporter_check(const NcExporter *x)
 {
-	if (*x->port == 0)
+	if (!nc_exporter_wanted(x))
 		return;
 	if (!nc_listen_is_loopback(*x->listen_addresses) && (*x->auth_public_key_file)[0] == '\0')
 		ereport(FATAL,
@@ -236,11 +249,23 @@ on_exporter_life_line(NcOp *op)
 	nc_loop_poll(loop, op, postmaster_alive_fds[POSTMASTER_FD_WATCH], POLLIN);
 }
 
+/* Of a process that ends as it should nothing is left. */
+static void
+remove_paths(int code, Datum arg)
+{
+	const char *list = *self->listen_addresses;
+	char		address[NC_LISTEN_ADDRESS_BYTES];
+
+	while (nc_listen_next(&list, address))
+		if (nc_listen_address_is_path(address))
+			(void) unlink(address);
+}
+
 /* A port in use is no reason for the server not to be there. */
 static void
 try_to_listen(void)
 {
-	NcListenHow how = {.addresses = *self->listen_addresses,.port = *self->port};
+	NcListenHow how = {.addresses = *self->listen_addresses,.port = *self->port,.paths = true};
 	NcListenFault fault;
 	int			fds[NC_LISTENERS_MAX];
 	int			n;
@@ -254,11 +279,12 @@ try_to_listen(void)
 		ereport(LOG,
 				(errmsg("%s: could not listen on %s, port %d: %s", self->name, fault.address,
 						*self->port, fault.text),
-				 errhint("Is another server using the port? Otherwise set another %sport. It is tried "
-						 "again every few seconds.", self->prefix)));
+				 errhint("Is another server using the port, or the path? Otherwise set another %sport, or other "
+						 "%slisten_addresses. It is tried again every few seconds.", self->prefix, self->prefix)));
 		return;
 	}
 	listens = true;
+	on_proc_exit(remove_paths, 0);
 	nc_door_listen(&door, fds, n);
 	ereport(LOG, (errmsg("%s listens on %s port %d", self->name, *self->listen_addresses, *self->port)));
 }

@@ -12,6 +12,7 @@
 #include "storage/shmem.h"
 #include "utils/guc.h"
 
+#include "nc/check/scrub.h"
 #include "nc/feed/feed.h"
 #include "nc/feed/lease.h"
 #include "nc/filecache/filecache.h"
@@ -159,6 +160,10 @@ static const Part parts[] = {
 	{
 		.settings = nc_statement_guc_init,
 		.start = start_statements
+	},
+	{
+		.shmem_bytes = nc_scrub_shmem_bytes,
+		.shmem_startup = nc_scrub_shmem_startup
 	},
 	{.start = nc_communicator_register},
 	{.start = nc_sweeper_register},

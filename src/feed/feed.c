@@ -77,6 +77,7 @@ publish_row(int slot, const NcFeedTurn *turn)
 	memset(row.address, 0, sizeof(row.address));
 	memset(row.reason, 0, sizeof(row.reason));
 	memset(row.sync_state, 0, sizeof(row.sync_state));
+	row.asked_us = conn != NULL && conn->ping_sent ? nc_feed_clock_us(conn->pinged_at) : 0;
 	if (conn == NULL)
 	{
 		const char *state;

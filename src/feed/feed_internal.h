@@ -226,7 +226,8 @@ typedef struct NcFeedConn
 	bool		caught_up;		/* has been sent all there was, once outside recovery */
 	TimestampTz stuck_since;	/* its replay stands where this directory was laid; 0 = it does not */
 	bool		keepalive_owed;
-	bool		ping_sent;
+	bool		ping_sent;		/* asked, and nothing heard since */
+	TimestampTz pinged_at;		/* when, by our clock that never jumps */
 	bool		lease_asked;	/* and not answered yet */
 	TimestampTz lease_asked_at; /* 0 = never on this connection */
 	XLogRecPtr	sent;
@@ -252,6 +253,13 @@ static inline TimestampTz
 nc_feed_clock(void)
 {
 	return (TimestampTz) nc_clock_us() + USECS_PER_DAY;
+}
+
+/* The same moment by nc_clock_us(). */
+static inline uint64
+nc_feed_clock_us(TimestampTz at)
+{
+	return (uint64) (at - USECS_PER_DAY);
 }
 
 /* What one turn of the loop works with. */

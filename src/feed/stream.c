@@ -21,6 +21,9 @@
 #include "nc/shared/test_point.h"
 
 /* How often a page server for which writers pause is asked where it is. */
+/* Whoever has said nothing for so long is asked, so that one that hangs is noticed while nobody needs it. */
+#define QUIET_MS 1000
+
 #define NEWS_PERIOD_MS 100
 
 /* How long replay may stand before it is stuck, and how often it is asked for meanwhile. */
@@ -219,7 +222,7 @@ static void
 keepalive(NcFeedConn *conn, const NcFeedTurn *turn)
 {
 	bool		quiet = TimestampDifferenceExceeds((TimestampTz) conn->v.heard_us, turn->now,
-												   nc_feed_timeout_ms / 2);
+												   Min(QUIET_MS, nc_feed_timeout_ms / 2));
 	bool		ping = !conn->ping_sent &&
 		(quiet || !conn->greeted || writers_wait_for_news(conn, turn) || is_stuck_without_news(conn, turn));
 	NcWriter	w;
@@ -241,6 +244,8 @@ keepalive(NcFeedConn *conn, const NcFeedTurn *turn)
 	nc_visitor_commit(&conn->v, &w);
 	conn->keepalive_owed = false;
 	conn->ping_sent |= ping;
+	if (ping)
+		conn->pinged_at = turn->now;
 }
 
 /* Sends WAL until there is none, the socket is full, or others should have their turn. */

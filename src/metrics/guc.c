@@ -80,12 +80,12 @@ define_metrics_settings(void)
 							   &auth_public_key_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
 	DefineCustomStringVariable("neon_comm.metrics_listen_addresses",
-							   "Addresses on which the exporter answers.",
-							   "IP addresses or localhost, separated by commas. One that is not loopback needs neon_comm.metrics_auth_public_key_file.",
+							   "Addresses on which the exporter answers, and paths of Unix sockets.",
+							   "IP addresses, localhost or absolute paths, separated by commas. One that is neither loopback nor a path needs neon_comm.metrics_auth_public_key_file.",
 							   &listen_addresses, "127.0.0.1", PGC_POSTMASTER, 0,
 							   check_metrics_addresses, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.metrics_port",
-							"TCP port on which the exporter answers; 0 turns it off.",
+							"TCP port on which the exporter answers; 0 = on none.",
 							"It is a background worker: count it in max_worker_processes.",
 							&port, 0, 0, 65535, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("neon_comm.metrics_ready_timeout",
@@ -118,5 +118,5 @@ nc_metrics_init(void)
 bool
 nc_metrics_enabled(void)
 {
-	return port != 0;
+	return nc_exporter_wanted(&nc_metrics_exporter);
 }

@@ -25,6 +25,12 @@ nc_metrics_age(uint64 then_us)
 	return now > then_us ? now - then_us : 0;
 }
 
+uint64
+nc_metrics_silence(const NcFeedPeer *peer)
+{
+	return peer->asked_us == 0 ? 0 : nc_metrics_age(peer->asked_us);
+}
+
 void
 nc_metrics_text(char *to, const char *from, Size bytes)
 {

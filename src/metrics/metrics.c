@@ -9,6 +9,7 @@
 
 #include "access/xlog.h"
 
+#include "nc/check/scrub.h"
 #include "nc/filecache/filecache.h"
 #include "nc/obs/exposition.h"
 #include "nc/obs/names.h"
@@ -287,6 +288,9 @@ page_servers(NcExposition *e, const NcLook *look)
 	names_of_peer(e, look, FAMILY_PS_STATE, "state", peer_states, lengthof(peer_states));
 	positions_of_peers(e, look, NULL);
 	positions_of_peers(e, feed.in_recovery || feed.end == InvalidXLogRecPtr ? &nobody : look, &feed);
+	family(e, FAMILY_PS_SILENCE);
+	for (int i = 0; i < look->npeers; i++)
+		nc_sample_us(e, NC_LABELS({"page_server", look->peers[i].name}), nc_metrics_silence(&look->peers[i]));
 	family(e, FAMILY_PS_THROTTLES);
 	for (int i = 0; i < look->npeers; i++)
 		nc_sample(e, NC_LABELS({"page_server", look->peers[i].name}), look->peers[i].throttles);
@@ -334,6 +338,28 @@ prewarm(NcExposition *e)
 	nc_sample(e, NC_LABELS({"result", "failed"}), atomic_load(&p->failed));
 }
 
+/* ---- the comparison of page servers ---- */
+
+static void
+scrub(NcExposition *e)
+{
+	static NcScrub none;
+	NcScrub    *s = nc_scrub != NULL ? nc_scrub : &none;
+	const char *states[NC_SCRUB_STATES];
+
+	for (int i = 0; i < lengthof(states); i++)
+		states[i] = nc_scrub_state_name(i);
+	family(e, FAMILY_SCRUB_STATE);
+	one_of(e, "state", states, lengthof(states), nc_scrub_state_name(atomic_load(&s->state)));
+	one(e, FAMILY_SCRUB_ROUNDS, atomic_load(&s->rounds));
+	one(e, FAMILY_SCRUB_BLOCKS, atomic_load(&s->blocks));
+	one(e, FAMILY_SCRUB_FOUND, atomic_load(&s->found));
+	one(e, FAMILY_SCRUB_UNCONFIRMED, atomic_load(&s->unconfirmed));
+	family(e, FAMILY_SCRUB_LEFT);
+	nc_sample(e, NC_LABELS({"of", "all"}), atomic_load(&s->blocks_all));
+	nc_sample(e, NC_LABELS({"of", "compared"}), atomic_load(&s->blocks_done));
+}
+
 int
 nc_metrics_write(NcWriter *w, bool openmetrics)
 {
@@ -351,6 +377,7 @@ nc_metrics_write(NcWriter *w, bool openmetrics)
 	page_servers(&e, look);
 	file_cache(&e);
 	prewarm(&e);
+	scrub(&e);
 	nc_exposition_end(&e);
 	return 200;
 }

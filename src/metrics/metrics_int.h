@@ -48,6 +48,9 @@ extern NcLook *nc_metrics_look(void);
 /* Since then, by the clock that never jumps. */
 extern uint64 nc_metrics_age(uint64 then_us);
 
+/* Since the feed has asked a page server that has not answered, in microseconds; 0 = it has. */
+extern uint64 nc_metrics_silence(const NcFeedPeer *peer);
+
 /* Has somebody of this shard answered lately, or could be asked?  Else the host that is in trouble, or NULL. */
 extern bool nc_metrics_shard_ready(const NcLook *look, uint32 shard, const NcHostLook **trouble);
 

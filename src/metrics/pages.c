@@ -16,6 +16,9 @@
 /* Slots that are listed; of more only the number is told. */
 #define SLOTS_MAX 1000
 
+/* A page server that has not answered the feed for so long hangs, or its disk does. */
+#define SILENT_US 1000000
+
 /* That somebody answers is the whole answer. */
 int
 nc_metrics_write_health(NcWriter *w, bool openmetrics)
@@ -97,6 +100,13 @@ streams(const NcFeedPeer *p)
 	return strcmp(p->state, "streaming") == 0 || strcmp(p->state, "catchup") == 0;
 }
 
+/* Asked by the feed, which does so when nothing was heard for a second, and no answer for as long. */
+static bool
+is_silent(const NcFeedPeer *p)
+{
+	return streams(p) && nc_metrics_silence(p) > SILENT_US;
+}
+
 /*
  * One page server that is away is a problem if its pages are wanted, which is seen by the requests; a
  * feed that nobody listens to is one in any case.
@@ -112,9 +122,9 @@ judge_feed(Problems *p, const NcLook *look)
 	if (is_late(feed.heartbeat_us))
 		problem(p, "WAL feed: it has made no turn for %.1f s", seconds(nc_metrics_age(feed.heartbeat_us)));
 	for (int i = 0; i < look->npeers; i++)
-		n += streams(&look->peers[i]);
+		n += streams(&look->peers[i]) && !is_silent(&look->peers[i]);
 	if (n == 0 && look->npeers > 0)
-		problem(p, "WAL feed: no page server streams");
+		problem(p, "WAL feed: no page server streams and answers");
 	if (nc_feed_is_ordered() && !feed.let_in)
 		problem(p, "WAL feed: logins wait until page servers have confirmed");
 }
@@ -123,14 +133,20 @@ judge_feed(Problems *p, const NcLook *look)
 static void
 list_absent(NcJsonWriter *j, const NcLook *look)
 {
-	char		text[NAMEDATALEN + NC_FEED_STATE_BYTES + 40];
+	char		text[NAMEDATALEN + NC_FEED_STATE_BYTES + 60];
 
 	nc_json_open(j, "page_servers_away", '[');
 	for (int i = 0; i < look->npeers; i++)
 	{
-		if (streams(&look->peers[i]))
+		const NcFeedPeer *peer = &look->peers[i];
+
+		if (streams(peer) && !is_silent(peer))
 			continue;
-		snprintf(text, sizeof(text), "%s is %s", look->peers[i].name, look->peers[i].state);
+		if (is_silent(peer))
+			snprintf(text, sizeof(text), "%s has not answered for %.1f s", peer->name,
+					 seconds(nc_metrics_silence(peer)));
+		else
+			snprintf(text, sizeof(text), "%s is %s", peer->name, peer->state);
 		nc_json_text(j, NULL, text);
 	}
 	nc_json_close(j, ']');

@@ -197,11 +197,11 @@ assign_metrics_cert_file(const char *newval, void *extra)
 static void
 define_metrics_settings(void)
 {
-	DefineCustomStringVariable(LIBRARY ".metrics_listen_addresses", "Addresses on which the exporter answers.",
-							   "IP addresses or localhost, separated by commas. One that is not loopback needs metrics_auth_public_key_file.",
+	DefineCustomStringVariable(LIBRARY ".metrics_listen_addresses", "Addresses on which the exporter answers, and paths of Unix sockets.",
+							   "IP addresses, localhost or absolute paths, separated by commas. One that is neither loopback nor a path needs metrics_auth_public_key_file.",
 							   &nc_svc_metrics_listen_addresses, "127.0.0.1", PGC_POSTMASTER, 0,
 							   check_metrics_addresses, NULL, NULL);
-	DefineCustomIntVariable(LIBRARY ".metrics_port", "TCP port on which the exporter answers; 0 turns it off.",
+	DefineCustomIntVariable(LIBRARY ".metrics_port", "TCP port on which the exporter answers; 0 = on none.",
 							"It is a background worker: count it in max_worker_processes.",
 							&nc_svc_metrics_port, 0, 0, 65535, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable(LIBRARY ".metrics_ssl_cert_file", "Certificate (chain) that the exporter shows.",
@@ -535,7 +535,7 @@ _PG_init(void)
 
 	for (int i = 0; i < nc_svc_workers; i++)
 		register_worker(i);
-	if (nc_svc_metrics_port != 0)
+	if (nc_exporter_wanted(&nc_svc_exporter))
 		register_exporter();
 	nc_workers_check(LIBRARY);
 	nc_svc_gate_install();

@@ -69,7 +69,7 @@ extern int	nc_svc_lease_ms;
 extern int	nc_svc_idle_timeout;	/* ms */
 
 extern char *nc_svc_metrics_listen_addresses;
-extern int	nc_svc_metrics_port;	/* 0 = there is no exporter */
+extern int	nc_svc_metrics_port;	/* 0 = on none */
 extern char *nc_svc_metrics_ssl_cert_file;
 extern char *nc_svc_metrics_ssl_key_file;
 extern bool nc_svc_metrics_require_ssl;

@@ -517,6 +517,7 @@ make_visitor(NcDoor *door, int fd, const struct sockaddr_storage *peer)
 	v->in = (NcOp) {.complete = on_readable,.owner = v};
 	v->out = (NcOp) {.complete = on_writable,.owner = v};
 	v->machine = nc_peer_machine(peer);
+	v->by_path = peer->ss_family == AF_UNIX;
 	v->came_us = v->heard_us = v->sent_us = door->now_us;
 	v->full = host->full;
 	nc_peer_text(peer, v->address);

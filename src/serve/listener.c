@@ -16,6 +16,8 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define BACKLOG 512
@@ -46,7 +48,13 @@ nc_listen_address_is_loopback(const char *address)
 		return ntohl(v4.s_addr) >> 24 == 127;
 	if (inet_pton(AF_INET6, address, &v6) == 1)
 		return IN6_IS_ADDR_LOOPBACK(&v6);
-	return strcmp(address, "localhost") == 0;
+	return strcmp(address, "localhost") == 0 || nc_listen_address_is_path(address);
+}
+
+bool
+nc_listen_address_is_path(const char *address)
+{
+	return address[0] == '/' && strlen(address) < sizeof(((struct sockaddr_un *) NULL)->sun_path);
 }
 
 bool
@@ -156,6 +164,77 @@ open_address(const char *address, const NcListenHow *how, int *fds, int *nfds, N
 	return ok;
 }
 
+/* ---- sockets with a path ---- */
+
+/* Does nobody listen there any more? Whatever else is at that place stays there. */
+static bool
+is_stale(const struct sockaddr_un *at)
+{
+	int			fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct stat st;
+	bool		refused;
+
+	if (fd < 0)
+		return false;
+	refused = connect(fd, (const struct sockaddr *) at, sizeof(*at)) != 0 && errno == ECONNREFUSED;
+	close(fd);
+	return refused && lstat(at->sun_path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+/* Nobody but the owner and his group ever has it, not for a moment. */
+static bool
+bind_path(int fd, const struct sockaddr_un *at)
+{
+	mode_t		before = umask(0117);
+	bool		bound = bind(fd, (const struct sockaddr *) at, sizeof(*at)) == 0;
+
+	umask(before);
+	return bound;
+}
+
+static int
+open_path(const char *path)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	int			fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int			error;
+
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s", path);
+	if (fd < 0)
+		return -1;
+	if ((bind_path(fd, &at) ||
+		 (errno == EADDRINUSE && is_stale(&at) && unlink(path) == 0 && bind_path(fd, &at))) &&
+		listen(fd, BACKLOG) == 0)
+		return fd;
+	error = errno;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+/* Opens what one word of the list names. */
+static bool
+open_named(const char *address, const NcListenHow *how, int *fds, int *nfds, NcListenFault *fault)
+{
+	if (!how->paths)
+		return open_address(address, how, fds, nfds, fault);
+	if (!nc_listen_address_is_path(address))
+		return how->port == 0 || open_address(address, how, fds, nfds, fault);
+	if (*nfds == NC_LISTENERS_MAX)
+	{
+		*fault = (NcListenFault) {.text = "there are too many addresses"};
+		return false;
+	}
+	fds[*nfds] = open_path(address);
+	if (fds[*nfds] < 0)
+	{
+		*fault = (NcListenFault) {.error = errno,.text = strerror(errno)};
+		return false;
+	}
+	(*nfds)++;
+	return true;
+}
+
 int
 nc_listen_open(const NcListenHow *how, int fds[NC_LISTENERS_MAX], NcListenFault *fault)
 {
@@ -166,8 +245,8 @@ nc_listen_open(const NcListenHow *how, int fds[NC_LISTENERS_MAX], NcListenFault 
 
 	*fault = (NcListenFault) {.text = "there is no address"};
 	while (ok && nc_listen_next(&list, address))
-		ok = open_address(address, how, fds, &nfds, fault);
-	if (ok)
+		ok = open_named(address, how, fds, &nfds, fault);
+	if (ok && nfds > 0)
 		return nfds;
 	memcpy(fault->address, address, sizeof(address));
 	while (nfds > 0)
@@ -211,7 +290,7 @@ nc_peer_text(const struct sockaddr_storage *peer, char out[NC_PEER_BYTES])
 		snprintf(out, NC_PEER_BYTES, "[%s]:%d", host, ntohs(v6->sin6_port));
 	}
 	else
-		snprintf(out, NC_PEER_BYTES, "an unknown address");
+		snprintf(out, NC_PEER_BYTES, "%s", peer->ss_family == AF_UNIX ? "a Unix socket" : "an unknown address");
 }
 
 uint64_t

@@ -341,7 +341,7 @@ judge_request(NcVisitor *v, const Words *words)
 	NcJwt		token;
 	const char *wrong;
 
-	if (nc_guard_insists(door->guard, door->settings.require_ssl) && !v->channel.secure)
+	if (nc_guard_insists(door->guard, door->settings.require_ssl) && !v->channel.secure && !v->by_path)
 	{
 		no = door->host->tls_wanted;
 		return refuse_login(v, &no);

@@ -28,6 +28,7 @@ char	   *nc_guc_token_file = "";
 int			nc_guc_lwlsn_entries = 131072;
 int			nc_guc_local_chunks = 131072;
 int			nc_guc_sweep_interval = 5000;
+int			nc_guc_scrub_rate = 0;
 int			nc_guc_verify = 0;
 int			nc_guc_lfc_size = 0;
 int			nc_guc_lfc_size_limit = 16777216;

@@ -612,3 +612,43 @@ nc_skeleton_measure(NcLocalBytes *out)
 	memset(out, 0, sizeof(*out));
 	walk_main_forks(InvalidOid, measure_file, out);
 }
+
+/* ---- naming ---- */
+
+typedef struct RelList
+{
+	NcRelKey   *keys;
+	uint64		n;
+	uint64		room;
+	uint64		blocks;
+} RelList;
+
+static void
+list_file(const RelFile *file, void *arg)
+{
+	RelList    *list = arg;
+
+	if (init_fork_beside(file->path))
+		return;
+	list->blocks += file->st.st_size / BLCKSZ;
+	if (file->segno != 0)
+		return;
+	if (list->n == list->room)
+	{
+		list->room *= 2;
+		list->keys = repalloc_huge(list->keys, list->room * sizeof(NcRelKey));
+	}
+	list->keys[list->n++] = file->rel;
+}
+
+NcRelKey *
+nc_skeleton_list(uint64 *n, uint64 *blocks)
+{
+	RelList		list = {.room = 1024};
+
+	list.keys = palloc(list.room * sizeof(NcRelKey));
+	walk_main_forks(InvalidOid, list_file, &list);
+	*n = list.n;
+	*blocks = list.blocks;
+	return list.keys;
+}

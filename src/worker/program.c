@@ -59,7 +59,7 @@ static BackgroundWorker
 program_worker(const NcProgram *program)
 {
 	BackgroundWorker worker = {
-		.bgw_flags = BGWORKER_SHMEM_ACCESS,
+		.bgw_flags = BGWORKER_SHMEM_ACCESS | (program->session ? BGWORKER_BACKEND_DATABASE_CONNECTION : 0),
 		.bgw_start_time = program->starts,
 		.bgw_restart_time = program->once ? BGW_NEVER_RESTART : 1,
 		.bgw_library_name = "neon_comm"
@@ -82,10 +82,25 @@ nc_program_register(const NcProgram *program)
 bool
 nc_program_start(const NcProgram *program, int arg)
 {
+	BackgroundWorkerHandle *handle;
+
+	if (!nc_program_start_handle(program, arg, &handle))
+		return false;
+	pfree(handle);
+	return true;
+}
+
+bool
+nc_program_start_handle(const NcProgram *program, int arg, BackgroundWorkerHandle **handle)
+{
 	BackgroundWorker worker = program_worker(program);
+	MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+	bool		started;
 
 	worker.bgw_main_arg = Int32GetDatum(arg);
-	return RegisterDynamicBackgroundWorker(&worker, NULL);
+	started = RegisterDynamicBackgroundWorker(&worker, handle);
+	MemoryContextSwitchTo(before);
+	return started;
 }
 
 /* ---- life ---- */

@@ -17,6 +17,7 @@ typedef struct NcProgram
 	const char *main;			/* function of this library, called in the new process */
 	BgWorkerStartTime starts;
 	bool		once;			/* is not started again after its end */
+	bool		session;		/* will be in a database */
 
 	/*
 	 * SIGTERM ends it at its next check for interrupts; otherwise ShutdownRequestPending is
@@ -33,6 +34,9 @@ extern void nc_program_register(const NcProgram *program);
 
 /* Any process: starts one now, with an argument. False: no room for it. */
 extern bool nc_program_start(const NcProgram *program, int arg);
+
+/* The same, with a handle that is the caller's, and is kept. */
+extern bool nc_program_start_handle(const NcProgram *program, int arg, BackgroundWorkerHandle **handle);
 
 /*
  * First call of a main: signals; and if it stays, it counts as ours (nc/shared/alone.h).

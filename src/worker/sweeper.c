@@ -1,8 +1,8 @@
 /*
  * sweeper.c
  *	  The background worker "neon_comm sweeper": scrubs after a start the files that
- *	  nobody has used, sweeps every neon_comm.sweep_interval, and has the file cache
- *	  filled once after a start.
+ *	  nobody has used, sweeps every neon_comm.sweep_interval, has the file cache
+ *	  filled once after a start, and page servers compared while neon_comm.scrub_rate is set.
  *
  * Reads no page, waits for no page server.  Errors end it; it is started again.
  */
@@ -22,6 +22,7 @@
 #include "nc/worker/cache_list.h"
 #include "nc/worker/prewarm.h"
 #include "nc/worker/programs.h"
+#include "nc/worker/scrub.h"
 
 #include "program.h"
 
@@ -67,6 +68,7 @@ nc_sweeper_main(Datum arg)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		(void) nc_program_reload();
+		nc_scrub_start();
 		nc_cache_list_turn();
 		if (!early || (events & WL_LATCH_SET) != 0)
 			(void) nc_sweep();

@@ -22,7 +22,7 @@ $c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 400) AS f FROM generate_
 	CREATE TABLE first AS TABLE t; CREATE TABLE w (id int, f text)});
 $c->restart('compute');
 is($c->sql($names), 'NeonBouncePage NeonCacheList NeonCacheWriterMain NeonChangeMembers NeonConnect NeonExporterMain NeonFeedMain NeonLease NeonLetIn NeonPageRead NeonRecoveryRetry '
-	. 'NeonSweeperMain NeonThrottle', 'names of the compute') if $named;
+	. 'NeonScrubMain NeonSweeperMain NeonThrottle', 'names of the compute') if $named;
 
 my @frozen;
 sub freeze { push @frozen, @_; kill 'STOP', @_; return }

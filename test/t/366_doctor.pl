@@ -48,13 +48,14 @@ is($status, 0, '--json: status 0');
 my $told = JSON::PP::decode_json($out);
 is($told->{state}, 'ok', 'the worst of all states');
 my %items = map { $_->{item} => 1 } @{ $told->{checks} };
-is_deeply([ grep { !$items{$_} } 'process', 'port', 'token', 'certificate', 'disk', 'control file', 'page server', 'compute', 'log', 'communicator' ],
+is_deeply([ grep { !$items{$_} } 'process', 'port', 'token', 'certificate', 'disk', 'control file', 'page server', 'compute', 'log', 'communicator', 'scrub' ],
 	[], 'all items are there, those of check() too');
 is((doctor('--nonsense'))[0], 2, 'a wrong command line');
 
 # ---- tokens and certificates
 my $crt = "$c->{dir}/security/server.crt";
 $c->dev('token', '-D', $c->{dir}, '--install', '--expires', 5 * 86400);
+is((doctor('--days', 3))[0], 0, 'a token that is good for as long as is asked');
 finds('a token that ends', 'warning +token +\S+/token: it is good for [45] days more', 'warning +token +\S+/pgpass: it is good for [45] days more');
 $c->dev('token', '-D', $c->{dir}, '--install');
 rename $crt, "$crt.away" or die $!;

@@ -82,7 +82,7 @@ my ($p0, $p1) = map { '127\.0\.0\.1:' . $c->page_server_port($_) } 0, 1;
 ($status, $out) = verify();
 is($status, 1, 'status 1');
 my $both = qr/(?:$p0, $p1|$p1, $p0)/;
-like($out, qr/^postgres: t block 5, page server $both: differs: from byte 8100 on; LSNs (\S+) and \1$/m, 'a page that was changed by hand');
+like($out, qr/^postgres: t block 5, page server $both: differs: from byte 8100 on; LSNs (\S+) and \1, CRCs [0-9a-f]{8} and [0-9a-f]{8}$/m, 'a page that was changed by hand');
 like($out, qr/^postgres: t block 7, page server $p1: missing: it is empty, and the block has been logged$/m, 'one that is lost');
 like($out, qr/^postgres: t block 9, page server $p1: damaged: Read error: invalid page in block 9/m, 'one that cannot be read');
 like($out, qr/^postgres: t_pkey block 1, page server $both: differs: from byte 8000 on/m, 'an index');
@@ -95,7 +95,7 @@ is($status, 0, 'hints and free space are not compared') or diag($out);
 $c->stop('page-server', 1);
 is($c->sql(q{SELECT string_agg(DISTINCT state, ',') FROM neon_comm.verify_relation('other', seconds => 2)}), 'no answer', 'a page server that is away');
 $c->start('page-server', 1);
-like(($c->try_sql(q{SET ROLE pg_monitor; SELECT * FROM neon_comm.verify_relation('other')}))[2], qr/permission denied/, 'for superusers');
+is($c->sql(q{SET ROLE pg_monitor; SELECT count(*) FROM neon_comm.verify_relation('other')}), 0, 'members of pg_monitor may compare');
 
 $c->check_logs;
 done_testing();

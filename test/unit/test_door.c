@@ -1345,6 +1345,8 @@ test_addresses(void **state)
 
 	assert_true(nc_listen_is_loopback("127.0.0.1,localhost ::1"));
 	assert_true(nc_listen_is_loopback(""));
+	assert_true(nc_listen_is_loopback("/run/a,127.0.0.1"));
+	assert_false(nc_listen_address_is_path("run/a"));
 	assert_false(nc_listen_is_loopback("127.0.0.1,*"));
 	assert_false(nc_listen_is_loopback("0.0.0.0"));
 	assert_false(nc_listen_is_loopback("127.0.0.1, localhost.example.org"));

@@ -21,6 +21,11 @@
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 160000
+#include "utils/relfilenumbermap.h"
+#else
+#include "utils/relfilenodemap.h"
+#endif
 
 /* A process's status entry, counted from 1; NULL when it is gone. */
 static inline LocalPgBackendStatus *
@@ -30,6 +35,17 @@ nc_pg_backend_status(int index)
 	return pgstat_get_local_beentry_by_index(index);
 #else
 	return pgstat_fetch_stat_local_beentry(index);
+#endif
+}
+
+/* The relation of this database with these files; InvalidOid when there is none. In a transaction. */
+static inline Oid
+nc_pg_relation_of_file(Oid spc, Oid rel)
+{
+#if PG_VERSION_NUM >= 160000
+	return RelidByRelfilenumber(spc, rel);
+#else
+	return RelidByRelfilenode(spc, rel);
 #endif
 }
 

@@ -20,7 +20,7 @@ typedef struct NcExporter
 	const char *prefix;			/* of its settings: "neon_comm.metrics_" */
 	const char *tenant_setting; /* the name of that of tenant_id */
 	char	  **listen_addresses;
-	int		   *port;			/* 0 = there is no exporter */
+	int		   *port;			/* 0 = by the paths of Unix sockets among the addresses alone, if there are any */
 	char	  **ssl_cert_file;
 	char	  **ssl_key_file;
 	bool	   *require_ssl;
@@ -30,8 +30,11 @@ typedef struct NcExporter
 	const NcHttpPage *pages;
 } NcExporter;
 
-/* For the check hook of the addresses: a list of numbers and localhost. Says what is wrong with it. */
+/* For the check hook of the addresses: numbers, localhost, paths of Unix sockets. Says what is wrong with it. */
 extern bool nc_exporter_addresses_good(const char *addresses);
+
+/* Is there an exporter, by port and addresses? */
+extern bool nc_exporter_wanted(const NcExporter *exporter);
 
 /* In the postmaster, at its start: FATAL when figures would be open to everybody, or a file is no good. */
 extern void nc_exporter_check(const NcExporter *exporter);

@@ -48,6 +48,7 @@ typedef struct NcFeedPeer
 	int			sync_priority;
 	char		sync_state[NC_FEED_STATE_BYTES];	/* "" when absent */
 	NcId		member;			/* who streams; none when absent */
+	uint64		asked_us;		/* connected, and has not answered since it was asked then, by nc_clock_us(); 0 = it has */
 	TimestampTz reply_time;		/* of the last status update, by our clock; 0 = none */
 	TimestampTz connected_since;	/* 0 when absent */
 } NcFeedPeer;

@@ -79,6 +79,7 @@ struct NcVisitor
 	NcOp		out;
 	char		address[NC_PEER_BYTES];
 	uint64_t	machine;		/* nc_peer_machine() */
+	bool		by_path;		/* came by a Unix socket, where TLS protects nothing */
 	uint64_t	came_us;		/* these by the host's clock */
 	uint64_t	heard_us;		/* the last byte from him */
 	uint64_t	sent_us;		/* the last byte that he took */

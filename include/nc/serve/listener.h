@@ -28,6 +28,7 @@ typedef struct NcListenHow
 	int			port;
 	bool		names;			/* names are resolved, "*" is all addresses; else numbers and localhost */
 	bool		shared;			/* other processes of the server listen on the same port */
+	bool		paths;			/* absolute paths are Unix sockets; with port 0 nothing else is listened on */
 	bool		first;			/* ... and this is the first: fails if anybody else uses the port */
 } NcListenHow;
 
@@ -45,7 +46,13 @@ typedef struct NcListenFault
  */
 extern bool nc_listen_next(const char **list, char address[NC_LISTEN_ADDRESS_BYTES]);
 
-/* Is it a number of this machine, or localhost? Other names may be anything. */
+/*
+ * Is it the absolute path of a Unix socket, and not too long for one?  The socket is its owner's and his group's
+ * (mode 0660); one that is left of a process that has ended is replaced, nothing else is.
+ */
+extern bool nc_listen_address_is_path(const char *address);
+
+/* Is it a number of this machine, localhost, or such a path? Other names may be anything. */
 extern bool nc_listen_address_is_loopback(const char *address);
 
 /* Are all of a list? */

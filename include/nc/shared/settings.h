@@ -34,6 +34,7 @@ extern char *nc_guc_token_file;
 extern int	nc_guc_lwlsn_entries;
 extern int	nc_guc_local_chunks;
 extern int	nc_guc_sweep_interval;	/* ms */
+extern int	nc_guc_scrub_rate;	/* blocks a second; 0 = off */
 extern int	nc_guc_verify;		/* NcVerify */
 extern int	nc_guc_lfc_size;	/* MB; 0 = no file cache */
 extern int	nc_guc_lfc_size_limit;	/* MB */

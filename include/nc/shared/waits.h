@@ -21,6 +21,7 @@ typedef enum NcWait
 	NC_WAIT_LEASE,				/* an answer, until page servers have granted leases */
 	NC_WAIT_FEED_MAIN,			/* workers that have nothing to do */
 	NC_WAIT_SWEEPER_MAIN,
+	NC_WAIT_SCRUB_MAIN,
 	NC_WAIT_CACHE_LIST,
 	NC_WAIT_CACHE_WRITER_MAIN,
 	NC_WAIT_EXPORTER_MAIN

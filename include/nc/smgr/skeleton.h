@@ -81,4 +81,10 @@ typedef struct NcLocalBytes
 
 extern void nc_skeleton_measure(NcLocalBytes *out);
 
+/*
+ * All relations that have a permanent main fork now, of all databases, by directory and in no order
+ * within; palloc'd.  n = how many, blocks = of all of them together.  Any process.
+ */
+extern NcRelKey *nc_skeleton_list(uint64 *n, uint64 *blocks);
+
 #endif							/* NC_SMGR_SKELETON_H */

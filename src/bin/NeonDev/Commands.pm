@@ -129,6 +129,7 @@ my %options = (
 	'--off' => { key => 'off', set => 1 },
 	'--target-time' => { key => 'target_time', value => matching(qr/^\d{4}-\d\d-\d\d[^'\n]*\z/, '--target-time needs a date and a time, not "%s"') },
 	'--target-lsn' => { key => 'target_lsn', value => matching(qr{^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}\z}, '--target-lsn needs an LSN, not "%s"') },
+	'--days' => { key => 'days', value => number(0, 36500) },
 	'--rate' => { key => 'rate', value => number(1, 100000) },
 	'--relation' => { key => 'relation', value => $any },
 	'--database' => { key => 'database', value => $any },
@@ -399,14 +400,15 @@ as they belong there. For page servers the figure is what the file system says i
   --no-measure   without reading files
 Exit status: 0 if all of it runs, 3 if something does not.
 END
-	doctor => { run => \&doctor, options => ['--json'], help => <<'END' },
-neon_dev doctor -D DIR [--json]
+	doctor => { run => \&doctor, options => [ '--json', '--days' ], help => <<'END' },
+neon_dev doctor -D DIR [--days N] [--json]
 
 Looks what is wrong with the cluster, a line each: processes, ports, logs, control files, disks, tokens, certificates,
 each page server on its own port, and what neon_comm.check() of the compute finds, if it lets somebody in. Everything is
 asked at once, and what has not answered after some seconds is said not to answer. Nothing is changed.
 
-  --json   {"state": the worst one, "checks": [{item, subject, state, what, remedy}]}
+  --days N   tokens and certificates are to be good for longer (default: 30)
+  --json     {"state": the worst one, "checks": [{item, subject, state, what, remedy}]}
 Exit status: 0 if all lines are ok, 1 if one is not (warning, error, unknown), 2 for a wrong command line.
 END
 	top => { run => \&top, before => \&open_record, options => [qw(--interval --once --iterations --json --record)], help => <<'END' },

@@ -28,6 +28,7 @@ use constant {
 my @rows;						# [item, subject, state, what, remedy]
 
 sub row { my (@row) = @_; push @rows, [ @row, '' ]; return }
+sub days { return $opt{days} // DAYS }
 sub parts { return ('compute', page_servers()) }
 
 # ---- without asking anybody
@@ -93,7 +94,7 @@ sub ends
 	my ($item, $subject, $until, $remedy) = @_;
 	my $days = int(($until - time) / 86400);
 	return row($item, $subject, 'error', 'it ended ' . -$days . ' days ago', $remedy) if $until <= time;
-	return row($item, $subject, $days < DAYS ? 'warning' : 'ok', "it is good for $days days more", $remedy);
+	return row($item, $subject, $days < days() ? 'warning' : 'ok', "it is good for $days days more", $remedy);
 }
 
 sub look_at_token
@@ -185,8 +186,8 @@ sub judge_compute
 	return;
 }
 
-my $check = sprintf q{SELECT replace(concat_ws(chr(31), item, subject, state, what, coalesce(remedy, '')), chr(10), ' ')
-	FROM neon_comm.check(%d, %d, %d)}, CHECK_SECONDS, DAYS, FREE_PERCENT;
+sub check_statement { return sprintf q{SELECT replace(concat_ws(chr(31), item, subject, state, what, coalesce(remedy, '')), chr(10), ' ')
+	FROM neon_comm.check(%d, %d, %d)}, CHECK_SECONDS, days(), FREE_PERCENT }
 
 # [judge, what it is told, program, arguments]
 sub questions
@@ -197,7 +198,7 @@ sub questions
 		(map { [ \&judge_certificate, $_, openssl_path(), 'x509', '-enddate', '-noout', '-in', $_ ] } @certificates),
 		(map { [ \&judge_control, $_, program_of('pg_controldata'), '-D', part_data($_) ] } parts()),
 		(map { [ \&judge_page_server, $_, page_server_question($_) ] } page_servers()),
-		[ \&judge_compute, undef, compute_question($check) ]);
+		[ \&judge_compute, undef, compute_question(check_statement()) ]);
 }
 
 sub ask
@@ -217,14 +218,26 @@ sub ask
 my %rank = (ok => 0, warning => 1, unknown => 2, error => 3);
 sub worst { my ($worst) = sort { $rank{$b} <=> $rank{$a} } map { $_->[2] } @rows; return $worst }
 
-sub print_text
+my $printed = 0;				# rows
+
+# What is known now: who has to wait for the rest has something to begin with.
+sub print_rows
 {
-	foreach (@rows)
+	return if $opt{format} eq 'json';
+	foreach (@rows[ $printed .. $#rows ])
 	{
 		my ($item, $subject, $state, $what, $remedy) = @$_;
 		printf "%-8s %-13s %s: %s\n", $state, $item, $subject, $what;
 		print '         ', ' ' x 14, "-> $remedy\n" if $state ne 'ok' && ($remedy // '') ne '';
 	}
+	$printed = @rows;
+	STDOUT->flush;
+	return;
+}
+
+sub print_text
+{
+	print_rows();
 	my $bad = grep { $_->[2] ne 'ok' } @rows;
 	print $bad ? "$bad of " . @rows . " lines are not ok\n" : "all is well\n";
 	return;
@@ -248,6 +261,7 @@ sub doctor
 	look_at_process($_) foreach parts();
 	look_at_ports();
 	if ($cluster{auth}) { look_at_token(security_dir() . "/$_") foreach 'token', 'pgpass' }
+	print_rows();
 	ask();
 	look_at_log($_) foreach parts();
 	$opt{format} eq 'json' ? print_json() : print_text();

@@ -144,7 +144,7 @@ sub sql
 sub try_sql
 {
 	my ($self, $sql, %o) = @_;
-	my $conninfo = $self->conninfo . ' dbname=' . ($o{db} // 'postgres');
+	my $conninfo = $self->conninfo . ' dbname=' . ($o{db} // 'postgres') . (defined $o{user} ? " user=$o{user}" : '');
 	my ($out, $err) = ('', '');
 
 	# without a server psql may have gone before it is told what to do

@@ -6,13 +6,16 @@ use warnings;
 
 use Exporter qw(import);
 use IO::Socket::INET;
+use IO::Socket::UNIX;
 use IPC::Run ();
 
 our @EXPORT_OK = qw(connect_http ask_http get metrics promtool promtool_says);
 
+# The port may be the path of a Unix socket.
 sub connect_http
 {
 	my ($port, $host) = @_;
+	return IO::Socket::UNIX->new(Peer => $port, Timeout => 60) if $port =~ m{^/};
 	return IO::Socket::INET->new(PeerAddr => $host // '127.0.0.1', PeerPort => $port, Timeout => 60);
 }
 
