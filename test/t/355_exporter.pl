@@ -74,6 +74,7 @@ my %still = map { $_ => 1 } qw(
 $still{"neon_comm_$_"} = 1 foreach (
 	qw(feed_let_in page_server_sync_priority page_server_sync_state), # with other settings: t/319, t/300_synchronous_commits
 	qw(prewarm_state prewarm_workers prewarm_pages),                  # t/162
+	qw(trace_spans trace_spans_dropped),                              # t/381
 	qw(page_server_throttles throttles throttle_seconds),             # t/140
 	qw(lfc_pages_staged staging_pages_lent),                          # of a moment
 	# of recovery, shutdown, failures and other settings; the counters themselves: the tests of their subjects

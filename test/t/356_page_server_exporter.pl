@@ -47,6 +47,7 @@ SKIP:
 
 my %still = map { ("neon_page_service_$_" => 1) } (
 	qw(exporter_refused), # t/357
+	qw(trace_spans trace_spans_dropped), # t/381
 	qw(error_answers throttled clients_refused boot_images boot_held_seconds), # t/108, t/120, t/300_boot
 	qw(replay_paused replay_lag_bytes requests_waiting workers_listening consistent in_recovery)); # of a moment; a promotion: t/275
 my %moved;
