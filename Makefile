@@ -26,7 +26,7 @@ SCRIPTS = src/bin/neon_dev src/bin/neon_demo
 REGRESS = basic guc views
 
 # ---- the core: no server header on its include path
-CORE_DIRS = base obs wire shard lsn ring cache ahead io auth serve identity boot record net engine
+CORE_DIRS = base obs wire shard lsn ring cache ahead io auth serve identity boot record net engine trace
 CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))
 CORE_OBJS = $(CORE_SRCS:.c=.core.o)
 CORE_CC ?= cc
@@ -35,7 +35,7 @@ CORE_CFLAGS = -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror 
 	-Wno-unused-parameter -D_GNU_SOURCE -Iinclude $(PQ_INCLUDE) $(CORE_EXTRA_CFLAGS)
 
 # ---- the extension
-SERVER_DIRS = shared safety exporter smgr client direct filecache check worker feed metrics ext
+SERVER_DIRS = shared safety exporter tracer tracing smgr client direct filecache check worker feed metrics ext
 SERVER_SRCS = $(sort $(filter-out src/smgr/abi_%.c src/smgr/aio_%.c src/ext/explain_%.c,$(foreach d,$(SERVER_DIRS),$(wildcard src/$(d)/*.c)))) \
 	src/smgr/abi_$(PG_MAJOR).c $(wildcard src/smgr/aio_$(PG_MAJOR).c) \
 	$(or $(wildcard src/ext/explain_$(PG_MAJOR).c),src/ext/explain_none.c)
@@ -67,8 +67,8 @@ libnc_core.a: $(CORE_OBJS)
 # ---- the page service: a second library with its own small Makefile
 PAGE_SERVICE = $(MAKE) -C src/page_service PG_CONFIG=$(PG_CONFIG) EXTRA_CFLAGS="$(EXTRA_CFLAGS)"
 all: page-service
-# safety and exporter are in both libraries; their objects are made here, once
-page-service: libnc_core.a $(patsubst %.c,%.o,$(wildcard src/safety/*.c src/exporter/*.c))
+# safety, exporter and tracer are in both libraries; their objects are made here, once
+page-service: libnc_core.a $(patsubst %.c,%.o,$(wildcard src/safety/*.c src/exporter/*.c src/tracer/*.c))
 	$(PAGE_SERVICE) all
 install: install-page-service
 install-page-service: page-service

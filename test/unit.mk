@@ -6,7 +6,7 @@ SANITIZE ?=
 FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 60
 
-CORE_DIRS = base obs wire shard lsn ring cache ahead io auth serve identity boot record net engine
+CORE_DIRS = base obs wire shard lsn ring cache ahead io auth serve identity boot record net engine trace
 CORE_SRCS = $(sort $(foreach d,$(CORE_DIRS),$(wildcard src/$(d)/*.c)))
 PQ_INCLUDE := $(shell pkg-config --cflags-only-I libpq 2>/dev/null || echo -I/usr/include/postgresql)
 # names that cmocka 2 has new ones for, which cmocka 1 has not

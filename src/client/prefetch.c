@@ -37,6 +37,7 @@
 #include "nc/lsn/request_lsn.h"
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
+#include "nc/tracing/tracing.h"
 #include "client_int.h"
 
 #define CHUNK_PAGES NC_STAGING_CHUNK_PAGES
@@ -220,6 +221,7 @@ collect_ahead(int s)
 {
 	bool		came = slot_at(s)->result == NC_SLOT_RESULT_OK;
 
+	nc_tracing_end((uint32) (ring - nc_rings.rings), (uint32) (SLOT_FIRST + s), 0, false);
 	(void) nc_client_withdraw(slot_at(s));
 	end_slot(s, came, NC_COUNTER_PREFETCH_FAILED);
 }
@@ -636,6 +638,7 @@ submit(int s, const NcRelKey *rel, BlockNumber block, int n, XLogRecPtr nms, uin
 	slot->submit_us = nc_clock_us();
 	slot->value = 0;
 	ring->dests[SLOT_FIRST + s] = NC_DEST_STAGING | page;
+	nc_tracing_begin(my_ring, (uint32) (SLOT_FIRST + s));
 	moved = moved && nc_slot_move(slot, nc_slot_load(slot), NC_SLOT_SUBMITTED);
 	Assert(moved);
 	(void) moved;

@@ -26,6 +26,7 @@
 #include "nc/shared/shmem.h"
 #include "nc/shared/test_point.h"
 #include "nc/shared/waits.h"
+#include "nc/tracing/tracing.h"
 #include "client_int.h"
 
 /* Looking at the slot before sleeping, if the setting leaves it to us: about a round trip in a rack. */
@@ -214,9 +215,16 @@ release_on_exit(int code, Datum arg)
 {
 	Request    *req = (Request *) DatumGetPointer(arg);
 
+	NcSlot	   *unanswered = NULL;
+
 	if (req->slot != NULL && !is_done(req))
+	{
 		nc_stat(NC_COUNTER_REQUEST_CANCELS, 1);
+		unanswered = req->slot;
+	}
 	release_request(req);
+	if (unanswered != NULL)
+		nc_tracing_end(NC_MY_PROC_INDEX(), (uint32) (unanswered - my_ring->slots), nc_clock_us(), true);
 }
 
 static bool
@@ -391,6 +399,7 @@ submit_and_wait(Request *req)
 	if (!nc_slot_move(req->slot, word, NC_SLOT_FILLING))
 		elog(ERROR, "neon_comm: a request slot of this process changed by itself");
 	fill_slot(req);
+	nc_tracing_begin(NC_MY_PROC_INDEX(), (uint32) (req->slot - my_ring->slots));
 	NC_TEST_POINT_REL("client-submit", req->ask->rel.rel);
 	word = nc_slot_load(req->slot);
 	if (!nc_slot_move(req->slot, word, NC_SLOT_SUBMITTED))
@@ -399,6 +408,7 @@ submit_and_wait(Request *req)
 		(void) nc_ring_notify(&nc_rings, NC_MY_PROC_INDEX(), (uint32) (req->slot - my_ring->slots));
 	NC_TEST_POINT_REL("client-submitted", req->ask->rel.rel);
 	wait_done(req);
+	nc_tracing_end(NC_MY_PROC_INDEX(), (uint32) (req->slot - my_ring->slots), nc_clock_us(), false);
 	NC_TEST_POINT_REL("client-done", req->ask->rel.rel);
 }
 

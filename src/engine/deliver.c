@@ -138,6 +138,21 @@ note_copy(NcEngine *e, const NcJob *job, uint64_t now_us)
 		nc_job_note(e, job, NC_STAGE_COPY, job->reached_us, now_us);
 }
 
+/* In COPYING. */
+static NC_RARE void
+show_trace(NcEngine *e, const NcJob *job, uint64_t now_us)
+{
+	NcSlotTrace *trace = nc_slot_trace(&e->area, job->ring, job->slot);
+
+	trace->shard = job->shard;
+	trace->reqid = job->reqid;
+	trace->taken_us = job->taken_us;
+	trace->sent_us = job->sent_us;
+	trace->received_us = job->received_us;
+	trace->reached_us = job->reached_us;
+	trace->done_us = now_us;
+}
+
 /*
  * COPYING -> DONE -> FREE, then the handle: its owner may use it again while
  * aio_complete() still runs, and must find its slot FREE.  Between the first of these
@@ -150,11 +165,19 @@ complete_handle(NcEngine *e, NcJob *job, NcSlotResult result, const char *text)
 	uint64_t	life = nc_slot_word_generation(job->word);
 	uint64_t	handle_generation = slot->handle_generation;
 	char		line[NC_RING_ERROR_BYTES];
+	uint64_t	now_us;
 	bool		moved;
 
 	if (text != NULL)
 		nc_text_one_line(line, sizeof(line), text, strlen(text));
-	note_copy(e, job, e->host.now_us(e->host.ctx));
+	now_us = e->host.now_us(e->host.ctx);
+	note_copy(e, job, now_us);
+	if (job->traced != 0)
+	{
+		slot->result = (uint16_t) result;
+		show_trace(e, job, now_us);
+		e->host.traced(e->host.ctx, job->ring, job->slot);
+	}
 	moved = nc_slot_move(slot, nc_slot_word(life, NC_SLOT_COPYING), NC_SLOT_DONE) &&
 		nc_slot_move(slot, nc_slot_word(life, NC_SLOT_DONE), NC_SLOT_FREE);
 	NC_ASSERT(moved);
@@ -187,6 +210,8 @@ end_copying(NcEngine *e, NcJob *job, NcSlotResult result, const char *text)
 		slot->value = e->host.now_us(e->host.ctx);
 		note_copy(e, job, slot->value);
 	}
+	if (job->traced != 0)
+		show_trace(e, job, e->host.now_us(e->host.ctx));
 	moved = nc_slot_move(slot, word, NC_SLOT_DONE);
 	/* the table has no way out of COPYING but ours */
 	NC_ASSERT(moved);
@@ -350,6 +375,15 @@ note_answer(NcEngine *e, NcJob *job, const NcFlight *flight)
 	nc_job_note(e, job, NC_STAGE_RECEIVE, e->now_us, job->reached_us);
 }
 
+static NC_RARE void
+note_trace(const NcEngine *e, NcJob *job, const NcFlight *flight, const NcConn *conn)
+{
+	job->shard = conn->shard;
+	job->reqid = flight->msg.reqid;
+	job->sent_us = flight->sent_us;
+	job->received_us = e->now_us;
+}
+
 /* Does somebody still wait? */
 static bool
 part_is_wanted(NcEngine *e, const NcPart *part)
@@ -374,6 +408,8 @@ nc_deliver_answer(void *ctx, NcConn *conn, NcFlight *flight, const NcPsResponse 
 	if (job != NULL)
 	{
 		note_answer(e, job, flight);
+		if (job->traced != 0)
+			note_trace(e, job, flight, conn);
 		if (part_is_wanted(e, part))
 		{
 			if (worth_asking_again(e, conn, flight, resp))

@@ -59,6 +59,15 @@ typedef struct NcJob
 	uint64_t	submit_us;
 	uint64_t	taken_us;
 	uint64_t	reached_us;		/* the last answer */
+
+	/* of a traced one: its context, and what is told of its last answer */
+	uint32_t	traced;			/* NcSlotTrace.sampled */
+	uint32_t	shard;
+	NcTraceContext trace;
+	uint64_t	reqid;
+	uint64_t	sent_us;
+	uint64_t	received_us;
+
 	NcSlotKind	kind;
 	NcSlotClass class;
 	uint32_t	nblocks;		/* messages: blocks of GETPAGE, else 1 */

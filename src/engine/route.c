@@ -48,7 +48,9 @@ message_of(const NcJob *job, uint32_t index)
 		.not_modified_since = job->not_modified_since,
 		.rel = job->rel,
 		.block = job->kind == NC_SLOT_KIND_GETPAGE ? job->block + index : 0,
-		.db = job->rel.db
+		.db = job->rel.db,
+		/* it is sent only while the job is there: nc_deliver_keep() */
+		.trace = (job->traced & NC_TRACE_TELL) != 0 ? &job->trace : NULL
 	};
 }
 

@@ -81,6 +81,16 @@ copy_dests(NcJob *job, const uint32_t *dests)
 		job->dests[i] = first == NC_DEST_NONE ? NC_DEST_NONE : first + i;
 }
 
+static NC_RARE void
+copy_trace(const NcEngine *e, NcJob *job)
+{
+	const NcSlotTrace *trace = nc_slot_trace(&e->area, job->ring, job->slot);
+
+	job->traced = trace->sampled;
+	if (job->traced != 0)
+		job->trace = trace->at;
+}
+
 /* Copies request and destinations into the job; returns what is wrong with them. */
 static const char *
 copy_request(const NcEngine *e, NcJob *job, uint32_t ring, uint32_t index)
@@ -101,6 +111,8 @@ copy_request(const NcEngine *e, NcJob *job, uint32_t ring, uint32_t index)
 	job->not_modified_since = copy.not_modified_since;
 	job->submit_us = copy.submit_us;
 	job->nblocks = 1;
+	if (e->area.traces != NULL)
+		copy_trace(e, job);
 	/* how it ends depends on whose it is, whatever its fields say */
 	if (of_handle)
 		job->class = NC_SLOT_CLASS_AIO;

@@ -34,6 +34,7 @@
 #include "nc/smgr/lwlsn.h"
 #include "nc/smgr/skeleton.h"
 #include "nc/smgr/stock_trap.h"
+#include "nc/tracing/tracing.h"
 #include "nc/worker/overtaken.h"
 #include "nc/worker/programs.h"
 
@@ -148,6 +149,12 @@ static const Part parts[] = {
 		.shmem_startup = nc_feed_shmem_startup
 	},
 	{.settings = begin_metrics},
+	{
+		.settings = nc_tracing_init,
+		.shmem_bytes = nc_tracing_shmem_bytes,
+		.shmem_startup = nc_tracing_shmem_startup,
+		.start = nc_tracer_register
+	},
 	{
 		.shmem_bytes = nc_lease_shmem_bytes,
 		.shmem_startup = nc_lease_shmem_startup

@@ -17,6 +17,7 @@
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
 #include "nc/smgr/local.h"
+#include "nc/tracing/tracing.h"
 
 #include "metrics_int.h"
 
@@ -94,6 +95,8 @@ server(NcExposition *e)
 {
 	char		birth[NC_ID_TEXT] = "";
 	char		incarnation[NC_ID_TEXT] = "";
+	uint64		spans;
+	uint64		dropped;
 
 	if (nc_identity != NULL)
 	{
@@ -105,6 +108,9 @@ server(NcExposition *e)
 	one(e, FAMILY_RECOVERY, RecoveryInProgress());
 	one(e, FAMILY_REQUESTS, nc_exporter_requests());
 	one(e, FAMILY_REFUSED, nc_exporter_refused());
+	nc_tracing_counts(&spans, &dropped);
+	one(e, FAMILY_SPANS, spans);
+	one(e, FAMILY_SPANS_DROPPED, dropped);
 }
 
 static void

@@ -120,6 +120,9 @@ position(NcExposition *e, Family f, XLogRecPtr lsn)
 static void
 who(NcExposition *e, const NcSvcPublished *p)
 {
+	uint64		spans;
+	uint64		dropped;
+
 	family(e, FAMILY_IDENTITY);
 	nc_sample(e, NC_LABELS({"member", p->member}, {"birth", p->birth}, {"incarnation", p->incarnation},
 						   {"promised", p->promised}, {"shards", nc_svc_shard_numbers},
@@ -129,6 +132,9 @@ who(NcExposition *e, const NcSvcPublished *p)
 		nc_sample(e, NC_LABELS({"state", standings[i]}), strcmp(standings[i], p->standing) == 0);
 	one(e, FAMILY_EXPORTER_REQUESTS, nc_exporter_requests());
 	one(e, FAMILY_EXPORTER_REFUSED, nc_exporter_refused());
+	nc_svc_trace_counts(&spans, &dropped);
+	one(e, FAMILY_SPANS, spans);
+	one(e, FAMILY_SPANS_DROPPED, dropped);
 }
 
 static void

@@ -71,6 +71,7 @@ int			nc_svc_worker_index;
 uint32		nc_svc_wait_main;		/* a worker without work */
 uint32		nc_svc_wait_lazy_replay;	/* replay that nobody demands */
 uint32		nc_svc_wait_exporter;	/* nobody asks for metrics */
+uint32		nc_svc_wait_tracer;		/* nothing is traced */
 
 static shmem_request_hook_type previous_shmem_request;
 static shmem_startup_hook_type previous_shmem_startup;
@@ -307,6 +308,7 @@ static const char *const setting_names[] = {
 	LIBRARY ".stripe_size", LIBRARY ".allow_any_primary", LIBRARY ".lease",
 	LIBRARY ".metrics_listen_addresses", LIBRARY ".metrics_port", LIBRARY ".metrics_ssl_cert_file",
 	LIBRARY ".metrics_ssl_key_file", LIBRARY ".metrics_require_ssl", LIBRARY ".metrics_auth_public_key_file",
+	LIBRARY ".trace_collector", LIBRARY ".trace_file", LIBRARY ".trace_file_size",
 };
 
 /*
@@ -329,6 +331,7 @@ define_settings(void)
 	define_security_settings();
 	define_serving_settings();
 	define_metrics_settings();
+	nc_svc_trace_define();
 	nc_svc_fault_define();
 	MarkGUCPrefixReserved(LIBRARY);
 	for (int i = 0; i < lengthof(setting_names); i++)
@@ -379,6 +382,7 @@ request_shmem(void)
 		previous_shmem_request();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(NcSvcShared)));
 	RequestAddinShmemSpace(MAXALIGN(nc_svc_prepared_shmem_bytes()));
+	RequestAddinShmemSpace(nc_svc_trace_shmem_bytes());
 	RequestNamedLWLockTranche(LIBRARY, NC_SVC_LOCKS);
 }
 
@@ -450,11 +454,13 @@ startup_shmem(void)
 		nc_svc_lease_start();
 	}
 	nc_svc_prepared_shmem_init();
+	nc_svc_trace_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 	/* children inherit them: while they wait they look nothing up */
 	nc_svc_wait_main = nc_svc_wait_event("NeonPageServiceMain");
 	nc_svc_wait_lazy_replay = nc_svc_wait_event("NeonLazyReplay");
 	nc_svc_wait_exporter = nc_svc_wait_event("NeonExporterMain");
+	nc_svc_wait_tracer = nc_svc_wait_event("NeonTracerMain");
 }
 
 /* ---- entry ---- */
@@ -537,6 +543,7 @@ _PG_init(void)
 		register_worker(i);
 	if (nc_exporter_wanted(&nc_svc_exporter))
 		register_exporter();
+	nc_svc_trace_register();
 	nc_workers_check(LIBRARY);
 	nc_svc_gate_install();
 	nc_svc_join_install();

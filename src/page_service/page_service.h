@@ -243,6 +243,7 @@ extern int	nc_svc_worker_index;	/* which worker this process is */
 extern uint32 nc_svc_wait_main;
 extern uint32 nc_svc_wait_lazy_replay;
 extern uint32 nc_svc_wait_exporter;
+extern uint32 nc_svc_wait_tracer;
 
 static inline NcSvcWorkerState *
 nc_svc_self(void)
@@ -481,6 +482,23 @@ extern bool nc_svc_boot_replayed_all(void);
 
 /* The session leaves. */
 extern void nc_svc_boot_forget(NcSvcSession *s);
+
+/* ---- trace.c ---- */
+
+extern void nc_svc_trace_define(void);
+extern Size nc_svc_trace_shmem_bytes(void);
+extern void nc_svc_trace_shmem_init(void);
+extern void nc_svc_trace_register(void);
+
+/* Since shared memory was made; zeroes when nothing is traced. */
+extern void nc_svc_trace_counts(uint64 *recorded, uint64 *dropped);
+
+/*
+ * A request was answered; recorded if it is traced and there is an outlet.  By nc_clock_us(): when
+ * it was first looked at, when its WAL was there (0: never), when its answer was in the send buffer.
+ */
+extern void nc_svc_trace_answer(const NcPsRequest *req, uint64 came_us, uint64 began_us, uint64 ended_us,
+								bool failed);
 
 /* ---- cache_list.c ---- */
 

@@ -24,6 +24,9 @@
 #define WORDS_MAX 10
 #define ID_DIGITS 32
 
+/* Type and length. */
+#define FRAME_HEAD_BYTES 5
+
 typedef enum Outcome
 {
 	OUTCOME_HANDLED,
@@ -470,6 +473,20 @@ waited(const NcSvcSession *s, TimestampTz now)
 	return s->wait_since != 0 && now > s->wait_since ? (uint64) (now - s->wait_since) : 0;
 }
 
+/* Of what was written: a frame, whose body begins with the tag. */
+static bool
+answer_is_error(const NcWriter *w)
+{
+	return nc_writer_bytes(w) > FRAME_HEAD_BYTES && w->start[FRAME_HEAD_BYTES] == NC_RESP_ERROR;
+}
+
+/* When its request was looked at first. */
+static uint64
+came(const NcSvcSession *s, TimestampTz now)
+{
+	return (uint64) (s->wait_since != 0 ? s->wait_since : now);
+}
+
 /* Answers the request or says that it must wait; a waiting one stays in the buffer. */
 static Outcome
 handle_request(NcSvcSession *s, const NcPsRequest *req, TimestampTz now)
@@ -489,10 +506,13 @@ handle_request(NcSvcSession *s, const NcPsRequest *req, TimestampTz now)
 	else if (fault == NC_SVC_FAULT_IMPATIENT || is_ready(req, access))
 	{
 		uint64		began = nc_clock_us();
+		uint64		ended;
 
 		w = nc_visitor_writer(&s->v);
 		nc_svc_source_answer(req, s->version, &w);
-		nc_svc_note_request(req, waited(s, now), nc_clock_us() - began);
+		ended = nc_clock_us();
+		nc_svc_note_request(req, waited(s, now), ended - began);
+		nc_svc_trace_answer(req, came(s, now), began, ended, answer_is_error(&w));
 	}
 	else if (s->wait_since != 0 &&
 			 now >= TimestampTzPlusMilliseconds(s->wait_since, nc_svc_wait_lsn_timeout))
@@ -500,12 +520,14 @@ handle_request(NcSvcSession *s, const NcPsRequest *req, TimestampTz now)
 		w = nc_visitor_writer(&s->v);
 		nc_svc_source_answer_timeout(req, s->version, &w);
 		nc_svc_note_request(req, waited(s, now), 0);
+		nc_svc_trace_answer(req, came(s, now), 0, nc_clock_us(), true);
 	}
 	else
 	{
 		if (s->wait_since == 0)
 			s->wait_since = now;
 		s->waiting_for = *req;
+		s->waiting_for.trace = NULL;	/* of a body that may move; it is read again */
 		return OUTCOME_LSN;
 	}
 	nc_visitor_commit(&s->v, &w);

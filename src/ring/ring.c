@@ -36,6 +36,7 @@ nc_ring_area_attach(NcRingArea *area, void *memory, uint32_t nrings, int eventfd
 	area->doorbell = (NcDoorbell *) start;
 	area->rings = (NcRing *) (start + doorbell_bytes(nrings));
 	area->eventfd = eventfd;
+	area->traces = NULL;
 
 	if (init)
 		memset((void *) start, 0, doorbell_bytes(nrings) + (size_t) nrings * sizeof(NcRing));

@@ -32,6 +32,7 @@ static struct
 	[NC_WAIT_CACHE_LIST] = {"NeonCacheList", PG_WAIT_EXTENSION},
 	[NC_WAIT_CACHE_WRITER_MAIN] = {"NeonCacheWriterMain", PG_WAIT_EXTENSION},
 	[NC_WAIT_EXPORTER_MAIN] = {"NeonExporterMain", PG_WAIT_EXTENSION},
+	[NC_WAIT_TRACER_MAIN] = {"NeonTracerMain", PG_WAIT_EXTENSION},
 };
 
 uint32

@@ -40,6 +40,7 @@
 #include "nc/shared/waits.h"
 #include "nc/smgr/readahead.h"
 #include "nc/smgr/shadow.h"
+#include "nc/tracing/tracing.h"
 #include "aio_18.h"
 
 /* In the result of a failed read: it was ours. The server's errors have no bit so high. */
@@ -199,6 +200,7 @@ nc_aio_start(PgAioHandle *ioh, SMgrRelation reln, BlockNumber first, void **buff
 	};
 	if (!nc_aio_fill(&nc_rings, handle, ioh->generation, &ask))
 		elog(ERROR, "neon_comm: the slot of AIO handle %u is in use", handle);
+	nc_tracing_begin(nc_aio_ring(&nc_rings, handle), handle % NC_RING_SLOTS);
 	reads[handle] = read;
 	if (is_given_up(&read.rel, first))
 		gave_up.started_us = 0;

@@ -126,6 +126,32 @@ get_request_body(NcReader *r, NcPsRequest *req)
 	r->failed = true;
 }
 
+/* Of a request only: an answer has no bytes but its own. */
+static NC_RARE void
+put_trace(NcWriter *w, const NcTraceContext *trace)
+{
+	nc_write_u8(w, NC_REQUEST_TRACE_MARK);
+	nc_write_bytes(w, trace->trace_id, NC_TRACE_ID_BYTES);
+	nc_write_bytes(w, trace->span_id, NC_SPAN_ID_BYTES);
+}
+
+/* Whatever else follows a request may be of a later version, and is ignored. */
+static const NcTraceContext *
+get_trace(NcReader *r)
+{
+	const NcTraceContext *trace;
+
+	if (r->failed || nc_reader_left(r) != NC_REQUEST_TRACE_BYTES ||
+		nc_read_u8(r) != NC_REQUEST_TRACE_MARK)
+		return NULL;
+	/* bytes, which may stand anywhere */
+	trace = (const NcTraceContext *) nc_read_bytes(r, sizeof(*trace));
+	return nc_trace_context_valid(trace) ? trace : NULL;
+}
+
+NC_STATIC_ASSERT(sizeof(NcTraceContext) == NC_TRACE_ID_BYTES + NC_SPAN_ID_BYTES,
+				 "a context is its bytes on the wire");
+
 bool
 nc_ps_request_encode(NcWriter *w, int version, const NcPsRequest *req)
 {
@@ -137,6 +163,8 @@ nc_ps_request_encode(NcWriter *w, int version, const NcPsRequest *req)
 	nc_write_u8(w, (uint8_t) req->tag);
 	put_header(w, version, req->reqid, req->request_lsn, req->not_modified_since);
 	put_request_body(w, req);
+	if (req->trace != NULL && version >= 3)
+		put_trace(w, req->trace);
 	return !w->failed;
 }
 
@@ -151,6 +179,8 @@ nc_ps_request_decode(const uint8_t *body, size_t bytes, int version, NcPsRequest
 	req->tag = (NcReqTag) nc_read_u8(&r);
 	get_header(&r, version, &req->reqid, &req->request_lsn, &req->not_modified_since);
 	get_request_body(&r, req);
+	if (version >= 3)
+		req->trace = get_trace(&r);
 	return !r.failed;
 }
 

@@ -40,6 +40,7 @@
 #include "nc/shared/shmem.h"
 #include "nc/shared/test_point.h"
 #include "nc/smgr/abi.h"
+#include "nc/tracing/tracing.h"
 #include "nc/worker/programs.h"
 
 #include "program.h"
@@ -111,6 +112,12 @@ host_aio_complete(void *ctx, uint32_t handle, uint64_t handle_generation, NcSlot
 {
 	/* why it failed is told to its owner when he asks again */
 	nc_smgr_abi()->aio->complete(handle, handle_generation, result == NC_SLOT_RESULT_OK);
+}
+
+static void
+host_traced(void *ctx, uint32_t ring, uint32_t slot)
+{
+	nc_tracing_end(ring, slot, 0, false);
 }
 
 static void
@@ -248,6 +255,7 @@ start_engine(void)
 		.wake = host_wake,
 		.dest_page = host_dest_page,
 		.aio_complete = host_aio_complete,
+		.traced = host_traced,
 		.log = host_log,
 		.latency = &nc_shared->latency
 	};

@@ -22,7 +22,7 @@ $c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 400) AS f FROM generate_
 	CREATE TABLE first AS TABLE t; CREATE TABLE w (id int, f text)});
 $c->restart('compute');
 is($c->sql($names), 'NeonBouncePage NeonCacheList NeonCacheWriterMain NeonChangeMembers NeonConnect NeonExporterMain NeonFeedMain NeonLease NeonLetIn NeonPageRead NeonRecoveryRetry '
-	. 'NeonScrubMain NeonSweeperMain NeonThrottle', 'names of the compute') if $named;
+	. 'NeonScrubMain NeonSweeperMain NeonThrottle NeonTracerMain', 'names of the compute') if $named;
 
 my @frozen;
 sub freeze { push @frozen, @_; kill 'STOP', @_; return }
@@ -85,7 +85,7 @@ sub page_server_sql
 }
 $c->append_conf('page_server_1', 'neon_page_service.lazy_replay = on');
 $c->restart('page-server', 1);
-is(page_server_sql($names), 'NeonExporterMain NeonLazyReplay NeonPageServiceMain', 'names of a page server') if $named;
+is(page_server_sql($names), 'NeonExporterMain NeonLazyReplay NeonPageServiceMain NeonTracerMain', 'names of a page server') if $named;
 my $lazily = $named ? 'NeonLazyReplay' : 'Extension';
 my $seen = '';
 foreach (1 .. 600)

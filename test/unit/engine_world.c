@@ -118,11 +118,30 @@ world_open_aio(NcLoopMethod io, uint32_t nrings, uint32_t nhandles, uint32_t nse
 	return w;
 }
 
+static void
+host_traced(void *ctx, uint32_t ring, uint32_t slot)
+{
+	World	   *w = ctx;
+
+	/* nobody may use it again yet, and all is there */
+	assert_int_equal(nc_slot_word_state(nc_slot_load(&w->area.rings[ring].slots[slot])), NC_SLOT_COPYING);
+	assert_true(nc_slot_trace(&w->area, ring, slot)->done_us != 0);
+	w->traced++;
+}
+
+void
+world_trace(World *w)
+{
+	w->traces = calloc((size_t) w->area.nrings * NC_RING_SLOTS, sizeof(NcSlotTrace));
+	assert_non_null(w->traces);
+	w->area.traces = w->traces;
+}
+
 NcHost
 world_host(World *w)
 {
 	return (NcHost) {.ctx = w, .now_us = host_now, .wake = host_wake, .dest_page = host_dest,
-		.aio_complete = host_aio_complete, .log = host_log, .latency = &w->latency};
+		.aio_complete = host_aio_complete, .traced = host_traced, .log = host_log, .latency = &w->latency};
 }
 
 void
@@ -154,6 +173,7 @@ world_close(World *w)
 		mock_ps_close(w->servers[i]);
 	close(w->area.eventfd);
 	free(w->area_memory);
+	free(w->traces);
 	free(w->dest);
 	free(w);
 }

@@ -45,6 +45,8 @@ typedef struct World
 	uint32_t	wakes;
 	WorldHandle handles[WORLD_HANDLES_MAX];
 	bool		no_handle_pages;	/* the host does not know where they go */
+	NcSlotTrace *traces;		/* of world_trace() */
+	uint32_t	traced;			/* handles whose trace the host was told of */
 	int			extra_fds[4];	/* descriptors to watch, before the start */
 	int			nextra_fds;
 	char		log[8192];		/* all lines */
@@ -80,6 +82,9 @@ extern uint8_t *world_handle_page(World *w, uint32_t handle, uint32_t index);
 
 /* What the engine needs of its host: the test's clock, its pages, its log. */
 extern NcHost world_host(World *w);
+
+/* Gives the area traces; before the start. */
+extern void world_trace(World *w);
 
 /* (Re)starts the engine with w->config and w->map. */
 extern void world_start(World *w);

@@ -64,6 +64,8 @@ typedef struct MockRule
 struct MockPs
 {
 	uint32_t	id;
+	uint32_t	traced;
+	NcTraceContext last_trace;
 	int			listen_fd;
 	uint16_t	port;
 	char		conninfo[128];
@@ -302,6 +304,13 @@ mock_ps_block_of_request(const MockPs *m, uint32_t index)
 }
 
 uint32_t
+mock_ps_traced(const MockPs *m, NcTraceContext *last)
+{
+	*last = m->last_trace;
+	return m->traced;
+}
+
+uint32_t
 mock_ps_held(const MockPs *m)
 {
 	uint32_t	n = 0;
@@ -532,6 +541,11 @@ take_request(MockPs *m, MockConn *c, const NcFrame *f)
 
 	if (!nc_ps_request_decode(f->body, f->body_bytes, c->version, &req))
 		die("the engine sent a malformed request");
+	if (req.trace != NULL)
+	{
+		m->traced++;
+		m->last_trace = *req.trace;
+	}
 	if (m->requests < MOCK_HISTORY)
 		m->history[m->requests] = req.block;
 	m->requests++;

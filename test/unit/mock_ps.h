@@ -12,6 +12,7 @@
 
 #include "nc/auth/tls.h"
 #include "nc/base/key.h"
+#include "nc/base/trace_id.h"
 #include "nc/base/units.h"
 
 typedef enum MockFault
@@ -109,6 +110,9 @@ extern uint32_t mock_ps_requests(const MockPs *m);
 #define MOCK_HISTORY 128
 extern uint32_t mock_ps_block_of_request(const MockPs *m, uint32_t index);
 extern uint32_t mock_ps_held(const MockPs *m);
+
+/* How many requests were traced, and the context of the last of them. */
+extern uint32_t mock_ps_traced(const MockPs *m, NcTraceContext *last);
 extern const char *mock_ps_last_command(const MockPs *m);
 extern const char *mock_ps_last_param(const MockPs *m, const char *name);
 

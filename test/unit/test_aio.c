@@ -603,11 +603,34 @@ test_no_server(void **state)
 	world_close(w);
 }
 
+/* Nobody comes to look at a handle's slot: the host is told while it is still its. */
+static void
+test_traced(void **state)
+{
+	World	   *w = open_world(1);
+	NcTraceContext at;
+
+	world_trace(w);
+	world_start(w);
+	fill(w, 5, 1, 100, 40, 3);
+	nc_slot_trace(&w->area, nc_aio_ring(&w->area, 5), 5)->sampled = NC_TRACE_SAMPLED | NC_TRACE_TELL;
+	memset(&nc_slot_trace(&w->area, nc_aio_ring(&w->area, 5), 5)->at, 0x11, sizeof(at));
+	nc_aio_submit(&w->area, 5, w->now_us);
+	(void) nc_ring_bell(&w->area);
+	submit(w, 6, 1, 100, 50, 1);
+	wait_completed(w, 5, 1);
+	wait_completed(w, 6, 1);
+	assert_int_equal(w->traced, 1);
+	assert_int_equal(mock_ps_traced(w->servers[0], &at), 3);
+	world_close(w);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BOTH(test_read),
+		BOTH(test_traced),
 		BOTH(test_range),
 		BOTH(test_batch),
 		BOTH(test_order),

@@ -146,6 +146,42 @@ create_forbidden(void *arg)
 
 /* Where io_uring is not allowed, as in many containers, epoll is used unless that was forbidden. */
 static void
+test_traced(void **state)
+{
+	World	   *w = open_world(2, 1);
+	WorldRead	told = {.ring = 1, .slot = 3, .rel = 100, .block = 7, .dest = 5};
+	WorldRead	untold = {.ring = 1, .slot = 4, .rel = 100, .block = 8, .dest = 6};
+	WorldRead	not = {.ring = 0, .slot = 4, .rel = 100, .block = 9, .dest = 7};
+	NcSlotTrace *t;
+	NcTraceContext at;
+
+	world_trace(w);
+	nc_slot_trace(&w->area, 1, 3)->sampled = NC_TRACE_SAMPLED | NC_TRACE_TELL;
+	memset(&nc_slot_trace(&w->area, 1, 3)->at, 0x11, sizeof(at));
+	nc_slot_trace(&w->area, 1, 4)->sampled = NC_TRACE_SAMPLED;
+	memset(&nc_slot_trace(&w->area, 1, 4)->at, 0x22, sizeof(at));
+	world_start(w);
+	world_submit(w, &told);
+	world_submit(w, &untold);
+	world_submit(w, &not);
+	expect_pages(w, &told);
+	expect_pages(w, &untold);
+	expect_pages(w, &not);
+	assert_int_equal(mock_ps_traced(w->servers[0], &at), 1);
+	assert_memory_equal(&at, &nc_slot_trace(&w->area, 1, 3)->at, sizeof(at));
+	for (uint32_t slot = 3; slot <= 4; slot++)
+	{
+		t = nc_slot_trace(&w->area, 1, slot);
+		assert_true(t->reqid != 0 && t->taken_us != 0);
+		assert_true(t->taken_us <= t->sent_us && t->sent_us <= t->received_us);
+		assert_true(t->received_us <= t->reached_us && t->reached_us <= t->done_us);
+	}
+	assert_int_equal(nc_slot_trace(&w->area, 0, 4)->done_us, 0);
+	assert_int_equal(w->traced, 0);
+	world_close(w);
+}
+
+static void
 test_uring_forbidden(void **state)
 {
 	World	   *w = world_open(NC_LOOP_AUTO, 1, 1);
@@ -2133,6 +2169,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BOTH(test_single_page),
+		BOTH(test_traced),
 		cmocka_unit_test(test_uring_forbidden),
 		BOTH(test_spinning),
 		BOTH(test_version_2),

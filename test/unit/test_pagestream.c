@@ -469,6 +469,46 @@ trailing_bytes_in_requests_are_ignored(void **state)
 	}
 }
 
+/* Behind v3 only; and what is nearly the context of a trace is as any other byte. */
+static void
+the_context_of_a_trace_goes_behind_a_request(void **state)
+{
+	static const NcTraceContext trace = {.trace_id = "0123456789abcde",.span_id = "ABCDEFG"};
+
+	for (size_t i = 0; i < REQUEST_CASES; i++)
+	{
+		NcPsRequest traced = request_cases[i].req;
+		NcPsRequest req;
+		size_t		plain = encode_request(&request_cases[i].req, 3);
+		size_t		n;
+
+		traced.trace = &trace;
+		assert_int_equal(encode_request(&traced, 2), encode_request(&request_cases[i].req, 2));
+		n = encode_request(&traced, 3);
+		assert_int_equal(n, plain + NC_REQUEST_TRACE_BYTES);
+		assert_true(n <= NC_REQUEST_BYTES_MAX);
+		assert_int_equal(buffer[plain], NC_REQUEST_TRACE_MARK);
+		assert_memory_equal(buffer + plain + 1, "0123456789abcde\0ABCDEFG", 24);
+		assert_true(nc_ps_request_decode(buffer, n, 3, &req));
+		assert_requests_equal(&req, &request_cases[i].req);
+		assert_non_null(req.trace);
+		assert_memory_equal(req.trace, &trace, sizeof(trace));
+
+		assert_true(nc_ps_request_decode(buffer, n - 1, 3, &req));
+		assert_null(req.trace);
+		buffer[n] = 0;
+		assert_true(nc_ps_request_decode(buffer, n + 1, 3, &req));
+		assert_null(req.trace);
+		buffer[plain]++;
+		assert_true(nc_ps_request_decode(buffer, n, 3, &req));
+		assert_null(req.trace);
+		buffer[plain]--;
+		memset(buffer + plain + 1, 0, NC_TRACE_ID_BYTES);
+		assert_true(nc_ps_request_decode(buffer, n, 3, &req));
+		assert_null(req.trace);
+	}
+}
+
 /* ---- wrong contents ---- */
 
 static const uint8_t *
@@ -757,6 +797,7 @@ main(void)
 		cmocka_unit_test(a_response_short_by_one_byte_is_refused),
 		cmocka_unit_test(over_long_responses_are_refused),
 		cmocka_unit_test(trailing_bytes_in_requests_are_ignored),
+		cmocka_unit_test(the_context_of_a_trace_goes_behind_a_request),
 		cmocka_unit_test(an_slru_count_above_a_segment_is_refused),
 		cmocka_unit_test(unknown_tags_are_refused),
 		cmocka_unit_test(unknown_tags_and_versions_are_not_encoded),

@@ -26,6 +26,9 @@
 #define NC_MUST_USE __attribute__((warn_unused_result))
 #define NC_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
+/* For what hardly ever runs: out of the way of what always does. */
+#define NC_RARE __attribute__((cold, noinline))
+
 /* What two processors fetch together; shared words of different owners are kept apart by it. */
 #define NC_CACHE_LINE_BYTES 64
 

@@ -51,6 +51,12 @@ typedef struct NcHost
 	void		(*aio_complete) (void *ctx, uint32_t handle, uint64_t handle_generation,
 								 NcSlotResult result, const char *text);
 
+	/*
+	 * A traced request of an AIO handle is DONE, all of its fields are right, and nobody
+	 * else comes to look.  May be NULL when the area has no traces.
+	 */
+	void		(*traced) (void *ctx, uint32_t ring, uint32_t slot);
+
 	void		(*log) (void *ctx, NcLogLevel level, const char *message);
 
 	/* Where to note how long requests took, stage by stage; NULL = nowhere. */

@@ -22,6 +22,7 @@
 #ifndef NC_RING_RING_H
 #define NC_RING_RING_H
 
+#include "nc/base/trace_id.h"
 #include "nc/ring/slot.h"
 
 #define NC_RING_SLOTS 64
@@ -96,6 +97,28 @@ typedef struct NcDoorbell
 	_Alignas(NC_CACHE_LINE_BYTES) _Atomic uint64_t pending[];
 } NcDoorbell;
 
+/*
+ * What a traced request has beside its slot; docs/tracing.md.  Ordered by the slot's word as
+ * the slot's own fields are: `sampled` to `parent_id` are the client's in FILLING and read by
+ * the communicator before TAKEN, the rest are its own in COPYING and read in DONE.
+ */
+#define NC_TRACE_SAMPLED 1
+#define NC_TRACE_TELL 2			/* with it: page servers are told */
+
+typedef struct NcSlotTrace
+{
+	uint32_t	sampled;		/* 0, or NC_TRACE_ flags */
+	uint32_t	shard;
+	NcTraceContext at;			/* the trace, and the span of this request */
+	uint8_t		parent_id[NC_SPAN_ID_BYTES];
+	uint64_t	reqid;			/* of the message answered last; this and times: 0 = none was */
+	uint64_t	taken_us;
+	uint64_t	sent_us;
+	uint64_t	received_us;
+	uint64_t	reached_us;
+	uint64_t	done_us;
+} NcSlotTrace;
+
 /* A view of the area: pointers of this process. */
 typedef struct NcRingArea
 {
@@ -104,6 +127,7 @@ typedef struct NcRingArea
 	NcDoorbell *doorbell;
 	NcRing	   *rings;			/* [nrings] */
 	int			eventfd;		/* made once by the postmaster, inherited; -1 in a process that only reads */
+	NcSlotTrace *traces;		/* [nrings * NC_RING_SLOTS], or NULL: nothing is ever traced */
 } NcRingArea;
 
 /* Bytes of the area for nrings rings. */
@@ -112,10 +136,18 @@ extern size_t nc_ring_area_bytes(uint32_t nrings);
 /*
  * Makes pointers into an area; `init` also clears it.  All zero is what an area is when
  * nothing has happened yet (all slots FREE, generation 0), and what fresh shared memory is.
- * The caller lowers aio_first afterwards when some of the rings are of AIO handles.
+ * The caller lowers aio_first afterwards when some of the rings are of AIO handles, and
+ * sets traces when there are some.
  */
 extern void nc_ring_area_attach(NcRingArea *area, void *memory, uint32_t nrings, int eventfd,
 								bool init);
+
+/* In an area with traces. */
+static inline NcSlotTrace *
+nc_slot_trace(const NcRingArea *area, uint32_t ring, uint32_t slot)
+{
+	return &area->traces[(size_t) ring * NC_RING_SLOTS + slot];
+}
 
 /* Client: after slot `slot` is SUBMITTED. Rings the doorbell; returns true when a wake-up was sent. */
 extern bool nc_ring_notify(NcRingArea *area, uint32_t ring, uint32_t slot);

@@ -24,10 +24,11 @@ typedef enum NcWait
 	NC_WAIT_SCRUB_MAIN,
 	NC_WAIT_CACHE_LIST,
 	NC_WAIT_CACHE_WRITER_MAIN,
-	NC_WAIT_EXPORTER_MAIN
+	NC_WAIT_EXPORTER_MAIN,
+	NC_WAIT_TRACER_MAIN
 } NcWait;
 
-#define NC_WAITS (NC_WAIT_EXPORTER_MAIN + 1)
+#define NC_WAITS (NC_WAIT_TRACER_MAIN + 1)
 
 /* For WaitLatch and its like; may be called anywhere. */
 extern uint32 nc_wait_event(NcWait wait);

@@ -15,6 +15,7 @@
 #include "nc/base/bytes.h"
 #include "nc/base/check.h"
 #include "nc/base/key.h"
+#include "nc/base/trace_id.h"
 #include "nc/base/units.h"
 
 /* Request tags; the response tag is not always request + 100, see below. */
@@ -46,8 +47,15 @@ typedef enum NcSlruKind
 
 #define NC_SLRU_SEGMENT_BLOCKS 32
 
-/* The largest request body any encoder here produces (v3 GetPage is 42 bytes). */
-#define NC_REQUEST_BYTES_MAX 64
+/*
+ * Behind a v3 request that is traced: this byte, trace id, span id of who asks.  Nothing of the
+ * protocol: page servers ignore what follows a request, ours looks whether it is this.
+ */
+#define NC_REQUEST_TRACE_MARK 'T'
+#define NC_REQUEST_TRACE_BYTES (1 + NC_TRACE_ID_BYTES + NC_SPAN_ID_BYTES)
+
+/* The largest request body any encoder here produces (v3 GetPage is 42 bytes, 67 when traced). */
+#define NC_REQUEST_BYTES_MAX 80
 
 /* Header of a v3 response before its body, and the largest response that a client accepts. */
 #define NC_RESP_V3_HEADER_BYTES 25
@@ -64,6 +72,7 @@ typedef struct NcPsRequest
 	uint32_t	db;				/* DBSIZE */
 	uint8_t		slru_kind;		/* SLRU: an NcSlruKind, not yet validated when decoded */
 	uint32_t	slru_segno;		/* SLRU */
+	const NcTraceContext *trace;	/* v3 only: goes with it; NULL = it is not traced. Decoded: in the body */
 } NcPsRequest;
 
 typedef struct NcPsResponse
@@ -95,7 +104,8 @@ extern bool nc_ps_request_encode(NcWriter *w, int version, const NcPsRequest *re
 
 /*
  * Decodes a request body.  False on an unknown tag, a short body or an unknown
- * version.  Trailing bytes are ignored, as the reference page server does.
+ * version.  Trailing bytes are ignored, as the reference page server does, unless they
+ * are the context of a trace and nothing else.
  */
 extern bool nc_ps_request_decode(const uint8_t *body, size_t bytes, int version,
 								 NcPsRequest *req);

@@ -17,6 +17,9 @@ extern void nc_sweeper_register(void);
 /* Answers by HTTP what shared memory says. */
 extern void nc_exporter_register(void);
 
+/* Writes traced requests out; only when there is somewhere to. */
+extern void nc_tracer_register(void);
+
 /* Writes the file of the local file cache, if there is one. */
 extern void nc_filecache_writer_register(void);
 
