@@ -374,6 +374,7 @@ nc_guc_init(void)
 			   "Then the read fails with an error. Recovery waits without an end.",
 			   &nc_guc_request_timeout, 1000, INT_MAX, PGC_SUSET, GUC_UNIT_MS);
 	define_int("neon_comm.scrub_rate", "Blocks a second that are compared between page servers; 0 = none.",
+			   "What they do not have the same of is in neon_comm.scrub_findings, and in the log.",
 			   &nc_guc_scrub_rate, 0, 100000, PGC_SIGHUP, 0);
 	define_int("neon_comm.silence_timeout", "Abandons a page-server connection that does not answer for this long.",
 			   "What was asked for over it is asked for again over another one.",
