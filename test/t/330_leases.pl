@@ -74,6 +74,13 @@ ok(!kill(0, $postmaster), '... and stops');
 follow($before, $after);
 is($c->sql('SELECT sum(x) FROM t'), 2, 'the other one goes on');
 
+# ---- who sees the compute end does not wait: leases were its own
+
+($ok, $out) = $c->try_dev('replace-compute', '-D', $dir);
+ok($ok, 'a compute is replaced by whoever stops it') or die $out;
+unlike($out, qr/waiting .* for the leases/, '... without a wait for its leases');
+is($c->sql('SELECT sum(x) FROM t'), 2, '... and has all');
+
 # ---- a page server that starts counts as if it had granted a lease just before
 
 $c->stop('compute');

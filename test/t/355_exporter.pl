@@ -134,7 +134,7 @@ $reader->send('SELECT sum(id) FROM t');
 becomes(qr/^503 .*"shard 1: host 127\.0\.0\.1:\d+ is not connected.*"page_servers_away":\["page_server_1 is absent"\]/,
 	'unready when a shard is away');
 $c->stop('page-server', 0);
-becomes(qr/"WAL feed: no page server streams"/, 'and when nobody streams');
+becomes(qr/"WAL feed: no page server streams and answers"/, 'and when nobody streams');
 like(get($port, '/connections')->{body}, qr/"state":"backoff".*"last_error":"[^"]/, 'connections and what is wrong with them');
 
 # ---- and recovery waits for them

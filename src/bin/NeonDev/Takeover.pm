@@ -205,7 +205,7 @@ sub takeover_log
 	my ($from) = sort { lsn_number($a) <=> lsn_number($b) } map { $_->{last_record} } values %log;
 	my ($until) = sort { $b <=> $a } map { $_->{leases_until} } values %log;
 	return { incarnation => $incarnation, unbegun => [ unbegun($last, values %log) ], source => $source, log => $log{$best}, wal_from => $from,
-		followed => [ map { $_->{incarnation} } values %log ], leases_until => $until };
+		followed => [ map { (split / /, $_->{incarnation})[0] } values %log ], leases_until => $until };
 }
 
 # Until then the compute before may answer from its own memory, with leases that page servers have granted: unless its
