@@ -199,9 +199,10 @@ open_path(const char *path)
 	int			fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	int			error;
 
-	snprintf(at.sun_path, sizeof(at.sun_path), "%s", path);
 	if (fd < 0)
 		return -1;
+	/* who told that it is a path has looked at its length */
+	memcpy(at.sun_path, path, strnlen(path, sizeof(at.sun_path) - 1));
 	if ((bind_path(fd, &at) ||
 		 (errno == EADDRINUSE && is_stale(&at) && unlink(path) == 0 && bind_path(fd, &at))) &&
 		listen(fd, BACKLOG) == 0)
