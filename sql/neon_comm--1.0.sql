@@ -84,7 +84,7 @@ COMMENT ON VIEW neon_comm.latency IS 'how long reads of pages spent in each stag
 
 CREATE FUNCTION neon_comm.status(OUT enabled bool, OUT communicator_pid int, OUT io_method text,
 	OUT epoch bigint, OUT heartbeat_age interval,
-	OUT local_index_used bigint)
+	OUT local_index_used bigint, OUT way_in text)
 RETURNS record AS 'MODULE_PATHNAME', 'nc_status' LANGUAGE C STRICT VOLATILE;
 COMMENT ON FUNCTION neon_comm.status() IS 'the communicator: pid, event loop, how often it was started, time since its last turn';
 
