@@ -388,12 +388,12 @@ nc_local_set_building(const NcRelKey *rel, bool building)
 	LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
 	RelState   *state = nc_table_find(&relations, &key, hash);
 
-	if (state != NULL && building)
+	if (state != NULL && building && LocalTransactionIdIsValid(NC_PROC_LXID(MyProc)))
 	{
 		state->builder = NC_MY_PROC_INDEX() + 1;
 		state->build = NC_PROC_LXID(MyProc);
 	}
-	else if (state != NULL)
+	else if (state != NULL && !building)
 	{
 		state->builder = 0;
 		state->born = now;

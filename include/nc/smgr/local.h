@@ -151,7 +151,8 @@ extern void nc_local_set_unlogged(const NcRelKey *rel);
 
 /*
  * This process builds the relation, whose pages are not logged yet whatever LSN they
- * have, or is done: those are logged from now on.  Of a relation that is not known
+ * have, or is done: those are logged from now on.  Until then, or until its transaction
+ * ends, what is known of the relation is not thrown away.  Of a relation that is not known
  * (nc_local_relation()) nothing is remembered: then the LSNs of its pages tell.
  */
 extern void nc_local_set_building(const NcRelKey *rel, bool building);
