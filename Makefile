@@ -35,9 +35,11 @@ CORE_CFLAGS = -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror 
 	-Wno-unused-parameter -D_GNU_SOURCE -Iinclude $(PQ_INCLUDE) $(CORE_EXTRA_CFLAGS)
 
 # ---- the extension
+# a server with a storage-manager hook says so in its headers; 15 and 17 are known (docs/interposition.md)
+NC_HOOK := $(shell grep -qs 'define NEON_SMGR' '$(shell $(PG_CONFIG) --includedir-server)/storage/smgr.h' && echo hook_)
 SERVER_DIRS = shared safety exporter tracer tracing smgr client direct filecache check worker feed metrics ext
-SERVER_SRCS = $(sort $(filter-out src/smgr/abi_%.c src/smgr/aio_%.c src/ext/explain_%.c,$(foreach d,$(SERVER_DIRS),$(wildcard src/$(d)/*.c)))) \
-	src/smgr/abi_$(PG_MAJOR).c $(wildcard src/smgr/aio_$(PG_MAJOR).c) \
+SERVER_SRCS = $(sort $(filter-out src/smgr/abi_%.c src/smgr/aio_%.c src/smgr/hook.c src/ext/explain_%.c,$(foreach d,$(SERVER_DIRS),$(wildcard src/$(d)/*.c)))) \
+	src/smgr/abi_$(NC_HOOK)$(PG_MAJOR).c $(wildcard src/smgr/aio_$(PG_MAJOR).c) $(if $(NC_HOOK),src/smgr/hook.c) \
 	$(or $(wildcard src/ext/explain_$(PG_MAJOR).c),src/ext/explain_none.c)
 MODULE_big = neon_comm
 OBJS = $(SERVER_SRCS:.c=.o)

@@ -277,7 +277,7 @@ COMMENT ON COLUMN neon_comm.recording.last_error IS 'why it ended, if it failed'
 
 CREATE FUNCTION neon_comm.status(OUT enabled bool, OUT communicator_pid int, OUT io_method text,
 	OUT epoch bigint, OUT heartbeat_age interval,
-	OUT local_index_used bigint)
+	OUT local_index_used bigint, OUT way_in text)
 RETURNS record AS 'MODULE_PATHNAME', 'nc_status' LANGUAGE C STRICT VOLATILE;
 COMMENT ON FUNCTION neon_comm.status() IS 'the communicator: pid, event loop, how often it was started, time since its last turn';
 

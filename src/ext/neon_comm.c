@@ -19,6 +19,7 @@
 #include "nc/metrics/metrics.h"
 #include "nc/safety/directory.h"
 #include "nc/safety/environment.h"
+#include "nc/safety/kind_of_server.h"
 #include "nc/safety/workers.h"
 #include "nc/shared/alone.h"
 #include "nc/shared/map_settings.h"
@@ -233,6 +234,7 @@ on_startup(void)
 	/* All processes of an earlier life are dead: nothing of theirs is worth keeping. */
 	if (nc_enabled && !IsUnderPostmaster)
 	{
+		nc_smgr_check_installed();
 		nc_stock_trap_open();
 		nc_skeleton_startup();
 	}
@@ -262,6 +264,7 @@ start_compute(void)
 void
 _PG_init(void)
 {
+	nc_kind_of_server_check("neon_comm");
 	if (!process_shared_preload_libraries_in_progress)
 		return;					/* SQL functions then say that it must be preloaded */
 

@@ -26,6 +26,7 @@
 #include "nc/shared/identity.h"
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
+#include "nc/smgr/abi.h"
 #include "nc/smgr/local.h"
 #include "nc/smgr/skeleton.h"
 #include "nc/smgr/sweeper.h"
@@ -408,6 +409,8 @@ nc_status(PG_FUNCTION_ARGS)
 	values[4] = age_since(atomic_load(&nc_rings.doorbell->heartbeat_us));
 	nulls[4] = pid == 0;
 	values[5] = Int64GetDatum(nc_enabled ? nc_local_chunks_used() : 0);
+	values[6] = CStringGetTextDatum(nc_smgr_abi()->way);
+	nulls[6] = !nc_enabled;
 	return one_row(fcinfo, values, nulls);
 }
 

@@ -53,6 +53,13 @@ typedef RelFileNode NcSvcRelFile;
 #define NC_SVC_NO_BACKEND InvalidBackendId
 #endif
 
+/* Servers with a storage-manager hook want to know whether the relation is logged; nobody here does. */
+#ifdef NEON_SMGR
+#define NC_SVC_SMGROPEN(rel) smgropen(rel, NC_SVC_NO_BACKEND, 0)
+#else
+#define NC_SVC_SMGROPEN(rel) smgropen(rel, NC_SVC_NO_BACKEND)
+#endif
+
 /* The wait event of this name, from 17 on; asked for by the postmaster, which makes shared memory. */
 static inline uint32
 nc_svc_wait_event(const char *name)

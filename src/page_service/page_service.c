@@ -26,6 +26,7 @@
 #include "compat.h"
 #include "nc/safety/directory.h"
 #include "nc/safety/environment.h"
+#include "nc/safety/kind_of_server.h"
 #include "nc/safety/settings.h"
 #include "nc/safety/workers.h"
 #include "nc/shard/shard_map.h"
@@ -512,6 +513,7 @@ take_directories_for_tablespaces(void)
 void
 _PG_init(void)
 {
+	nc_kind_of_server_check(LIBRARY);
 	if (!process_shared_preload_libraries_in_progress)
 		ereport(FATAL,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

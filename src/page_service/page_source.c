@@ -258,7 +258,7 @@ fork_length(const NcRelKey *rel, BlockNumber *nblocks)
 	*nblocks = 0;
 	if (!fork_is_possible(rel))
 		return false;
-	reln = smgropen(NC_SVC_REL_FILE(rel), NC_SVC_NO_BACKEND);
+	reln = NC_SVC_SMGROPEN(NC_SVC_REL_FILE(rel));
 	if (reln->md_num_open_segs[rel->fork] == 0 && !smgrexists(reln, rel->fork))
 		return false;
 	*nblocks = smgrnblocks(reln, rel->fork);

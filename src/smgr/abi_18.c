@@ -169,6 +169,7 @@ const NcSmgrAbi *
 nc_smgr_abi(void)
 {
 	static const NcSmgrAbi abi = {
+		.way = "table",
 		.n = lengthof(theirs),
 		.theirs = theirs,
 		.ours = ours,

@@ -1,6 +1,7 @@
 /*
  * install.c
- *	  Puts our operations into the storage-manager table of a stock server.
+ *	  Puts our operations into the storage-manager table of a stock server, or has them
+ *	  put into the hook of a server that has one.
  *
  * The table is a static const array in the RELRO segment of the main program
  * and dispatch goes through it, so it is found by the sequence of md's
@@ -102,29 +103,43 @@ nc_relro_write(void *at, const void *what, size_t bytes)
 	protect(at, bytes, PROT_READ);
 }
 
-/* Calls through the table: our entry must be the one that answers. */
+/* Do calls for a relation, one that nobody has opened yet, arrive at our entries? */
+static bool
+calls_arrive(Oid relfilenumber)
+{
+	NcPgRel		nowhere = NC_PGREL_MAKE((&(NcRelKey) {1663, 1, relfilenumber, 0}));
+	uint64		before = nc_smgr_close_calls;
+
+	smgrclose(NC_PG_SMGROPEN(nowhere));
+	return nc_smgr_close_calls != before;
+}
+
 static void
 self_test(void)
 {
-	NcPgRel		nowhere = NC_PGREL_MAKE((&(NcRelKey) {1663, 1, 1, 0}));
-	uint64		before = nc_smgr_close_calls;
-
-	smgrclose(smgropen(nowhere, NC_NO_BACKEND));
-	if (nc_smgr_close_calls == before)
+	if (!calls_arrive(1))
 		ereport(FATAL,
-				(errmsg("neon_comm: the storage-manager table was changed but the server does not use it"),
+				(errmsg("neon_comm: the storage-manager %s was changed but the server does not use it",
+						nc_smgr_abi()->way),
 				 errhint("This server binary is built differently from those neon_comm knows; use Debian's.")));
 }
 
 void
-nc_smgr_install(void)
+nc_smgr_check_installed(void)
 {
-	const NcSmgrAbi *abi = nc_smgr_abi();
+	if (nc_smgr_abi()->enter != NULL && !calls_arrive(2))
+		ereport(FATAL,
+				(errmsg("neon_comm: another library has set the storage-manager hook and does not ask neon_comm"),
+				 errhint("It has to ask the hook that it found; if it cannot, take it or neon_comm out of shared_preload_libraries.")));
+}
+
+static void
+swap_table(const NcSmgrAbi *abi)
+{
 	Segment		relro = {0};
 	void	  **row = NULL;
 	int			matches;
 
-	check_server_version(abi);
 	dl_iterate_phdr(find_relro, &relro);
 	matches = relro.start == NULL ? 0 : find_row(&relro, abi->theirs, abi->n, &row);
 	if (matches != 1)
@@ -135,6 +150,18 @@ nc_smgr_install(void)
 				 errhint("Another library may have changed the table (check shared_preload_libraries), or this server binary is not one that neon_comm knows.")));
 
 	nc_relro_write(row, abi->ours, abi->n * sizeof(void *));
+}
+
+void
+nc_smgr_install(void)
+{
+	const NcSmgrAbi *abi = nc_smgr_abi();
+
+	check_server_version(abi);
+	if (abi->enter != NULL)
+		abi->enter();
+	else
+		swap_table(abi);
 	self_test();
 	if (abi->change_more != NULL)
 		abi->change_more();

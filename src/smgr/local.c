@@ -17,6 +17,7 @@
 #include "catalog/pg_tablespace_d.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "storage/shmem.h"
 
 #include "nc/shared/settings.h"
@@ -24,6 +25,7 @@
 #include "nc/shared/test_point.h"
 #include "nc/smgr/keep.h"
 #include "nc/smgr/local.h"
+#include "nc/smgr/lwlsn.h"
 #include "nc/smgr/table.h"
 
 /* All chunk locks are held together by nc_local_collect(); a process may hold 200 LWLocks. */
@@ -55,6 +57,8 @@ typedef struct RelState
 	uint8		absent;			/* see NcRelInfo */
 	XLogRecPtr	born;			/* see NcRelInfo */
 	FullTransactionId born_until;	/* no live transaction below this can have made it */
+	uint32		builder;		/* who builds it without WAL: index of the process + 1, 0 nobody */
+	LocalTransactionId build;	/* in which transaction; over when that is */
 	uint32		nchunks;		/* entries of the chunk table */
 	uint32		chunk_max;		/* highest chunk number ever entered */
 } RelState;
@@ -139,11 +143,19 @@ enter_relation(const RelKey *key, uint32 hash)
 	return nc_table_enter(&relations, key, hash);
 }
 
+/* Only for as long as the builder's transaction: it need not say that it has failed. */
+static bool
+is_being_built(const RelState *state)
+{
+	return state->builder != 0 &&
+		*(volatile LocalTransactionId *) &NC_PROC_LXID(&ProcGlobal->allProcs[state->builder - 1]) == state->build;
+}
+
 /* Nothing but a cache: no chunks, and whoever made the relation, or its INIT fork, is done. */
 static bool
 evictable(const RelState *state, FullTransactionId horizon)
 {
-	return state->nchunks == 0 && !state->marks && state->whole == state->unlogged &&
+	return state->nchunks == 0 && !state->marks && !is_being_built(state) && state->whole == state->unlogged &&
 		FullTransactionIdFollowsOrEquals(horizon, state->born_until);
 }
 
@@ -176,7 +188,7 @@ nc_local_recovery_ended(void)
 static NcRelInfo
 info_of(const RelState *state)
 {
-	return (NcRelInfo) {.unlogged = state->unlogged, .whole = state->whole, .born = state->born,
+	return (NcRelInfo) {.unlogged = state->unlogged, .whole = state->whole, .born = is_being_built(state) ? NC_LSN_MAX : state->born,
 		.has_local = state->nchunks > 0, .has_marks = state->marks, .scrubbed = state->scrubbed,
 		.absent = state->absent};
 }
@@ -364,6 +376,30 @@ nc_local_set_unlogged(const NcRelKey *rel)
 	 * the chunk's lock.
 	 */
 	nc_local_forget_blocks(rel, 0);
+}
+
+void
+nc_local_set_building(const NcRelKey *rel, bool building)
+{
+	RelKey		key = rel_key(rel);
+	XLogRecPtr	now = nc_lsn_now();
+	FullTransactionId next = ReadNextFullTransactionId();
+	uint32		hash;
+	LWLock	   *lock = lock_relation(&key, LW_EXCLUSIVE, &hash);
+	RelState   *state = nc_table_find(&relations, &key, hash);
+
+	if (state != NULL && building && LocalTransactionIdIsValid(NC_PROC_LXID(MyProc)))
+	{
+		state->builder = NC_MY_PROC_INDEX() + 1;
+		state->build = NC_PROC_LXID(MyProc);
+	}
+	else if (state != NULL && !building)
+	{
+		state->builder = 0;
+		state->born = now;
+		state->born_until = next;
+	}
+	LWLockRelease(lock);
 }
 
 void

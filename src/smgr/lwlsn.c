@@ -149,6 +149,21 @@ nc_lwlsn_page_dropped(const NcRelKey *rel, BlockNumber block, const char *page, 
 }
 
 void
+nc_lwlsn_raise_page(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms)
+{
+	NcPageKey	key = page_key(rel, block);
+	LWLock	   *lock = lock_of(&key);
+	XLogRecPtr	unused,
+				exact;
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	if (!nc_lw_map_get(map, &key, &unused, &exact))
+		exact = InvalidXLogRecPtr;
+	nc_lw_map_set(map, &key, nms, exact);
+	LWLockRelease(lock);
+}
+
+void
 nc_lwlsn_set_relation(const NcRelKey *rel, XLogRecPtr nms)
 {
 	NcPageKey	key = page_key(rel, NC_LW_RELATION);

@@ -110,6 +110,17 @@ nc_smgr_create(SMgrRelation reln, ForkNumber fork, bool is_redo)
 		nc_lwlsn_set_relation(&rel, nc_lsn_now());
 		if (!is_redo && !RecoveryInProgress())
 			nc_local_set_born(&rel, nc_lsn_now());
+
+		/*
+		 * Where the server says so there is no need to wait for the INIT fork; the file is new
+		 * and has no marks.  Until that fork is there nothing else tells, so what is known is
+		 * not thrown away before this transaction ends.
+		 */
+		if (!is_redo && NC_RELN_IS_SAID_TO_BE_UNLOGGED(reln))
+		{
+			nc_local_set_unlogged(&rel);
+			nc_local_set_building(&rel, true);
+		}
 	}
 }
 
@@ -444,6 +455,24 @@ nc_smgr_extendv(SMgrRelation reln, ForkNumber fork, BlockNumber first, const cha
 		else if (first + i < length)
 			drop_page(reln, &rel, first + i, zero_page.data);
 	}
+}
+
+void
+nc_smgr_build_begins(SMgrRelation reln)
+{
+	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
+
+	if (!nc_smgr_is_plain(reln, MAIN_FORKNUM))
+		nc_local_set_building(&rel, true);
+}
+
+void
+nc_smgr_build_complete(SMgrRelation reln)
+{
+	NcRelKey	rel = nc_reln_key(reln, MAIN_FORKNUM);
+
+	if (!nc_smgr_is_plain(reln, MAIN_FORKNUM))
+		nc_local_set_building(&rel, false);
 }
 
 void

@@ -21,6 +21,7 @@
 #include "nc/cache/lwlsn_map.h"
 #include "nc/client/client.h"
 #include "nc/shared/shmem.h"
+#include "nc/smgr/abi.h"
 #include "nc/smgr/doors.h"
 #include "nc/smgr/lengths.h"
 #include "nc/smgr/lwlsn.h"
@@ -99,22 +100,28 @@ SIZE_OF_ALL(table_size)
 SIZE_OF_ALL(indexes_size)
 SIZE_OF_ALL(total_relation_size)
 
-/* What is in the directory, or what page servers say if that is more. */
-static Datum
-larger_size(FunctionCallInfo fcinfo, PGFunction theirs, Oid db)
+int64
+nc_sizes_of_database(Oid db, int64 here)
 {
 	NcRelKey	rel = {.db = db};
-	Datum		here = theirs(fcinfo);
 	XLogRecPtr	nms;
 	XLogRecPtr	exact;
 	int64		there;
 
-	/* the function has looked whether the caller may know */
-	if (fcinfo->isnull || nc_shared->lengths_asked == 0)
+	if (nc_shared->lengths_asked == 0)
 		return here;
 	nc_lwlsn_query(&rel, NC_LW_RELATION, &nms, &exact);
 	there = (int64) nc_client_ask(NC_SLOT_KIND_DBSIZE, &rel, nms);
-	return Int64GetDatum(Max(DatumGetInt64(here), there));
+	return Max(here, there);
+}
+
+static Datum
+larger_size(FunctionCallInfo fcinfo, PGFunction theirs, Oid db)
+{
+	Datum		here = theirs(fcinfo);
+
+	/* the function has looked whether the caller may know */
+	return fcinfo->isnull ? here : Int64GetDatum(nc_sizes_of_database(db, DatumGetInt64(here)));
 }
 
 static Datum
@@ -137,6 +144,9 @@ nc_sizes_init(void)
 	nc_replace_builtin("pg_table_size", table_size, &their_table_size);
 	nc_replace_builtin("pg_indexes_size", indexes_size, &their_indexes_size);
 	nc_replace_builtin("pg_total_relation_size", total_relation_size, &their_total_relation_size);
+	/* servers with a hook ask it */
+	if (nc_smgr_abi()->enter != NULL)
+		return;
 	nc_replace_builtin("pg_database_size_oid", database_size_oid, &their_database_size_oid);
 	nc_replace_builtin("pg_database_size_name", database_size_name, &their_database_size_name);
 }

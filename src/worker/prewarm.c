@@ -290,7 +290,7 @@ static void
 bring_run(const NcLfcItem *items, int n)
 {
 	NcRelKey	rel = {items[0].spc, items[0].db, items[0].rel, NC_FORK_MAIN};
-	SMgrRelation reln = smgropen(NC_PGREL_MAKE(&rel), NC_NO_BACKEND);
+	SMgrRelation reln = NC_PG_SMGROPEN(NC_PGREL_MAKE(&rel));
 
 	batch.rel = rel;
 	batch.n = 0;

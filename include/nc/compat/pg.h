@@ -9,6 +9,7 @@
 
 #include "postgres.h"
 
+#include "catalog/pg_class_d.h"
 #include "common/relpath.h"
 #include "storage/fd.h"
 #include "storage/smgr.h"
@@ -28,6 +29,7 @@ typedef RelFileLocator NcPgRel;
 typedef RelFileLocatorBackend NcPgRelBackend;
 #define NC_PGREL_BACKEND_KEY(r, f) \
 	((NcRelKey) {(r).locator.spcOid, (r).locator.dbOid, (r).locator.relNumber, (uint32_t) (f)})
+#define NC_PGREL_KEY(r, f) ((NcRelKey) {(r).spcOid, (r).dbOid, (r).relNumber, (uint32_t) (f)})
 #define NC_FILETAG_REL(tag) ((tag)->rlocator)
 #define NC_PGREL_MAKE(k) ((NcPgRel) {.spcOid = (k)->spc, .dbOid = (k)->db, .relNumber = (k)->rel})
 #define NC_BUFFER_TAG(tag, pgrel, fork, block) InitBufferTag(&(tag), &(pgrel), fork, block)
@@ -43,6 +45,7 @@ typedef RelFileNode NcPgRel;
 typedef RelFileNodeBackend NcPgRelBackend;
 #define NC_PGREL_BACKEND_KEY(r, f) \
 	((NcRelKey) {(r).node.spcNode, (r).node.dbNode, (r).node.relNode, (uint32_t) (f)})
+#define NC_PGREL_KEY(r, f) ((NcRelKey) {(r).spcNode, (r).dbNode, (r).relNode, (uint32_t) (f)})
 #define NC_FILETAG_REL(tag) ((tag)->rnode)
 #define NC_PGREL_MAKE(k) ((NcPgRel) {.spcNode = (k)->spc, .dbNode = (k)->db, .relNode = (k)->rel})
 #define NC_BUFFER_TAG(tag, pgrel, fork, block) INIT_BUFFERTAG(tag, pgrel, fork, block)
@@ -56,6 +59,22 @@ typedef RelFileNodeBackend NcPgRelBackend;
 #define NC_PROC_LXID(proc) ((proc)->lxid)
 #endif
 #define NC_PGREL_BACKEND_IS_TEMP(r) ((r).backend != NC_NO_BACKEND)
+
+/* Who owns a temporary relation. */
+#if PG_VERSION_NUM >= 170000
+typedef ProcNumber NcPgBackend;
+#else
+typedef BackendId NcPgBackend;
+#endif
+
+/* Servers with a storage-manager hook are told whether a relation is logged, and say it again. */
+#ifdef NEON_SMGR
+#define NC_PG_SMGROPEN(rel) smgropen(rel, NC_NO_BACKEND, 0)
+#define NC_RELN_IS_SAID_TO_BE_UNLOGGED(reln) ((reln)->smgr_relpersistence == RELPERSISTENCE_UNLOGGED)
+#else
+#define NC_PG_SMGROPEN(rel) smgropen(rel, NC_NO_BACKEND)
+#define NC_RELN_IS_SAID_TO_BE_UNLOGGED(reln) false
+#endif
 
 /* From 16 on md wants pages where direct I/O could write them; a server with assertions insists. */
 #if PG_VERSION_NUM < 160000

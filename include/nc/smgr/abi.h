@@ -46,6 +46,14 @@ extern void nc_smgr_truncate(SMgrRelation reln, ForkNumber fork, BlockNumber fro
 extern bool nc_smgr_plan_remote(SMgrRelation reln, BlockNumber first, int nblocks, XLogRecPtr *nms,
 								XLogRecPtr *exact);
 
+/*
+ * Servers with a hook say when an index is built whose pages are logged as a whole when
+ * it is complete, and when it is.  What is written in between is kept, whatever its LSN;
+ * other relations are left alone.  In the process that builds, in a transaction.
+ */
+extern void nc_smgr_build_begins(SMgrRelation reln);
+extern void nc_smgr_build_complete(SMgrRelation reln);
+
 /* Does md serve this fork, without us? */
 extern bool nc_smgr_is_plain(SMgrRelation reln, ForkNumber fork);
 
@@ -77,9 +85,16 @@ typedef struct NcSmgrAio
 	void		(*complete) (uint32 handle, uint64 generation, bool answered);
 } NcSmgrAio;
 
-/* Pointers of md's row of the table, in order, and of ours; n entries. */
+/* How a server is entered. */
 typedef struct NcSmgrAbi
 {
+	/* "table" or "hook": see docs/interposition.md */
+	const char *way;
+
+	/* With a hook: sets it. In the postmaster, from _PG_init; FATAL with a remedy if it is not ours to set. */
+	void		(*enter) (void);
+
+	/* Without: pointers of md's row of the table, in order, and of ours; n entries. */
 	int			n;
 	void	  **theirs;
 	void	  **ours;
@@ -108,10 +123,17 @@ extern const NcSmgrAbi *nc_smgr_abi(void);
 extern uint64 nc_smgr_close_calls;
 
 /*
- * Swaps the table. In the postmaster, from _PG_init; FATAL with a remedy when
- * the server is not known or its table is not found exactly once.
+ * Swaps the table or sets the hook. In the postmaster, from _PG_init; FATAL with a
+ * remedy when the server is not known, its table is not found exactly once, or its hook
+ * is another library's.
  */
 extern void nc_smgr_install(void);
+
+/*
+ * Do calls still arrive here, after all libraries have been loaded?  FATAL if not.  In
+ * the postmaster; looks at servers with a hook only.
+ */
+extern void nc_smgr_check_installed(void);
 
 /* Writes into a constant table of the server. In the postmaster, while libraries are preloaded; FATAL if it may not. */
 extern void nc_relro_write(void *at, const void *what, size_t bytes);

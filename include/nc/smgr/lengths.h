@@ -35,4 +35,10 @@ extern void nc_lengths_changed(const NcRelKey *rel, bool dropped);
 /* Functions of SQL that look at files by themselves see what page servers have; in the postmaster, from _PG_init. */
 extern void nc_sizes_init(void);
 
+/*
+ * Bytes of a database: `here` is what is in its directories, and counts if page servers do
+ * not know of more.  In a session that may know; may wait for them, and raise what a read does.
+ */
+extern int64 nc_sizes_of_database(Oid db, int64 here);
+
 #endif							/* NC_SMGR_LENGTHS_H */

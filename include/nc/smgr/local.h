@@ -149,6 +149,14 @@ extern void nc_local_recovery_ended(void);
 extern void nc_local_set_whole(const NcRelKey *rel);
 extern void nc_local_set_unlogged(const NcRelKey *rel);
 
+/*
+ * This process builds the relation, whose pages are not logged yet whatever LSN they
+ * have, or is done: those are logged from now on.  Until then, or until its transaction
+ * ends, what is known of the relation is not thrown away.  Of a relation that is not known
+ * (nc_local_relation()) nothing is remembered: then the LSNs of its pages tell.
+ */
+extern void nc_local_set_building(const NcRelKey *rel, bool building);
+
 /* smgrunlink of INIT. */
 extern void nc_local_forget_persistence(const NcRelKey *rel);
 

@@ -30,6 +30,9 @@ extern void nc_lwlsn_page_dropped(const NcRelKey *rel, BlockNumber block, const 
 extern void nc_lwlsn_set_page(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms,
 							  XLogRecPtr exact);
 
+/* The block has changed up to nms; what it has at least stays what is known. Cannot fail. */
+extern void nc_lwlsn_raise_page(const NcRelKey *rel, BlockNumber block, XLogRecPtr nms);
+
 /* The relation as a whole changed (created, truncated, dropped). Cannot fail. */
 extern void nc_lwlsn_set_relation(const NcRelKey *rel, XLogRecPtr nms);
 

@@ -1,0 +1,150 @@
+/*
+ * other_smgr.c
+ *	  Another library with a storage manager, for tests of servers that have the hook.
+ *
+ * other_smgr.mode, fixed at the start:
+ *	pass	asks the hook that it found, and counts who is asked about
+ *	take	serves everything by md, and asks nobody
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/md.h"
+#include "storage/smgr.h"
+#include "utils/guc.h"
+#include "utils/pg_lsn.h"
+#include "utils/rel.h"
+
+PG_MODULE_MAGIC;
+
+#if PG_VERSION_NUM >= 160000
+typedef RelFileLocator OtherRel;
+#define OTHER_REL(relation) ((relation)->rd_locator)
+#else
+typedef RelFileNode OtherRel;
+#define OTHER_REL(relation) ((relation)->rd_node)
+#endif
+#if PG_VERSION_NUM >= 170000
+typedef ProcNumber OtherBackend;
+#define NOBODY INVALID_PROC_NUMBER
+#else
+typedef BackendId OtherBackend;
+#define NOBODY InvalidBackendId
+#endif
+
+extern PGDLLEXPORT void _PG_init(void);
+
+static char *mode;
+static smgr_hook_type next = NULL;
+static int64 asked = 0;
+
+static const f_smgr *
+choose(OtherBackend backend, OtherRel rel)
+{
+	asked++;
+	if (strcmp(mode, "pass") == 0 && next != NULL)
+		return next(backend, rel);
+	return smgr_standard(backend, rel);
+}
+
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	DefineCustomStringVariable("other_smgr.mode", "pass or take", NULL, &mode, "pass", PGC_POSTMASTER, 0, NULL,
+							   NULL, NULL);
+	next = smgr_hook;
+	smgr_hook = choose;
+}
+
+/* How often this process has asked the hook. */
+PG_FUNCTION_INFO_V1(other_smgr_asked);
+Datum
+other_smgr_asked(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(asked);
+}
+
+/* Is the server's own table md's, entry by entry? */
+PG_FUNCTION_INFO_V1(other_smgr_table_is_mds);
+Datum
+other_smgr_table_is_mds(PG_FUNCTION_ARGS)
+{
+	OtherRel	nowhere = {0};
+	const f_smgr *row = smgr_standard(NOBODY, nowhere);
+	f_smgr		md = {
+		.smgr_init = mdinit,
+		.smgr_open = mdopen,
+		.smgr_close = mdclose,
+		.smgr_create = mdcreate,
+		.smgr_exists = mdexists,
+		.smgr_unlink = mdunlink,
+		.smgr_extend = mdextend,
+#if PG_VERSION_NUM >= 160000
+		.smgr_zeroextend = mdzeroextend,
+#endif
+		.smgr_prefetch = mdprefetch,
+#if PG_VERSION_NUM >= 170000
+		.smgr_readv = mdreadv,
+		.smgr_writev = mdwritev,
+		.smgr_registersync = mdregistersync,
+#else
+		.smgr_read = mdread,
+		.smgr_write = mdwrite,
+#endif
+		.smgr_writeback = mdwriteback,
+		.smgr_nblocks = mdnblocks,
+		.smgr_truncate = mdtruncate,
+		.smgr_immedsync = mdimmedsync
+	};
+
+	PG_RETURN_BOOL(memcmp(row, &md, sizeof(md)) == 0);
+}
+
+/* Does the relation's storage manager differ from the server's own? */
+PG_FUNCTION_INFO_V1(other_smgr_serves);
+Datum
+other_smgr_serves(PG_FUNCTION_ARGS)
+{
+	Relation	rel = relation_open(PG_GETARG_OID(0), AccessShareLock);
+	bool		differs = RelationGetSmgr(rel)->smgr != smgr_standard(NOBODY, OTHER_REL(rel));
+
+	relation_close(rel, AccessShareLock);
+	PG_RETURN_BOOL(differs);
+}
+
+/* What the server says when it builds an index without WAL: "start", "complete" or "end". */
+PG_FUNCTION_INFO_V1(other_smgr_build);
+Datum
+other_smgr_build(PG_FUNCTION_ARGS)
+{
+	Relation	rel = relation_open(PG_GETARG_OID(0), AccessExclusiveLock);
+	char	   *what = PG_GETARG_CSTRING(1);
+
+	if (strcmp(what, "start") == 0)
+		smgr_start_unlogged_build(RelationGetSmgr(rel));
+	else if (strcmp(what, "complete") == 0)
+		smgr_finish_unlogged_build_phase_1(RelationGetSmgr(rel));
+	else
+		smgr_end_unlogged_build(RelationGetSmgr(rel));
+	relation_close(rel, NoLock);
+	PG_RETURN_VOID();
+}
+
+/* What the server says when it logs a page that passes by shared buffers. */
+PG_FUNCTION_INFO_V1(other_smgr_logged);
+Datum
+other_smgr_logged(PG_FUNCTION_ARGS)
+{
+	Relation	rel = relation_open(PG_GETARG_OID(0), AccessShareLock);
+	XLogRecPtr	held = InvalidXLogRecPtr;
+
+	if (set_lwlsn_block_hook != NULL)
+		held = set_lwlsn_block_hook(PG_GETARG_LSN(2), OTHER_REL(rel), MAIN_FORKNUM, PG_GETARG_INT32(1));
+	relation_close(rel, AccessShareLock);
+	PG_RETURN_LSN(held);
+}
