@@ -147,7 +147,7 @@ make_file(NcRecorder *r)
 	time_t		now = (time_t) (r->settings.header.began_us / 1000000);
 	struct tm	utc;
 	char		when[32];
-	char		more[8] = "";
+	char		more[16] = "";
 	int			n;
 
 	gmtime_r(&now, &utc);
