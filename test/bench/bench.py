@@ -1202,9 +1202,9 @@ def b_hosts(b):
 				return
 		raise RuntimeError('the first host does not get the reads')
 
-	def reads(sig):
+	def reads(sig, n=0):
 		"""A short run, or the longest read is one that the machine's other work made long."""
-		with open(f'{d}/page_server_0/postmaster.pid') as f:
+		with open(f'{d}/page_server_{n}/postmaster.pid') as f:
 			pid = int(f.readline())
 		pids = [pid, *map(int, run(['pgrep', '-P', str(pid)]).split())]
 		p = subprocess.Popen(b.sqlload_args(POINT, conninfo, clients=4, seconds=0.4, warmup=0.3, param='(%u,1)'), stdout=subprocess.PIPE,
@@ -1221,15 +1221,21 @@ def b_hosts(b):
 		all_read_from_first()
 		usual = reads(0)
 		connected = statistics.median(connect() for _ in range(20))
+		# what the end of so many processes costs the machine: the one that nobody reads from
+		other = reads(signal.SIGKILL, 1)
+		b.dev('start', '-D', d, '--quiet', 'page-server', '1')
+		all_read_from_first()
 		r = reads(signal.SIGKILL)
-		found.append({'ms': r['max_us'] / 1000, 'usual_ms': usual['p50_us'] / 1000, 'usual_longest_ms': usual['max_us'] / 1000, 'connect_ms': connected})
+		found.append({'ms': r['max_us'] / 1000, 'usual_ms': usual['p50_us'] / 1000, 'usual_longest_ms': usual['max_us'] / 1000,
+					  'other_killed_ms': other['max_us'] / 1000, 'connect_ms': connected})
 		b.dev('start', '-D', d, '--quiet', 'page-server', '0')
 	r = summary(found)
 	limit = r['connect_ms'] + 5 * r['usual_ms']
-	spread = {k: f'{min(f[k] for f in found):.1f} to {max(f[k] for f in found):.1f}' for k in ('ms', 'usual_longest_ms')}
+	spread = {k: f'{min(f[k] for f in found):.1f} to {max(f[k] for f in found):.1f}' for k in ('ms', 'usual_longest_ms', 'other_killed_ms')}
 	b.record('hosts', 17, 'longest read when its page server is killed, two hosts', '<= connect + 5 x usual',
 			 f'{r["ms"]:.1f} ms, {spread["ms"]} ({r["connect_ms"]:.1f} + 5 x {r["usual_ms"]:.2f}); longest with nobody killed '
-			 f'{r["usual_longest_ms"]:.1f}, {spread["usual_longest_ms"]}', r['ms'] <= limit, {**r, 'rounds': found})
+			 f'{r["usual_longest_ms"]:.1f}, {spread["usual_longest_ms"]}, with the one that nobody reads from killed '
+			 f'{r["other_killed_ms"]:.1f}, {spread["other_killed_ms"]}', r['ms'] <= limit, {**r, 'rounds': found})
 	b.dev('destroy', '-D', d, '--quiet')
 
 
