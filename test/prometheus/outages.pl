@@ -36,6 +36,20 @@ my $rows = 'SELECT count(*), sum(id) FROM t';
 $c->sql(q{CREATE TABLE t AS SELECT g AS id, repeat('x', 800) AS f FROM generate_series(1, 4000) g;
 	CREATE TABLE w (id int, f text); INSERT INTO w VALUES (0, 'w'); VACUUM t; CHECKPOINT});
 my $rel = $c->sql(q{SELECT pg_relation_filenode('t')});
+
+# A block that is not the same on both page servers. Nobody reads it.
+$c->sql(q{CREATE TABLE differs AS SELECT generate_series(1, 1000) AS id; CHECKPOINT});
+my $path = $c->sql(q{SELECT pg_relation_filepath('differs')});
+my $end = $c->sql('SELECT pg_current_wal_flush_lsn()');
+$c->wait_for("SELECT bool_and(apply_lsn >= '$end') FROM neon_comm.page_servers") or die 'page servers lag';
+$c->stop('page-server', 1);
+{
+	open my $fh, '+<:raw', "$dir/page_server_1/$path" or die "$path: $!";
+	seek $fh, 8192 + 8000, 0 or die $!;
+	print $fh 'changed';
+	close $fh or die $!;
+}
+$c->start('page-server', 1);
 my @links = map { $proxy->link($_, $c->page_server_port($_)) } 0, 1;
 my $map_changes = $c->counter('map_changes');
 $c->configure({ 'neon_comm.page_servers' => "host=127.0.0.1,127.0.0.1 port=$links[0],$links[1]" });
@@ -99,6 +113,9 @@ sub older_compute
 my @outages = (
 	[ NeonConnectionsPoisoned => sub { forget_cached(); $proxy->rule("tag=getpage rel=$rel count=1 wrongid"); $c->sql($rows) },
 		sub { $proxy->clear; cache_again() } ],
+	# the counter begins again with the server
+	[ NeonPageServersDiffer => sub { $c->configure({ 'neon_comm.scrub_rate' => 100_000 }) },
+		sub { $c->configure({ 'neon_comm.scrub_rate' => 0 }); $c->restart('compute') } ],
 	[ NeonCommunicatorStuck => sub { freeze($c->pids_of('compute', qr/communicator/)) }, \&thaw ],
 	[ NeonFeedStuck => sub { freeze($c->pids_of('compute', qr/WAL feed/)) }, \&thaw ],
 	[ NeonShardNotReady => sub { $proxy->cmd('down *'); $proxy->cmd('cut *') }, sub { $proxy->cmd('up *') } ],
@@ -142,7 +159,7 @@ my @outages = (
 
 # ---- each
 
-$c->allow_log(qr/could not read block|old version of block|from the future|missing|parted|was terminated by signal 9|verification failed/);
+$c->allow_log(qr/could not read block|old version of block|from the future|missing|parted|was terminated by signal 9|verification failed|page servers do not have the same/);
 my @alarms = do { local @ARGV = ("$FindBin::RealBin/../../contrib/prometheus/neon_comm.rules.yml"); map { /- alert: (\w+)/ ? $1 : () } <> };
 # what needs a test build has its outage there
 my %elsewhere = (NeonFoundLate => '389_figures_of_faults');

@@ -12,8 +12,9 @@ use NeonComm::Http qw(ask_http get promtool promtool_says);
 use NeonComm::Node qw(conf free_port until_true);
 use NeonComm::Pagestream;
 
-my $port = free_port();
-my $c = NeonComm::Cluster->new(shards => 1, no_start => 1, ps_conf => [ "neon_page_service.metrics_port=$port", 'hot_standby=on',
+my ($port, $no_collector) = map { free_port() } 0, 1;
+my $c = NeonComm::Cluster->new(shards => 1, no_start => 1, conf => ['neon_comm.trace_file=traces.json'],
+	ps_conf => [ "neon_page_service.metrics_port=$port", "neon_page_service.trace_collector='http://127.0.0.1:$no_collector'", 'hot_standby=on',
 		'max_wal_senders=20', 'max_worker_processes=64' ]);
 my $dir = $c->{dir};
 my ($socket) = map { /^socket_dir=(.*)/ ? $1 : () } do { local @ARGV = ("$dir/neon_dev.conf"); <> };
@@ -34,6 +35,10 @@ $f->moves('reads', qw(replay_position_bytes demanded_position_bytes requests pag
 	  connections connections_logged_in));
 my $rel = $c->sql(q{SELECT 1663 || ' ' || oid || ' ' || pg_relation_filenode('t') FROM pg_database WHERE datname = current_database()});
 my ($tenant, $timeline) = map { $c->sql("SHOW neon_comm.$_") } 'tenant_id', 'timeline_id';
+$c->allow_log(qr/spans were dropped/);
+$c->evict;
+$c->sql('SET neon_comm.trace_sample_rate = 1; SELECT sum(id) FROM t');
+$f->moves('traced reads, and no collector that takes them', qw(trace_spans trace_spans_dropped));
 sub client { return NeonComm::Pagestream->new(port => $c->page_server_port(0)) }
 
 # ---- replay that stands still
