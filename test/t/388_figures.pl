@@ -23,8 +23,9 @@ sub page_servers { return map { my $pm = $c->postmaster_pid("page_server_$_"); (
 
 # ---- a compute at work
 
-my $port = free_port();
+my ($port, $no_collector) = map { free_port() } 0, 1;
 $c = NeonComm::Cluster->new(checksums => 1, conf => [ "neon_comm.metrics_port=$port", 'neon_comm.lfc_size=8MB',
+		"neon_comm.trace_collector='http://127.0.0.1:$no_collector'", 'max_worker_processes=16',
 		'neon_comm.silence_timeout=10min', 'neon_comm.hedged_reads=off', 'neon_comm.connections_per_shard=1', 'neon_comm.connection_depth=2',
 		'neon_comm.readahead_blocks=0', 'neon_comm.async_reads=off', 'neon_comm.max_apply_lag=0', 'max_parallel_workers_per_gather=0',
 		'neon_comm.sweep_interval=1h', 'synchronous_commit=off', 'wal_writer_delay=10s', 'checkpoint_timeout=1h' ]);
@@ -51,6 +52,9 @@ $s->query("SET neon_comm.mode = direct; $rows; RESET neon_comm.mode");
 $f->look('a process that reads directly');
 $s->query("SET neon_comm.client_spin_us = 1000000; $rows");
 $f->look('a process that looks instead of sleeping');
+$c->allow_log(qr/spans were dropped/);
+$s->query("SET neon_comm.trace_sample_rate = 1; $rows; RESET neon_comm.trace_sample_rate");
+$f->moves('traced reads, and no collector that takes them', qw(trace_spans trace_spans_dropped));
 my $major = int $c->sql('SHOW server_version_num') / 10000;
 $s->query("RESET neon_comm.client_spin_us; SET neon_comm.async_reads = on; SET neon_comm.readahead_blocks = 128");
 $c->evict;
@@ -120,7 +124,7 @@ freeze(page_servers());
 $s->query('BEGIN; EXECUTE ahead(300, 319)');
 $s->send('EXECUTE one(319)');
 $f->moves('page servers stand still', qw(prefetch_joined prefetch_promoted shard_ready shard_oldest_request_age_seconds slots slots_waiting
-	  connection_requests_in_flight staging_pages_lent));
+	  connection_requests_in_flight staging_pages_lent page_server_silence_seconds));
 $watch->query('EXECUTE restart');
 $f->moves('a new communicator meanwhile', qw(communicator_starts requeued));
 thaw();
@@ -360,16 +364,51 @@ ok($start->finish, 'it has started') or diag($said);
 $c->sql(q{ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf()});
 $f->moves('no page server counts', 'page_server_sync_priority');
 
+# ---- page servers that are compared, and differ
+
+my $port3 = free_port();
+my $second = $c;
+$c = NeonComm::Cluster->new(shards => 2, init => [ '--hosts', 2 ], conf => [ "neon_comm.metrics_port=$port3", 'neon_comm.sweep_interval=200ms' ]);
+$f->begin($port3);
+$c->configure({ 'neon_comm.scrub_rate' => 100_000 });
+$f->moves('page servers are compared', qw(scrub_state scrub_rounds scrub_blocks scrub_round_blocks));
+$c->configure({ 'neon_comm.scrub_rate' => 0 });
+ok($c->wait_for(q{SELECT state = 'off' FROM neon_comm.scrub}), 'and then not');
+$c->sql('CREATE DATABASE more');
+$c->sql('CREATE TABLE d AS SELECT g FROM generate_series(1, 1000) g; CHECKPOINT', db => 'more');
+my $path = $c->sql(q{SELECT pg_relation_filepath('d')}, db => 'more');
+my $end = $c->sql('SELECT pg_current_wal_flush_lsn()');
+ok($c->wait_for("SELECT bool_and(apply_lsn >= '$end') FROM neon_comm.page_servers"), 'all is replayed');
+$c->stop('page-server', 1);
+{
+	open my $fh, '+<:raw', "$c->{dir}/page_server_1/$path" or die "$path: $!";
+	seek $fh, 8192 + 8000, 0;
+	print $fh 'changed';
+	close $fh or die $!;
+}
+$c->start('page-server', 1);
+# nobody enters a database while it is renamed, and who would look again is ended
+my $renames = $c->session;
+$renames->query('BEGIN; ALTER DATABASE more RENAME TO less');
+$c->allow_log(qr/page servers (?:may not|do not) have the same|terminating background worker/);
+$c->configure({ 'neon_comm.scrub_rate' => 100_000 });
+my $waits = q{FROM pg_locks WHERE NOT granted AND classid = 'pg_database'::regclass};
+ok($c->wait_for("SELECT count(*) > 0 $waits"), 'a session to look again waits for the database');
+is($c->sql("SELECT bool_and(pg_terminate_backend(pid)) $waits"), 't', 'it is ended');
+$f->moves('a block that could not be looked at again', 'scrub_unconfirmed');
+$renames->query('ROLLBACK');
+$f->moves('a block that differs', 'scrub_found');
+
 # ---- all
 
 SKIP:
 {
 	skip 'promtool is not installed, see scripts/prometheus', 1 unless promtool();
-	is(promtool_says(get($_, '/metrics')->{body}), '', 'promtool finds nothing wrong') foreach $port, $port2;
+	is(promtool_says(get($_, '/metrics')->{body}), '', 'promtool finds nothing wrong') foreach $port, $port2, $port3;
 }
 my @except = @NeonComm::Figures::BY_TEST_POINTS;
 push @except, 'neon_comm_reads_async' if $major < 18;    # there are none
 push @except, 'neon_comm_spins_won', 'neon_comm_spins_lost' if `nproc` < 2;
 $f->judge(except => \@except);
-$_->check_logs foreach $first, $c;
+$_->check_logs foreach $first, $second, $c;
 done_testing();
