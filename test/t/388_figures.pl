@@ -53,8 +53,12 @@ $f->look('a process that reads directly');
 $s->query("SET neon_comm.client_spin_us = 1000000; $rows");
 $f->look('a process that looks instead of sleeping');
 $c->allow_log(qr/spans were dropped/);
-$s->query("SET neon_comm.trace_sample_rate = 1; $rows; RESET neon_comm.trace_sample_rate");
-$f->moves('traced reads, and no collector that takes them', qw(trace_spans trace_spans_dropped));
+$s->query('SET neon_comm.trace_sample_rate = 1');
+# the file cache has not all of it
+ok(until_true(sub { $c->evict; $s->query("$rows; SELECT count(*) FROM u"); $f->look('traced reads'); $f->{moved}{neon_comm_trace_spans} }),
+	'reads are traced');
+$s->query('RESET neon_comm.trace_sample_rate');
+$f->moves('no collector that takes them', qw(trace_spans_dropped));
 my $major = int $c->sql('SHOW server_version_num') / 10000;
 $s->query("RESET neon_comm.client_spin_us; SET neon_comm.async_reads = on; SET neon_comm.readahead_blocks = 128");
 $c->evict;
