@@ -271,12 +271,16 @@ sub archive
 		my $restart = part_pid($n) && configured_text($n, 'archive_mode') ne ($on ? 'always' : 'off');
 		write_settings(part_data($n) . '/postgresql.conf', $on ? (archive_mode => 'always', archive_command => archive_command($opt{to_dir})) : ());
 		if (!$restart) { reload($n); next }
-		progress part_name($n), ' is started again';
-		local $opt{mode} = 'fast';
-		local $opt{quiet} = 1;
 		my $lock = hold_page_server($n);
+		local $opt{mode} = 'fast';
 		begin_copy($n);
-		stop_part($n) && start_part($n) or return 1;
+		{
+			local $opt{quiet} = 1;
+			stop_part($n) or return 1;
+		}
+		progress part_name($n), ' is started again';
+		local $opt{quiet} = 1;
+		start_part($n) or return 1;
 		end_copy($n);
 	}
 	# the second is for a compute that is made anew
