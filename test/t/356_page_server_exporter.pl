@@ -78,7 +78,8 @@ becomes(qr/^503 .*"WAL: it is not streamed"/, 'unready without a compute');
 $c->kill9('page-server', 0);
 $c->start('page-server', 0);
 becomes(qr/^503 .*"identity: it has not joined a compute"/, 'unready before it has joined');
-is(value('streaming'), 0, 'it does not stream');
+# a walreceiver that tries to connect counts as one that streams, for the moment that this takes
+ok(until_true(sub { value('streaming') == 0 }), 'it does not stream');
 $c->start('compute');
 becomes(qr/^200 /, 'ready');
 
