@@ -276,10 +276,13 @@ static bool
 confirms(const NcFeedConn *conn)
 {
 	return conn != NULL && nc_feed_streams(conn) && conn->joined && !conn->from_recovery &&
-		nc_feed_quorum_counts(conn) && conn->greeted && conn->flush >= own_end;
+		conn->greeted && conn->flush >= own_end;
 }
 
-/* How many have confirmed our WAL: of one list, or of all while members are not known (NULL). */
+/*
+ * How many have confirmed our WAL: of one list, or of all while members are not known (NULL).  Who
+ * is no member counts nowhere.
+ */
 static int
 confirmed_by(const NcMembers *members)
 {
