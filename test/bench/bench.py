@@ -1202,16 +1202,26 @@ def b_hosts(b):
 				return
 		raise RuntimeError('the first host does not get the reads')
 
-	def reads(sig, n=0):
-		"""A short run, or the longest read is one that the machine's other work made long."""
+	def kill(n):
 		with open(f'{d}/page_server_{n}/postmaster.pid') as f:
 			pid = int(f.readline())
 		pids = [pid, *map(int, run(['pgrep', '-P', str(pid)]).split())]
+
+		def now():
+			for one in pids:
+				os.kill(one, signal.SIGKILL)
+		return now
+
+	def cut():
+		b.proxy_says(f'down {link}')
+		b.proxy_says(f'cut {link} rst')
+
+	def reads(happens=lambda: None):
+		"""A short run, or the longest read is one that the machine's other work made long."""
 		p = subprocess.Popen(b.sqlload_args(POINT, conninfo, clients=4, seconds=0.4, warmup=0.3, param='(%u,1)'), stdout=subprocess.PIPE,
 							 stderr=subprocess.STDOUT, text=True, cwd=b.work)
 		time.sleep(0.5)
-		for one in pids:
-			os.kill(one, sig)
+		happens()
 		out, _ = p.communicate()
 		if p.returncode != 0:
 			raise RuntimeError(f'a read failed: {out[-500:]}')
@@ -1219,13 +1229,13 @@ def b_hosts(b):
 
 	for _ in range(max(b.opt.rounds, 5)):
 		all_read_from_first()
-		usual = reads(0)
+		usual = reads()
 		connected = statistics.median(connect() for _ in range(20))
 		# what the end of so many processes costs the machine: the one that nobody reads from
-		other = reads(signal.SIGKILL, 1)
+		other = reads(kill(1))
 		b.dev('start', '-D', d, '--quiet', 'page-server', '1')
 		all_read_from_first()
-		r = reads(signal.SIGKILL)
+		r = reads(kill(0))
 		found.append({'ms': r['max_us'] / 1000, 'usual_ms': usual['p50_us'] / 1000, 'usual_longest_ms': usual['max_us'] / 1000,
 					  'other_killed_ms': other['max_us'] / 1000, 'connect_ms': connected})
 		b.dev('start', '-D', d, '--quiet', 'page-server', '0')
@@ -1236,6 +1246,21 @@ def b_hosts(b):
 			 f'{r["ms"]:.1f} ms, {spread["ms"]} ({r["connect_ms"]:.1f} + 5 x {r["usual_ms"]:.2f}); longest with nobody killed '
 			 f'{r["usual_longest_ms"]:.1f}, {spread["usual_longest_ms"]}, with the one that nobody reads from killed '
 			 f'{r["other_killed_ms"]:.1f}, {spread["other_killed_ms"]}', r['ms'] <= limit, {**r, 'rounds': found})
+
+	# nobody's processes end: what leaving a host costs by itself
+	proxied = b.behind_proxy(b.sql('SHOW neon_comm.page_servers', conninfo))
+	link = f'n{b.nlinks}'
+	b.sql(f"ALTER SYSTEM SET neon_comm.page_servers = '{proxied}'", conninfo)
+	b.sql('SELECT pg_reload_conf()', conninfo)
+	cuts = []
+	for _ in range(max(b.opt.rounds, 7)):
+		all_read_from_first()
+		usual = reads()
+		cuts.append({'ms': reads(cut)['max_us'] / 1000, 'usual_longest_ms': usual['max_us'] / 1000})
+		b.proxy_says(f'up {link}')
+	r = summary(cuts)
+	b.record('hosts', 17, 'longest read when its connections are reset, and refused from then on', 'as with none reset, <= 1.25 x',
+			 f'{r["ms"]:.1f} : {r["usual_longest_ms"]:.1f} ms', r['ms'] <= 1.25 * r['usual_longest_ms'], {**r, 'rounds': cuts})
 	b.dev('destroy', '-D', d, '--quiet')
 
 
