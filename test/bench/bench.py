@@ -27,7 +27,7 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-from measure import Watch, cpu_seconds, descendants, judge, never_slower, paired, processes, take_in_orphans, tree_cpu, used_between
+from measure import Watch, cpu_seconds, descendants, judge, never_slower, paired, processes, shown, take_in_orphans, tree_cpu, used_between
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(TOP, 'build', 'bench')
@@ -417,11 +417,6 @@ class Bench:
 		self.series[name] = series
 
 
-def shown(v):
-	"""Three digits, and never a power of ten."""
-	return f'{v:.0f}' if abs(v) >= 100 else f'{v:.1f}' if abs(v) >= 10 else f'{v:.2f}' if abs(v) >= 0.1 or v == 0 else f'{v:.4f}'
-
-
 def free_port():
 	with socket.socket() as s:
 		s.bind(('127.0.0.1', 0))
@@ -548,7 +543,7 @@ def b_spin(b):
 		def go(us):
 			b.set('neon_comm.spin_time', us)
 			return b.points('communicator', clients=clients)
-		r = {k: summary(v) for k, v in b.in_turn({'0': lambda: go(0), '50': lambda: go(50)}).items()}
+		r = {k: summary(v) for k, v in b.in_turn({'0': lambda: go(0), '50': lambda: go(50)}, most=3).items()}
 		b.set('neon_comm.spin_time', 0)
 		b.record('spin', 0, f'p50 with spin_time 50 : 0 us, {clients} clients', 'no target',
 				 f'{r["50"]["p50_us"]:.0f} : {r["0"]["p50_us"]:.0f} us', '-', r)
@@ -666,7 +661,7 @@ def b_bitmap(b):
 
 	for us in b.opt.delays:
 		b.delay(us)
-		# five of seconds are as many as one: they wait for the network
+		# without prefetch it waits for the network alone and takes the same seconds each time
 		off = [go(0, ['SET neon_comm.readahead_blocks = 0']) for _ in range(3 if us < 5000 else 1)]
 		found = [go(64) for _ in range(25)]
 		scans[us] = [x['ms'] for x in found]
@@ -735,21 +730,22 @@ def b_lfc_hits(b):
 def b_beside_scans(b):
 	"""point reads beside 4 cold scans, 1 ms delay"""
 	b.delay(1000)
-	stages = []
+	# the last hundredth of too few would be a handful
+	stages, seconds = [], max(b.opt.seconds, 2)
 
 	def unloaded():
 		before = b.stages()
-		x = b.points('communicator')
+		x = b.points('communicator', seconds=seconds)
 		stages.append(b.stages(before))
 		return x
 
 	def loaded():
-		scans = subprocess.Popen(b.sqlload_args('SELECT count(f) FROM b', clients=4, seconds=b.opt.seconds + 2, warmup=0),
+		scans = subprocess.Popen(b.sqlload_args('SELECT count(f) FROM b', clients=4, seconds=seconds + 2, warmup=0),
 								 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, cwd=b.work)
 		time.sleep(0.7)
 		try:
 			before, pages, began = b.stages(), b.counters()['pages_received'], time.monotonic()
-			x = b.points('communicator', seconds=b.opt.seconds)
+			x = b.points('communicator', seconds=seconds)
 			x['pages_per_second'] = (b.counters()['pages_received'] - pages) / (time.monotonic() - began)
 			stages.append(b.stages(before))
 			return x
@@ -1625,7 +1621,7 @@ def save(b, names, took):
 def main():
 	p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 	p.add_argument('--rounds', type=int, default=5)
-	p.add_argument('--seconds', type=float, default=2.0, help='of each measurement')
+	p.add_argument('--seconds', type=float, default=1.2, help='of each measurement')
 	p.add_argument('--shards', type=int, default=1)
 	p.add_argument('--clients', default='16,64,200', help='in benchmark point_throughput')
 	p.add_argument('--delays', default='0,200,1000,5000', help='microseconds added to a round trip')

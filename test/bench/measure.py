@@ -15,7 +15,7 @@ import time
 
 OTHERS_MAX = 0.02		# share of the CPUs' time that processes not ours may use
 STEAL_MAX = 0.01		# share of it that the host may keep for itself
-RUNNING_MAX = 0.5		# processes that run or wait for a disk, on average of a second, before we begin
+RUNNING_MAX = 0.5		# processes of others that run or wait for a disk, on average of half a second, before and after
 
 
 def quartiles(values):
@@ -51,6 +51,11 @@ def judge(values, at_most=None, at_least=None):
 	elif at_least is not None:
 		worse, ok = low, low >= at_least
 	return {'median': median, 'low': low, 'high': high, 'worse': worse, 'ok': ok, 'rounds': len(values), 'values': list(values)}
+
+
+def shown(v):
+	"""Three digits, and never a power of ten."""
+	return f'{v:.0f}' if abs(v) >= 100 else f'{v:.1f}' if abs(v) >= 10 else f'{v:.2f}' if abs(v) >= 0.1 or v == 0 else f'{v:.4f}'
 
 
 def never_slower(faster, slower):
@@ -92,7 +97,7 @@ def parse_stat(line):
 	"""A process of /proc/PID/stat; seconds. Its name may hold blanks and parentheses."""
 	pid, rest = line.split(' ', 1)
 	w = rest.rsplit(')', 1)[1].split()
-	return {'pid': int(pid), 'parent': int(w[1]), 'own': (int(w[11]) + int(w[12])) / TICKS,
+	return {'pid': int(pid), 'state': w[0], 'parent': int(w[1]), 'own': (int(w[11]) + int(w[12])) / TICKS,
 			'reaped': (int(w[13]) + int(w[14])) / TICKS, 'start': int(w[19])}
 
 
@@ -147,10 +152,10 @@ def machine_cpu(text):
 	return sum(w) / TICKS, (sum(w) - w[3] - w[4] - w[7]) / TICKS, w[7] / TICKS
 
 
-def running(text):
-	"""Processes that run or wait for a disk, but for the one that looks."""
-	n = dict(l.split()[:2] for l in text.splitlines() if l.startswith('procs_'))
-	return max(int(n['procs_running']) - 1, 0) + int(n['procs_blocked'])
+def running(found, root):
+	"""Processes of others that run or wait for a disk."""
+	mine = descendants(found, [root, 2])
+	return sum(p['state'] in 'RD' for p in found.values() if p['pid'] not in mine)
 
 
 def why_not_quiet(seen):
@@ -162,7 +167,7 @@ def why_not_quiet(seen):
 		why.append(f'the host kept {seen["steal"] * 100:.1f} % of the CPUs')
 	for when in ('before', 'after'):
 		if seen[f'running_{when}'] > RUNNING_MAX:
-			why.append(f'{seen[f"running_{when}"]:.1f} processes ran {when}')
+			why.append(f'{seen[f"running_{when}"]:.1f} other processes ran {when}')
 	return why
 
 
@@ -192,12 +197,12 @@ class Watch:
 		self.root = root
 
 	def at_rest(self, seconds=0.5):
-		"""Processes that run or wait for a disk while we do nothing: the load of now, where the machine's remembers a minute."""
+		"""Processes of others that run or wait for a disk: the load of now, where the machine's remembers a minute."""
 		n = []
 		end = time.monotonic() + seconds
 		while time.monotonic() < end:
 			time.sleep(0.02)
-			n.append(running(read('/proc/stat')))
+			n.append(running(processes(), self.root))
 		return sum(n) / len(n)
 
 	def look(self):
@@ -247,26 +252,28 @@ def self_test():
 	same('the worse of at least', judge([1, 2, 3], at_least=0)['worse'], 1.5)
 	same('the median', judge([1, 9, 2], at_most=9)['median'], 2)
 	same('without a target', judge([1, 2, 3])['ok'], None)
+	same('as it is shown', [shown(v) for v in (0, 0.00926, 0.567, 1.2, 28.26, 381294.3)], ['0.00', '0.0093', '0.57', '1.20', '28.3', '381294'])
 	same('never slower', never_slower([3, 1, 2], [2, 3, 4]), True)
 	same('slower once', never_slower([1, 1, 9], [2, 3, 4]), False)
 	same('one fast scan does not hide', never_slower([3, 3, 3], [2, 3, 9]), False)
 
 	stat = '7 (a) b (c)) S 4 7 7 0 -1 0 0 0 0 0 {} {} {} {} 20 0 1 0 99 0'
 	p = parse_stat(stat.format(150 * TICKS // 100, 50 * TICKS // 100, TICKS, 2 * TICKS))
-	same('a name with blanks and parentheses', p, {'pid': 7, 'parent': 4, 'own': 2.0, 'reaped': 3.0, 'start': 99})
+	same('a name with blanks and parentheses', p, {'pid': 7, 'state': 'S', 'parent': 4, 'own': 2.0, 'reaped': 3.0, 'start': 99})
 
-	def proc(pid, parent, own=0.0, reaped=0.0):
-		return {'pid': pid, 'parent': parent, 'own': own, 'reaped': reaped}
+	def proc(pid, parent, own=0.0, reaped=0.0, state='S'):
+		return {'pid': pid, 'parent': parent, 'own': own, 'reaped': reaped, 'state': state}
 
-	tree = {p['pid']: p for p in (proc(1, 0, 7, 900), proc(2, 0), proc(3, 2, 0.25), proc(10, 1, 5, 50), proc(11, 10, 1, 2), proc(12, 11, 4),
-								  proc(13, 11, 8, 16), proc(40, 10, 32))}
+	tree = {p['pid']: p for p in (proc(1, 0, 7, 900), proc(2, 0), proc(3, 2, 0.25, state='R'), proc(10, 1, 5, 50), proc(11, 10, 1, 2),
+								  proc(12, 11, 4, state='R'),
+								  proc(13, 11, 8, 16), proc(40, 10, 32, state='R'), proc(41, 10, state='D'))}
 	same('descendants', descendants(tree, [11, 99]), {11, 12, 13})
 	same('accounts: those below, who ended with them, and threads of the kernel', accounts(tree, 11), (31, 0.25))
 	same('used', used_between({1: 5.0, 2: 7.0}, {1: 6.0, 3: 0.5}), 1.5)
 
-	text = 'cpu  {} 0 0 {} {} 0 0 {} 0 0\ncpu0 1 1\nprocs_running 4\nprocs_blocked 2\n'
+	same('who runs: neither ours nor threads of the kernel', running(tree, 11), 2)
+	text = 'cpu  {} 0 0 {} {} 0 0 {} 0 0\ncpu0 1 1\n'
 	same('CPUs', machine_cpu(text.format(3 * TICKS, 5 * TICKS, 4 * TICKS, 2 * TICKS)), (14, 3, 2))
-	same('who runs', running(text), 5)
 	calm = {'others': OTHERS_MAX, 'steal': STEAL_MAX, 'running_before': RUNNING_MAX, 'running_after': 0, 'load_before': 9, 'load_after': 9}
 	same('a quiet machine', why_not_quiet(calm), [])
 	for key in ('others', 'steal', 'running_before', 'running_after'):
