@@ -507,6 +507,14 @@ SESSIONS, ACTIVE = 1000, 32
 def b_idle_sessions(b):
 	"""1000 sessions of which 32 are active, against 32 alone, 1 ms delay"""
 	restart(b, {'max_connections': SESSIONS + 60})
+	try:
+		idle_sessions(b)
+	finally:
+		b.delay(0)
+		restart(b, {'max_connections': None})
+
+
+def idle_sessions(b):
 	b.delay(1000)
 	ports = {int(p) for p in re.findall(r'port=(\d+)', b.proxied)}
 
@@ -531,8 +539,6 @@ def b_idle_sessions(b):
 	b.judged('idle_sessions', '2c', f'{SESSIONS} sessions, {ACTIVE} active, 1 ms delay, {beside["connections"]:.0f} connections, direct {direct["connections"]}',
 			 f'>= 0.95 x {ACTIVE} alone', paired(r['beside'], r['alone'], 'per_second'), f'{beside["per_second"]:.0f} : {alone["per_second"]:.0f}/s',
 			 {'alone': alone, 'beside': beside, 'direct': direct}, at_least=0.95)
-	b.delay(0)
-	restart(b, {'max_connections': None})
 
 
 def b_spin(b):
