@@ -6,7 +6,10 @@
 import json
 import math
 import os
+import re
 import sys
+
+from measure import shown
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 COLOURS = ['#1b6ca8', '#d1495b', '#66a182', '#edae49', '#6a4c93']
@@ -148,25 +151,57 @@ def plots(series):
 	return out
 
 
+def between(spread):
+	return f'{shown(spread["low"])} to {shown(spread["high"])}, {spread["rounds"]} rounds' if spread else ''
+
+
+def place(row):
+	"""2, 2b, 2c, 3; then the rows that have names."""
+	number = re.match(r'[0-9]+', str(row))
+	return (int(number[0]) if number else 99, str(row))
+
+
+def portions(taken, m, s):
+	"""Of portions that were taken otherwise than the last one: what differs, so that nobody compares what cannot be."""
+	by = {}
+	for n, t in taken.items():
+		if (t['commit'], t['rounds'], t['seconds']) != (m['commit'], s['rounds'], s['seconds']):
+			by.setdefault((t['commit'], t['date'], t['rounds'], t['seconds']), []).append(f'`{n}`')
+	return [f'Of these {", ".join(names)} {date} from {commit}, {rounds} rounds of {seconds:g} s.'
+			for (commit, date, rounds, seconds), names in by.items()]
+
+
 def tables(results):
 	m, out = results['meta'], []
 	s = m['settings']
-	if m['load_before'] > 0.5:
+	taken = {n: t for n, t in results.get('taken', {}).items() if n in results['rows']}
+	noisy = {n: t['machine']['why'] for n, t in taken.items() if not t['quiet']}
+	if noisy:
+		out += ['**The machine was not quiet** while these were taken, so their figures say that the benchmarks run, and little more: '
+				+ '; '.join(f'`{n}` ({", ".join(why)})' for n, why in noisy.items()) + '.', '']
+	elif not taken and m['load_before'] > 0.5:
 		out += [f'**Provisional:** the machine was busy with other work (load {m["load_before"]:.1f}), so these figures say that the benchmarks run and little more.', '']
-	out.append(f'Taken {m["date"]} from {m["commit"]} in {m["took_seconds"]} s: {m["cpus"]} CPUs ({m["cpu"].strip()}), Linux {m["kernel"]}, '
+	out.append(f'Taken {m["date"]} from {m["commit"]} in {sum(t["took_seconds"] for t in taken.values()) or m["took_seconds"]} s: '
+			   f'{m["cpus"]} CPUs ({m["cpu"].strip()}), Linux {m["kernel"]}, '
 			   f'load {m["load_before"]:.1f} before the run. Everything runs on this machine: compute, page servers ({s["shards"]} shard), '
 			   f'clients, and the proxy that delays. Medians of {s["rounds"]} rounds of {s["seconds"]:g} s, variants in turn.')
+	for how in portions(taken, m, s):
+		out.append(how)
+	if taken and not noisy:
+		out.append(f'Others used at most {max(t["machine"]["others"] for t in taken.values()) * 100:.1f} % of the CPUs meanwhile, '
+				   f'the host {max(t["machine"]["steal"] for t in taken.values()) * 100:.1f} %.')
 	out.append('')
 	out.append('* compute: `' + ' '.join(s['compute']) + f'`; event loop {s["io_method"]}, depth {s["depth"]}')
 	out.append('* page servers: `' + ' '.join(s['page_server']) + '`')
 	out.append(f'* table: {s["table"]}')
 	out.append('')
-	out.append('| # | work | target | figure | verdict |')
-	out.append('|---|---|---|---|---|')
+	out.append('| # | work | target | figure | quartiles | verdict |')
+	out.append('|---|---|---|---|---|---|')
 	rows = [r for rs in results['rows'].values() for r in rs]
-	for r in sorted(rows, key=lambda r: (r['row'] if isinstance(r['row'], int) else 99)):
+	for name, r in sorted(((n, r) for n, rs in results['rows'].items() for r in rs), key=lambda x: place(x[1]['row'])):
 		if r['row'] != 0:
-			out.append(f'| {r["row"]} | {r["what"]} | {r["target"]} | {r["figure"]} | {r["verdict"]} |')
+			busy = ', not quiet' if name in noisy and r['verdict'] in ('met', 'MISSED') else ''
+			out.append(f'| {r["row"]} | {r["what"]} | {r["target"]} | {r["figure"]} | {between(r.get("spread"))} | {r["verdict"]}{busy} |')
 	scan = next((r['detail'] for r in rows if r['row'] == 9 and r['detail']), None)
 	if scan:
 		out += ['', 'One cold scan without delay, per page:', '', '| figure | value |', '|---|---|']
@@ -192,6 +227,18 @@ def tables(results):
 	return out
 
 
+def wrapped(line, width=100):
+	"""As the rest of the page: not within what is code, and neither tables nor pictures."""
+	if line.startswith(('|', '!')):
+		return line
+	out = ['']
+	for word in re.findall(r'(?:`[^`]*`|[^ `])+', line):
+		if out[-1].strip() and len(out[-1]) + 1 + len(word) > width:
+			out.append('  ' if line.startswith('* ') else '')
+		out[-1] += (' ' if out[-1].strip() else '') + word
+	return '\n'.join(out)
+
+
 def main():
 	path = sys.argv[1] if len(sys.argv) > 1 else f'{TOP}/build/bench/results.json'
 	with open(path) as f:
@@ -208,7 +255,7 @@ def main():
 	begin, end = '<!-- figures: begin -->\n', '<!-- figures: end -->'
 	head, rest = old.split(begin)
 	with open(page, 'w') as f:
-		f.write(head + begin + '\n'.join(lines) + '\n' + end + rest.split(end)[1])
+		f.write(head + begin + '\n'.join(wrapped(l) for l in lines) + '\n' + end + rest.split(end)[1])
 
 
 if __name__ == '__main__':

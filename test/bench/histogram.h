@@ -43,15 +43,15 @@ histogram_index(uint64_t ns)
 	return (shift + 1) * HISTOGRAM_SUB + (uint32_t) (ns >> shift) % HISTOGRAM_SUB;
 }
 
-/* The middle of a bucket. */
+/* Where a bucket begins; `share` of its width further on. */
 static inline double
-histogram_ns(uint32_t index)
+histogram_ns(uint32_t index, double share)
 {
 	uint32_t	shift = index / HISTOGRAM_SUB;
 
 	if (shift == 0)
 		return index;
-	return ((double) (HISTOGRAM_SUB + index % HISTOGRAM_SUB) + 0.5) * (double) (UINT64_C(1) << (shift - 1));
+	return ((double) (HISTOGRAM_SUB + index % HISTOGRAM_SUB) + share) * (double) (UINT64_C(1) << (shift - 1));
 }
 
 static inline void
@@ -75,6 +75,7 @@ histogram_merge(Histogram *to, const Histogram *from)
 		to->bucket[i] += from->bucket[i];
 }
 
+/* Within a bucket as if its values lay evenly there, or ratios of quantiles would come in steps of 1/32. */
 static inline double
 histogram_quantile_us(const Histogram *h, double q)
 {
@@ -83,7 +84,7 @@ histogram_quantile_us(const Histogram *h, double q)
 	for (uint32_t i = 0; i < HISTOGRAM_BUCKETS; i++)
 	{
 		if (left < h->bucket[i])
-			return histogram_ns(i) / 1000;
+			return histogram_ns(i, ((double) left + 0.5) / (double) h->bucket[i]) / 1000;
 		left -= h->bucket[i];
 	}
 	return (double) h->max_ns / 1000;

@@ -6,6 +6,10 @@
  * parameter, a text made of a random number.  pgbench's log would give the same
  * percentiles at the price of a line written for each statement.  Prints one line of
  * JSON; fails when a statement fails.
+ *
+ * More sessions may be there that run it three times and are idle then.  With --tell it prints
+ * "begin" and "end" when that is measured begins and has ended, and stays connected
+ * until it reads a line: whoever wants to know what all others did meanwhile looks then.
  */
 #include <getopt.h>
 #include <libpq-fe.h>
@@ -14,10 +18,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "histogram.h"
 
 #define CLIENTS_MAX 1000
+#define IDLE_MAX 5000
 
 typedef struct Client
 {
@@ -37,6 +43,7 @@ static uint32_t range = 1;
 static double seconds = 3;
 static double warmup = 0.3;
 static uint64_t begin_ns;
+static bool tell;
 static pthread_barrier_t ready;
 
 static void
@@ -106,9 +113,28 @@ client_main(void *arg)
 	return NULL;
 }
 
+static double
+cpu_seconds(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_SELF, &u);
+	return (double) (u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+		(double) (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
+
+static void
+say(const char *word)
+{
+	if (!tell)
+		return;
+	printf("%s\n", word);
+	fflush(stdout);
+}
+
 static const char usage[] =
 "sqlload --conninfo C --query SQL [--param FORMAT --range N] [--setup SQL]...\n"
-"        [--clients N] [--seconds S] [--warmup S]\n"
+"        [--clients N] [--idle N] [--seconds S] [--warmup S] [--tell]\n"
 "FORMAT: printf's, with one %u that becomes a random number below N; it is $1 of the statement\n";
 
 int
@@ -119,13 +145,18 @@ main(int argc, char **argv)
 		{"param", required_argument, NULL, 'p'}, {"range", required_argument, NULL, 'r'},
 		{"setup", required_argument, NULL, 'u'}, {"clients", required_argument, NULL, 'c'},
 		{"seconds", required_argument, NULL, 's'}, {"warmup", required_argument, NULL, 'w'},
+		{"idle", required_argument, NULL, 'i'}, {"tell", no_argument, NULL, 't'},
 		{NULL, 0, NULL, 0}
 	};
 	int			o;
 	unsigned	clients = 1;
+	unsigned	idle = 0;
 	Client	   *all;
 	Histogram	total = {0};
 	double		took = 0;
+	double		cpu;
+	struct rlimit files;
+	struct timespec until;
 
 	while ((o = getopt_long(argc, argv, "", longs, NULL)) != -1)
 	{
@@ -140,35 +171,55 @@ main(int argc, char **argv)
 					setup[nsetup++] = optarg;
 				break;
 			case 'c': clients = (unsigned) strtoul(optarg, NULL, 10); break;
+			case 'i': idle = (unsigned) strtoul(optarg, NULL, 10); break;
+			case 't': tell = true; break;
 			case 's': seconds = strtod(optarg, NULL); break;
 			case 'w': warmup = strtod(optarg, NULL); break;
 			default: die("arguments", usage);
 		}
 	}
-	if (query == NULL || range == 0 || clients < 1 || clients > CLIENTS_MAX)
+	if (query == NULL || range == 0 || clients < 1 || clients > CLIENTS_MAX || idle > IDLE_MAX)
 		die("arguments", usage);
-	all = calloc(clients, sizeof(*all));
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0)
+	{
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	all = calloc(clients + idle, sizeof(*all));
 	if (all == NULL)
 		die("memory", "out of it");
 	pthread_barrier_init(&ready, NULL, clients + 1);
-	for (unsigned i = 0; i < clients; i++)
+	for (unsigned i = 0; i < clients + idle; i++)
 	{
 		all[i].random = (clock_ns() ^ (uint64_t) i << 40) * UINT64_C(0x9e3779b97f4a7c15) | 1;
 		connect_client(&all[i]);
-		if (pthread_create(&all[i].thread, NULL, client_main, &all[i]) != 0)
+		/* thrice: one read may find its page at hand and need no connection */
+		for (unsigned n = 0; n < 3 && i >= clients; n++)
+			run_once(&all[i]);
+		if (i < clients && pthread_create(&all[i].thread, NULL, client_main, &all[i]) != 0)
 			die("thread", "cannot be made");
 	}
 	begin_ns = clock_ns();
 	pthread_barrier_wait(&ready);
+	until.tv_sec = (time_t) ((begin_ns + (uint64_t) (warmup * 1e9)) / 1000000000u);
+	until.tv_nsec = (long) ((begin_ns + (uint64_t) (warmup * 1e9)) % 1000000000u);
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+	cpu = cpu_seconds();
+	say("begin");
 	for (unsigned i = 0; i < clients; i++)
 	{
 		pthread_join(all[i].thread, NULL);
 		histogram_merge(&total, &all[i].histogram);
 		if (all[i].seconds > took)
 			took = all[i].seconds;
-		PQfinish(all[i].pg);
 	}
-	printf("{\"clients\": %u, ", clients);
+	cpu = cpu_seconds() - cpu;
+	say("end");
+	while (tell && (o = getchar()) != '\n' && o != EOF)
+		;
+	for (unsigned i = 0; i < clients + idle; i++)
+		PQfinish(all[i].pg);
+	printf("{\"clients\": %u, \"idle\": %u, \"cpu_seconds\": %.6f, ", clients, idle, cpu);
 	histogram_print(stdout, &total, took);
 	printf("}\n");
 	free(all);
