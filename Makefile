@@ -35,15 +35,16 @@ CORE_CFLAGS = -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror 
 	-Wno-unused-parameter -D_GNU_SOURCE -Iinclude $(PQ_INCLUDE) $(CORE_EXTRA_CFLAGS)
 
 # ---- the extension
-# a server with a storage-manager hook says so in its headers; 15 and 17 are known (docs/interposition.md)
-NC_HOOK := $(shell grep -qs 'define NEON_SMGR' '$(shell $(PG_CONFIG) --includedir-server)/storage/smgr.h' && echo hook_)
+# a server with a front door says so in its headers: a storage-manager hook, 18 a function to register with (docs/interposition.md)
+NC_HOOK := $(shell grep -qswE 'define NEON_SMGR|smgrregister' '$(shell $(PG_CONFIG) --includedir-server)/storage/smgr.h' && echo hook_)
+FRONT_DOOR := $(if $(NC_HOOK),-DNC_FRONT_DOOR)
 SERVER_DIRS = shared safety exporter tracer tracing smgr client direct filecache check worker feed metrics ext
 SERVER_SRCS = $(sort $(filter-out src/smgr/abi_%.c src/smgr/aio_%.c src/smgr/hook.c src/ext/explain_%.c,$(foreach d,$(SERVER_DIRS),$(wildcard src/$(d)/*.c)))) \
 	src/smgr/abi_$(NC_HOOK)$(PG_MAJOR).c $(wildcard src/smgr/aio_$(PG_MAJOR).c) $(if $(NC_HOOK),src/smgr/hook.c) \
 	$(or $(wildcard src/ext/explain_$(PG_MAJOR).c),src/ext/explain_none.c)
 MODULE_big = neon_comm
 OBJS = $(SERVER_SRCS:.c=.o)
-PG_CPPFLAGS = -Iinclude -D_GNU_SOURCE -I$(shell $(PG_CONFIG) --includedir)
+PG_CPPFLAGS = -Iinclude -D_GNU_SOURCE $(FRONT_DOOR) -I$(shell $(PG_CONFIG) --includedir)
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-declaration-after-statement -Wno-missing-field-initializers -Werror $(EXTRA_CFLAGS)
 SHLIB_LINK = libnc_core.a -luring -lpq -lssl -lcrypto -lz
@@ -67,7 +68,7 @@ libnc_core.a: $(CORE_OBJS)
 	$(CORE_CC) $(CORE_CFLAGS) -c -o $@ $<
 
 # ---- the page service: a second library with its own small Makefile
-PAGE_SERVICE = $(MAKE) -C src/page_service PG_CONFIG=$(PG_CONFIG) EXTRA_CFLAGS="$(EXTRA_CFLAGS)"
+PAGE_SERVICE = $(MAKE) -C src/page_service PG_CONFIG=$(PG_CONFIG) EXTRA_CFLAGS="$(EXTRA_CFLAGS)" FRONT_DOOR="$(FRONT_DOOR)"
 all: page-service
 # safety, exporter and tracer are in both libraries; their objects are made here, once
 page-service: libnc_core.a $(patsubst %.c,%.o,$(wildcard src/safety/*.c src/exporter/*.c src/tracer/*.c))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# The suites on a server with a storage-manager hook, which is entered through it; and that a library
-# that was built for the other kind of server says so, both ways.
+# The suites on a server with a storage-manager hook (18: it registers storage managers), entered through
+# it; and that a library that was built for the other kind of server says so, both ways.
 #
 #   test/hook.sh [STAGE,...]     stages of scripts/check --brief (default: installcheck, tap, regress, isolation).
 #                                Needs stock libraries that are installed (PG_CONFIG), and gcc
@@ -91,7 +91,7 @@ done
 
 # ---- the suites
 
-names=$(sed -n 's/^\([0-9a-z_]*\) .*/\1/p' "$tree/test/brief"; echo 397_hook; echo 398_other_smgr)
+names=$(sed -n 's/^\([0-9a-z_]*\) .*/\1/p' "$tree/test/brief"; echo 397_hook; echo 398_other_smgr; echo 409_registered)
 setsid env PG_CONFIG="$hook" TAP_TESTS="${TAP_TESTS:-$names}" CHECK_DIR="$work/run" \
 	"$tree/scripts/check" --brief --only "$stages" >"$logs/check.log" 2>&1 </dev/null &
 child=$!

@@ -53,8 +53,8 @@ typedef RelFileNode NcSvcRelFile;
 #define NC_SVC_NO_BACKEND InvalidBackendId
 #endif
 
-/* Servers with a storage-manager hook want to know whether the relation is logged; nobody here does. */
-#ifdef NEON_SMGR
+/* Servers with a front door (docs/interposition.md) want to know whether the relation is logged; nobody here does. */
+#ifdef NC_FRONT_DOOR
 #define NC_SVC_SMGROPEN(rel) smgropen(rel, NC_SVC_NO_BACKEND, 0)
 #else
 #define NC_SVC_SMGROPEN(rel) smgropen(rel, NC_SVC_NO_BACKEND)

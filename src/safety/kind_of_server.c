@@ -10,7 +10,8 @@
 
 #include "nc/safety/kind_of_server.h"
 
-#ifdef NEON_SMGR
+/* The Makefile has found it in the headers; 18 has a function to register with instead of a hook. */
+#ifdef NC_FRONT_DOOR
 #define BUILT_WITH_HOOK true
 #else
 #define BUILT_WITH_HOOK false
@@ -19,7 +20,8 @@
 void
 nc_kind_of_server_check(const char *library)
 {
-	bool		has_hook = dlsym(RTLD_DEFAULT, "smgr_hook") != NULL;
+	bool		has_hook = dlsym(RTLD_DEFAULT, "smgr_hook") != NULL ||
+		dlsym(RTLD_DEFAULT, "smgrregister") != NULL;
 
 	if (has_hook == BUILT_WITH_HOOK)
 		return;

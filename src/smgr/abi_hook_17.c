@@ -7,6 +7,7 @@
 
 #include "storage/md.h"
 
+#include "abi_hook.h"
 #include "abi_vectored.h"
 #include "hook.h"
 #include "nc/smgr/abi.h"
@@ -37,6 +38,8 @@ nc_smgr_abi(void)
 {
 	static const NcSmgrAbi abi = {
 		.enter = nc_hook_enter,
+		.not_asked = HOOK_NOT_ASKED,
+		.not_asked_hint = HOOK_NOT_ASKED_HINT,
 		.has_read_streams = true,
 		.way = "hook"
 	};

@@ -1,18 +1,15 @@
 /*
  * hook.c
- *	  The front door: servers that ask a hook which storage manager serves a relation, and
+ *	  The front door: servers that ask which storage manager serves a relation, and
  *	  tell of last-written LSNs.  Their table stays as it is (docs/interposition.md).
  *
- * Only compiled where the server's headers have the hook.
+ * Only compiled where the server's headers have it.
  */
 #include "postgres.h"
-
-#include <dlfcn.h>
 
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
 
 #include "hook.h"
 #include "nc/smgr/abi.h"
@@ -23,8 +20,6 @@
  * A server without them loads the library all the same, and _PG_init says what is wrong
  * instead of the loader; hooks for LSNs are used where they are.
  */
-#pragma weak smgr_hook
-#pragma weak smgr_standard
 #pragma weak dbsize_hook
 #pragma weak set_lwlsn_block_hook
 #pragma weak set_lwlsn_block_range_hook
@@ -35,13 +30,6 @@
 
 /* A range of so many blocks at most is entered block by block. */
 #define RANGE_BY_BLOCK 64
-
-/* Temporary relations are the server's. */
-static const f_smgr *
-serve(NcPgBackend backend, NcPgRel rel)
-{
-	return backend == NC_NO_BACKEND ? &nc_hook_functions : smgr_standard(backend, rel);
-}
 
 /* ---- sizes of databases ---- */
 
@@ -173,17 +161,7 @@ note_all(XLogRecPtr lsn)
 void
 nc_hook_enter(void)
 {
-	if (smgr_hook != NULL)
-	{
-		Dl_info		who = {0};
-
-		(void) dladdr((void *) smgr_hook, &who);
-		ereport(FATAL,
-				(errmsg("neon_comm: another library has set the storage-manager hook before"),
-				 errdetail("It is \"%s\".", who.dli_fname != NULL ? who.dli_fname : "not known"),
-				 errhint("Put neon_comm before it in shared_preload_libraries; a library that asks the hook it found then works with neon_comm.")));
-	}
-	smgr_hook = serve;
+	nc_hook_become_manager();
 	CHAIN(dbsize_hook, next_dbsize, database_size);
 	CHAIN(set_lwlsn_block_hook, next_block, note_block);
 	CHAIN(set_lwlsn_block_range_hook, next_block_range, note_block_range);

@@ -10,6 +10,9 @@
 /* Our functions, by abi_hook_NN.c. */
 extern const f_smgr nc_hook_functions;
 
+/* By abi_hook_NN.c: from here on the server asks for our functions. FATAL if it cannot be. */
+extern void nc_hook_become_manager(void);
+
 /* See NcSmgrAbi. */
 extern void nc_hook_enter(void);
 

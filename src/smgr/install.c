@@ -1,7 +1,7 @@
 /*
  * install.c
  *	  Puts our operations into the storage-manager table of a stock server, or has them
- *	  put into the hook of a server that has one.
+ *	  put where a server with a front door asks for them.
  *
  * The table is a static const array in the RELRO segment of the main program
  * and dispatch goes through it, so it is found by the sequence of md's
@@ -114,23 +114,32 @@ calls_arrive(Oid relfilenumber)
 	return nc_smgr_close_calls != before;
 }
 
-static void
-self_test(void)
+static pg_noreturn void
+fail_not_asked(const NcSmgrAbi *abi)
 {
-	if (!calls_arrive(1))
-		ereport(FATAL,
-				(errmsg("neon_comm: the storage-manager %s was changed but the server does not use it",
-						nc_smgr_abi()->way),
-				 errhint("This server binary is built differently from those neon_comm knows; use Debian's.")));
+	ereport(FATAL,
+			(errmsg("neon_comm: %s", abi->not_asked), errhint("%s", abi->not_asked_hint)));
+}
+
+static void
+self_test(const NcSmgrAbi *abi)
+{
+	if (calls_arrive(1))
+		return;
+	if (abi->enter != NULL)
+		fail_not_asked(abi);
+	ereport(FATAL,
+			(errmsg("neon_comm: the storage-manager table was changed but the server does not use it"),
+			 errhint("This server binary is built differently from those neon_comm knows; use Debian's.")));
 }
 
 void
 nc_smgr_check_installed(void)
 {
-	if (nc_smgr_abi()->enter != NULL && !calls_arrive(2))
-		ereport(FATAL,
-				(errmsg("neon_comm: another library has set the storage-manager hook and does not ask neon_comm"),
-				 errhint("It has to ask the hook that it found; if it cannot, take it or neon_comm out of shared_preload_libraries.")));
+	const NcSmgrAbi *abi = nc_smgr_abi();
+
+	if (abi->enter != NULL && !calls_arrive(2))
+		fail_not_asked(abi);
 }
 
 static void
@@ -162,7 +171,7 @@ nc_smgr_install(void)
 		abi->enter();
 	else
 		swap_table(abi);
-	self_test();
+	self_test(abi);
 	if (abi->change_more != NULL)
 		abi->change_more();
 }

@@ -1,12 +1,15 @@
 /*
  * other_smgr.c
- *	  Another library with a storage manager, for tests of servers that have the hook.
+ *	  Another library with a storage manager, for tests of servers that have the hook, or
+ *	  register storage managers (18).
  *
  * other_smgr.mode, fixed at the start:
- *	pass	asks the hook that it found, and counts who is asked about
+ *	pass	asks the hook that it found, or owns nothing; and counts who is asked about
  *	take	serves everything by md, and asks nobody
  */
 #include "postgres.h"
+
+#include <link.h>
 
 #include "access/relation.h"
 #include "access/xlog.h"
@@ -38,8 +41,22 @@ typedef BackendId OtherBackend;
 extern PGDLLEXPORT void _PG_init(void);
 
 static char *mode;
-static smgr_hook_type next = NULL;
 static int64 asked = 0;
+
+#if PG_VERSION_NUM >= 180000
+static bool
+owns(OtherRel rel, OtherBackend backend, char persistence)
+{
+	asked++;
+	return strcmp(mode, "take") == 0;
+}
+
+/* md's, but for the name and what it owns. */
+static const f_smgr md = {
+	.name = "other",
+	.smgr_owns = owns,
+#else
+static smgr_hook_type next = NULL;
 
 static const f_smgr *
 choose(OtherBackend backend, OtherRel rel)
@@ -50,6 +67,38 @@ choose(OtherBackend backend, OtherRel rel)
 	return smgr_standard(backend, rel);
 }
 
+static const f_smgr md = {
+#endif
+	.smgr_init = mdinit,
+	.smgr_open = mdopen,
+	.smgr_close = mdclose,
+	.smgr_create = mdcreate,
+	.smgr_exists = mdexists,
+	.smgr_unlink = mdunlink,
+	.smgr_extend = mdextend,
+#if PG_VERSION_NUM >= 160000
+	.smgr_zeroextend = mdzeroextend,
+#endif
+	.smgr_prefetch = mdprefetch,
+#if PG_VERSION_NUM >= 170000
+	.smgr_readv = mdreadv,
+	.smgr_writev = mdwritev,
+	.smgr_registersync = mdregistersync,
+#else
+	.smgr_read = mdread,
+	.smgr_write = mdwrite,
+#endif
+	.smgr_writeback = mdwriteback,
+	.smgr_nblocks = mdnblocks,
+	.smgr_truncate = mdtruncate,
+	.smgr_immedsync = mdimmedsync,
+#if PG_VERSION_NUM >= 180000
+	.smgr_maxcombine = mdmaxcombine,
+	.smgr_startreadv = mdstartreadv,
+	.smgr_fd = mdfd,
+#endif
+};
+
 void
 _PG_init(void)
 {
@@ -57,11 +106,15 @@ _PG_init(void)
 		return;
 	DefineCustomStringVariable("other_smgr.mode", "pass or take", NULL, &mode, "pass", PGC_POSTMASTER, 0, NULL,
 							   NULL, NULL);
+#if PG_VERSION_NUM >= 180000
+	(void) smgrregister(&md);
+#else
 	next = smgr_hook;
 	smgr_hook = choose;
+#endif
 }
 
-/* How often this process has asked the hook. */
+/* How often this process has been asked. */
 PG_FUNCTION_INFO_V1(other_smgr_asked);
 Datum
 other_smgr_asked(PG_FUNCTION_ARGS)
@@ -69,52 +122,64 @@ other_smgr_asked(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(asked);
 }
 
+#if PG_VERSION_NUM >= 180000
+/* dl_iterate_phdr: the first object is the main program. How often are md's entries in its constant data? */
+static int
+count_md(struct dl_phdr_info *info, size_t size, void *found)
+{
+	const Size	skip = offsetof(f_smgr, smgr_init);
+
+	for (int i = 0; i < info->dlpi_phnum; i++)
+	{
+		char	   *at = (char *) (info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+		char	   *end = at + info->dlpi_phdr[i].p_memsz - (sizeof(md) - skip);
+
+		for (at = (char *) MAXALIGN(at); info->dlpi_phdr[i].p_type == PT_GNU_RELRO && at <= end; at += sizeof(void *))
+			*(int *) found += memcmp(at, (char *) &md + skip, sizeof(md) - skip) == 0;
+	}
+	return 1;
+}
+
+static bool
+table_is_mds(void)
+{
+	int			found = 0;
+
+	dl_iterate_phdr(count_md, &found);
+	return found == 1;
+}
+
+#define SERVED_BY_OTHER(relation) (RelationGetSmgr(relation)->smgr_which != 0)
+#else
+static bool
+table_is_mds(void)
+{
+	OtherRel	nowhere = {0};
+
+	return memcmp(smgr_standard(NOBODY, nowhere), &md, sizeof(md)) == 0;
+}
+
+#define SERVED_BY_OTHER(relation) (RelationGetSmgr(relation)->smgr != smgr_standard(NOBODY, OTHER_REL(relation)))
+#endif
+
 /* Is the server's own table md's, entry by entry? */
 PG_FUNCTION_INFO_V1(other_smgr_table_is_mds);
 Datum
 other_smgr_table_is_mds(PG_FUNCTION_ARGS)
 {
-	OtherRel	nowhere = {0};
-	const f_smgr *row = smgr_standard(NOBODY, nowhere);
-	f_smgr		md = {
-		.smgr_init = mdinit,
-		.smgr_open = mdopen,
-		.smgr_close = mdclose,
-		.smgr_create = mdcreate,
-		.smgr_exists = mdexists,
-		.smgr_unlink = mdunlink,
-		.smgr_extend = mdextend,
-#if PG_VERSION_NUM >= 160000
-		.smgr_zeroextend = mdzeroextend,
-#endif
-		.smgr_prefetch = mdprefetch,
-#if PG_VERSION_NUM >= 170000
-		.smgr_readv = mdreadv,
-		.smgr_writev = mdwritev,
-		.smgr_registersync = mdregistersync,
-#else
-		.smgr_read = mdread,
-		.smgr_write = mdwrite,
-#endif
-		.smgr_writeback = mdwriteback,
-		.smgr_nblocks = mdnblocks,
-		.smgr_truncate = mdtruncate,
-		.smgr_immedsync = mdimmedsync
-	};
-
-	PG_RETURN_BOOL(memcmp(row, &md, sizeof(md)) == 0);
+	PG_RETURN_BOOL(table_is_mds());
 }
 
-/* Does the relation's storage manager differ from the server's own? */
+/* Is the relation's storage manager another than the server's own? */
 PG_FUNCTION_INFO_V1(other_smgr_serves);
 Datum
 other_smgr_serves(PG_FUNCTION_ARGS)
 {
 	Relation	rel = relation_open(PG_GETARG_OID(0), AccessShareLock);
-	bool		differs = RelationGetSmgr(rel)->smgr != smgr_standard(NOBODY, OTHER_REL(rel));
+	bool		other = SERVED_BY_OTHER(rel);
 
 	relation_close(rel, AccessShareLock);
-	PG_RETURN_BOOL(differs);
+	PG_RETURN_BOOL(other);
 }
 
 /* What the server says when it builds an index without WAL: "start", "complete" or "end". */

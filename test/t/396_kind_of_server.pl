@@ -2,7 +2,8 @@
 # and the loader sees no difference. It does not start, and says what to install; no file changes. Both
 # libraries, compute's and page server's.
 #
-# The server here is this one with a library before all others that has the hook's name.
+# The server here is this one with a library before all others that has the hook's name, or that of the function to
+# register with.
 use strict;
 use warnings;
 
@@ -16,13 +17,17 @@ my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
 my $bindir = `$pg_config --bindir`;
 chomp $bindir;
 plan skip_all => 'this server has a storage-manager hook: test/hook.sh tries the other one'
-	if grep { / smgr_hook$/ } `nm -D $bindir/postgres`;
+	if grep { / (?:smgr_hook|smgrregister)$/ } `nm -D $bindir/postgres`;
 
 my $top = abs_path(tempdir('nc_XXXXXX', TMPDIR => 1, CLEANUP => 1));
-open my $fh, '>', "$top/hook.c" or die $!;
-print $fh "void *smgr_hook;\n";
-close $fh or die $!;
-IPC::Run::run([ 'cc', '-shared', '-fPIC', '-o', "$top/hook.so", "$top/hook.c" ]) or die 'cc failed';
+my @doors = ('smgr_hook', 'smgrregister');
+foreach my $door (@doors)
+{
+	open my $fh, '>', "$top/$door.c" or die $!;
+	print $fh "void *$door;\n";
+	close $fh or die $!;
+	IPC::Run::run([ 'cc', '-shared', '-fPIC', '-o', "$top/$door.so", "$top/$door.c" ]) or die 'cc failed';
+}
 
 my $c = NeonComm::Cluster->new(shards => 1);
 $c->sql(q{CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 5000) g});
@@ -37,25 +42,25 @@ sub files
 
 sub start
 {
-	my ($part) = @_;
+	my ($part, $door) = @_;
 	my $from = length $c->log_text($part);
-	local $ENV{LD_PRELOAD} = "$top/hook.so";
+	local $ENV{LD_PRELOAD} = "$top/$door.so";
 	my $ok = IPC::Run::run([ "$bindir/pg_ctl", 'start', '-w', '-s', '-D', "$c->{dir}/$part", '-l', $c->log_file($part) ],
 		'<', \undef, '>', '/dev/null', '2>', '/dev/null');
 	IPC::Run::run([ "$bindir/pg_ctl", 'stop', '-w', '-s', '-m', 'fast', '-D', "$c->{dir}/$part" ]) if $ok;
 	return ($ok, substr $c->log_text($part), $from);
 }
 
-foreach ([ 'compute', 'neon_comm' ], [ 'page_server_0', 'neon_page_service' ])
+foreach my $case (map { my $door = $_; ([ $door, 'compute', 'neon_comm' ], [ $door, 'page_server_0', 'neon_page_service' ]) } @doors)
 {
-	my ($part, $library) = @$_;
+	my ($door, $part, $library) = @$case;
 	my $before = files("$c->{dir}/$part");
-	my ($ok, $log) = start($part);
-	ok(!$ok, "$part does not start");
+	my ($ok, $log) = start($part, $door);
+	ok(!$ok, "$door: $part does not start");
 	like($log, qr/FATAL: +this $library was built for servers without a storage-manager hook, and this server has one\n.*HINT: +Install the $library that/,
-		"$part says why");
-	unlike($log, qr/redo starts|ready to accept|terminated by signal/, "$part: nothing was begun");
-	is(files("$c->{dir}/$part"), $before, "$part: no file has changed");
+		"$door: $part says why");
+	unlike($log, qr/redo starts|ready to accept|terminated by signal/, "$door: $part: nothing was begun");
+	is(files("$c->{dir}/$part"), $before, "$door: $part: no file has changed");
 }
 
 $c->start;

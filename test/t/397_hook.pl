@@ -1,6 +1,7 @@
-# A server with a storage-manager hook is entered through it: its table stays md's, permanent relations are
-# ours and temporary ones the server's; it says which relations are not logged before they have an INIT fork,
-# when an index is built without WAL, and what it has logged that passed by shared buffers.
+# A server with a storage-manager hook, or that registers storage managers (18), is entered so: its table stays
+# md's, permanent relations are ours and temporary ones the server's; it says which relations are not logged
+# before they have an INIT fork, when an index is built without WAL, and what it has logged that passed by shared
+# buffers.
 use strict;
 use warnings;
 
@@ -10,11 +11,13 @@ use NeonComm::Node qw(until_true);
 
 my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
 my ($bindir, $pkglibdir) = map { my $d = `$pg_config --$_`; chomp $d; $d } qw(bindir pkglibdir);
-plan skip_all => 'this server has no storage-manager hook: see test/hook.sh' if !grep { / smgr_hook$/ } `nm -D $bindir/postgres`;
+my ($door) = map { / (smgr_hook|smgrregister)$/ ? $1 : () } `nm -D $bindir/postgres`;
+plan skip_all => 'this server has no storage-manager hook: see test/hook.sh' if !$door;
 plan skip_all => 'other_smgr is not installed: see test/hook.sh' if !-e "$pkglibdir/other_smgr.so";
 
 my $c = NeonComm::Cluster->new(shards => 1, conf => [ 'checkpoint_timeout=1h', 'neon_comm.lfc_size=0' ]);
-is($c->sql('SELECT way_in FROM neon_comm.status()'), 'hook', 'it is entered through the hook');
+my $way = $door eq 'smgr_hook' ? 'hook' : 'registered';
+is($c->sql('SELECT way_in FROM neon_comm.status()'), $way, "it is entered through the front door: $way");
 $c->sql(q{
 	CREATE FUNCTION table_is_mds() RETURNS bool AS 'other_smgr', 'other_smgr_table_is_mds' LANGUAGE C;
 	CREATE FUNCTION ours(regclass) RETURNS bool AS 'other_smgr', 'other_smgr_serves' LANGUAGE C;

@@ -8,7 +8,7 @@ use NeonComm::Cluster;
 
 my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
 my ($bindir, $pkglibdir) = map { my $d = `$pg_config --$_`; chomp $d; $d } qw(bindir pkglibdir);
-plan skip_all => 'this server has no storage-manager hook: see test/hook.sh' if !grep { / smgr_hook$/ } `nm -D $bindir/postgres`;
+plan skip_all => 'this server has no storage-manager hook (18: 409_registered): see test/hook.sh' if !grep { / smgr_hook$/ } `nm -D $bindir/postgres`;
 plan skip_all => 'other_smgr is not installed: see test/hook.sh' if !-e "$pkglibdir/other_smgr.so";
 
 my $c = NeonComm::Cluster->new(shards => 1);

@@ -67,8 +67,8 @@ typedef ProcNumber NcPgBackend;
 typedef BackendId NcPgBackend;
 #endif
 
-/* Servers with a storage-manager hook are told whether a relation is logged, and say it again. */
-#ifdef NEON_SMGR
+/* Servers with a front door (docs/interposition.md) are told whether a relation is logged, and say it again. */
+#ifdef NC_FRONT_DOOR
 #define NC_PG_SMGROPEN(rel) smgropen(rel, NC_NO_BACKEND, 0)
 #define NC_RELN_IS_SAID_TO_BE_UNLOGGED(reln) ((reln)->smgr_relpersistence == RELPERSISTENCE_UNLOGGED)
 #else

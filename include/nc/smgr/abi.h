@@ -47,7 +47,7 @@ extern bool nc_smgr_plan_remote(SMgrRelation reln, BlockNumber first, int nblock
 								XLogRecPtr *exact);
 
 /*
- * Servers with a hook say when an index is built whose pages are logged as a whole when
+ * Servers with a front door say when an index is built whose pages are logged as a whole when
  * it is complete, and when it is.  What is written in between is kept, whatever its LSN;
  * other relations are left alone.  In the process that builds, in a transaction.
  */
@@ -88,11 +88,16 @@ typedef struct NcSmgrAio
 /* How a server is entered. */
 typedef struct NcSmgrAbi
 {
-	/* "table" or "hook": see docs/interposition.md */
+	/* "table", "hook" or "registered": see docs/interposition.md */
 	const char *way;
 
-	/* With a hook: sets it. In the postmaster, from _PG_init; FATAL with a remedy if it is not ours to set. */
+	/*
+	 * With a front door: enters by it, and what is the matter if calls do not arrive then. In
+	 * the postmaster, from _PG_init; FATAL with a remedy if it is not ours to enter.
+	 */
 	void		(*enter) (void);
+	const char *not_asked;
+	const char *not_asked_hint;
 
 	/* Without: pointers of md's row of the table, in order, and of ours; n entries. */
 	int			n;
@@ -123,15 +128,15 @@ extern const NcSmgrAbi *nc_smgr_abi(void);
 extern uint64 nc_smgr_close_calls;
 
 /*
- * Swaps the table or sets the hook. In the postmaster, from _PG_init; FATAL with a
- * remedy when the server is not known, its table is not found exactly once, or its hook
- * is another library's.
+ * Swaps the table or enters by the front door. In the postmaster, from _PG_init; FATAL
+ * with a remedy when the server is not known, its table is not found exactly once, or its
+ * door is another library's.
  */
 extern void nc_smgr_install(void);
 
 /*
  * Do calls still arrive here, after all libraries have been loaded?  FATAL if not.  In
- * the postmaster; looks at servers with a hook only.
+ * the postmaster; looks at servers with a front door only.
  */
 extern void nc_smgr_check_installed(void);
 
