@@ -4,8 +4,9 @@
  *	  it last.
  *
  * A window of blocks ahead of a stream is asked for; it doubles while its pages are
- * read and halves when pages were asked for in vain.  A read of n blocks is n steps of a
- * sequence: it is told once, when none of them has been read.
+ * read and halves when pages were asked for in vain.  Where the runs of a relation have
+ * ended early, only as much is asked for as they are likely to have (runs.c).  A read of n
+ * blocks is n steps of a sequence: it is told once, when none of them has been read.
  */
 #include <stddef.h>
 
@@ -26,6 +27,9 @@
 
 /* The largest step of a strided read. */
 #define STRIDE_MAX 4096
+
+/* Reads of a stream for which nothing is asked when the smallest window was in vain. */
+#define QUIET_READS 16
 
 /* A stream that was not read for so many reads is nobody's any more. */
 #define STREAM_OLD 256
@@ -169,11 +173,53 @@ limit_to_chunk(NcAheadStream *s, int64_t chunk_first, uint32_t length)
 }
 
 static void
-begin_window(NcAheadStream *s)
+begin_window(NcAhead *a, NcAheadStream *s)
 {
-	s->window = WINDOW_FIRST;
+	const NcAheadRuns *runs = nc_ahead_runs_find(a->runs, &s->rel);
+
+	s->window = runs == NULL ? WINDOW_FIRST : (uint32_t) larger(smaller(WINDOW_FIRST, runs->most), 1);
+	if (runs != NULL && runs->most == 0)
+		s->quiet = QUIET_READS;
 	s->ahead = (int64_t) s->last + s->step;
 	s->mark = s->last;
+}
+
+static NcAheadRunKind
+kind_of(const NcAheadStream *s)
+{
+	return s->step == 1 || s->step == -1 ? NC_AHEAD_NEIGHBOURS : NC_AHEAD_STEPS;
+}
+
+/* In the stream's direction. */
+static bool
+is_before(const NcAheadStream *s, int64_t block, int64_t other)
+{
+	return s->step > 0 ? block < other : block > other;
+}
+
+/* How many steps it has come, gaps included. */
+static uint32_t
+length_of(const NcAheadStream *s)
+{
+	return (uint32_t) (((int64_t) s->last - s->start) / s->step) + 1;
+}
+
+/*
+ * Another one takes its place.  What is left of its pages is dropped: they would fill the
+ * memory of this process, and those of the other one would find no room.
+ */
+static void
+end_stream(NcAhead *a, const NcAheadStream *s)
+{
+	int			number = number_of(a, s);
+
+	if (s->window == 0)
+		return;
+	a->host->forget(number);
+	/* a parallel chunk's end is nothing of the relation's */
+	if (s->limit == 0)
+		nc_ahead_runs_ended(a->runs, &s->rel, a->reads, kind_of(s), length_of(s), s->asked,
+							s->wasted + (a->host->unread[number] - s->unread));
 }
 
 /* A read of several blocks is a sequence from the start. */
@@ -182,8 +228,9 @@ begin_stream(NcAhead *a, const NcAheadRead *read)
 {
 	NcAheadStream *s = vacant_stream(a);
 
+	end_stream(a, s);
 	*s = (NcAheadStream) {
-		.rel = read->rel, .last = last_of(read), .used = a->reads,
+		.rel = read->rel, .start = read->block, .last = last_of(read), .used = a->reads,
 		.unread = a->host->unread[number_of(a, s)]
 	};
 	if (read->nblocks == 1)
@@ -191,7 +238,7 @@ begin_stream(NcAhead *a, const NcAheadRead *read)
 	s->step = 1;
 	s->run = read->nblocks - 1;
 	if (s->run >= read->sure)
-		begin_window(s);
+		begin_window(a, s);
 	if (read->parallel)
 		limit_to_chunk(s, read->block, read->length);
 	return s;
@@ -209,7 +256,7 @@ advance(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
 		s->step = read->nblocks > 1 ? 1 : (int32_t) delta;
 	s->run += read->nblocks;
 	if (s->window == 0 && s->run >= larger(s->step == 1 || s->step == -1 ? RUN_SEQUENCE : RUN_STRIDE, read->sure))
-		begin_window(s);
+		begin_window(a, s);
 	if (read->parallel && s->step == 1)
 		limit_to_chunk(s, (int64_t) read->block - 1, read->length);
 	else
@@ -221,6 +268,7 @@ static void
 next_scan_chunk(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
 {
 	s->used = a->reads;
+	s->start = read->block;
 	s->last = last_of(read);
 	s->run += read->nblocks;
 	s->limit = 0;
@@ -238,21 +286,25 @@ window_max(const NcAheadRead *read)
 	return (uint32_t) larger(read->most / 2, 1);
 }
 
-/* Grows the window, unless pages were asked for in vain: then it shrinks. */
-static void
-resize(NcAhead *a, NcAheadStream *s, uint32_t max)
+/*
+ * Halves the window when pages were asked for in vain; after one that cannot be halved nothing is
+ * asked for, for a while.  Tells how many pages it were.
+ */
+static uint32_t
+shrink(NcAhead *a, NcAheadStream *s)
 {
 	uint32_t	unread = a->host->unread[number_of(a, s)];
 	uint32_t	wasted = unread - s->unread;
 
 	s->unread = unread;
-	if (wasted >= larger(s->window / 2, 1))
-	{
-		s->window = (uint32_t) larger(s->window / 2, 1);
-		a->host->shrunk();
-	}
-	else if (wasted == 0)
-		s->window = (uint32_t) smaller((int64_t) s->window * 2, max);
+	s->wasted += wasted;
+	if (wasted < larger(s->window / 2, 1))
+		return wasted;
+	if (s->window == 1)
+		s->quiet = QUIET_READS;
+	s->window = (uint32_t) larger(s->window / 2, 1);
+	a->host->shrunk();
+	return wasted;
 }
 
 /* Asks for neighbouring blocks up to `until`, in the stream's direction. */
@@ -270,6 +322,7 @@ ask_sequence(NcAhead *a, NcAheadStream *s, int64_t until, uint32_t length)
 
 		if (!a->host->ask(&s->rel, (uint32_t) first, n, number_of(a, s)))
 			break;
+		s->asked += n;
 		first += n;
 	}
 	s->ahead = s->step > 0 ? first : until;
@@ -283,45 +336,86 @@ ask_strided(NcAhead *a, NcAheadStream *s, int64_t until, uint32_t length)
 		if (s->ahead < 0 || s->ahead >= length ||
 			!a->host->ask(&s->rel, (uint32_t) s->ahead, 1, number_of(a, s)))
 			return;
+		s->asked++;
 		s->ahead += s->step;
 	}
 }
 
 /*
- * The read went past all that was asked for, or nothing was.  A window is not smaller
- * than the reads, unless it has become so.
+ * The read went past all that was asked for, or nothing was.  What was passed over will not be
+ * read.  A window is not smaller than the reads, unless it has become so.
  */
 static void
 catch_up(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
 {
+	if (!is_before(s, read->block, s->ahead))
+		a->host->forget(number_of(a, s));
 	s->ahead = (int64_t) s->last + s->step;
 	s->mark = s->last;
 	if (a->host->unread[number_of(a, s)] == s->unread)
 		s->window = (uint32_t) smaller(larger(s->window, read->nblocks), window_max(read));
 }
 
+/* Where the run is likely to end, the first block behind it; false: nothing is known of its end. */
+static bool
+expect_end(const NcAheadStream *s, const NcAheadRuns *runs, int64_t *end)
+{
+	uint32_t	length = runs == NULL || s->limit > 0 ? NC_AHEAD_RUN_LONG :
+		nc_ahead_runs_expect(runs, kind_of(s), length_of(s));
+
+	*end = s->start + (int64_t) length * s->step;
+	return length < NC_AHEAD_RUN_LONG;
+}
+
+static void
+ask_until(NcAhead *a, NcAheadStream *s, int64_t until, uint32_t length)
+{
+	if (!is_before(s, s->ahead, until))
+		return;
+	if (kind_of(s) == NC_AHEAD_NEIGHBOURS)
+		ask_sequence(a, s, until, length);
+	else
+		ask_strided(a, s, until, length);
+}
+
 /*
  * Asks for the next window when the first block of the last one is being read, so
- * that one is on its way while the one before it is read.
+ * that one is on its way while the one before it is read; or for what is left of a run.
+ * The window grows while its pages are read.
  */
 static void
 look_ahead(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
 {
+	const NcAheadRuns *runs;
+	uint32_t	most = window_max(read);
 	int64_t		until;
+	int64_t		end;
+	bool		wasted;
 
-	if (s->step > 0 ? s->ahead <= s->last : s->ahead >= s->last)
+	if (!is_before(s, s->last, s->ahead))
 		catch_up(a, s, read);
-	if (s->step > 0 ? s->last < s->mark : s->last > s->mark)
+	if (is_before(s, s->last, s->mark))
 		return;
+	wasted = shrink(a, s) > 0;
+	if (s->quiet > 0)
+	{
+		s->quiet--;
+		return;
+	}
+	s->mark = s->ahead;
+	runs = nc_ahead_runs_find(a->runs, &s->rel);
+	if (expect_end(s, runs, &end))
+	{
+		until = s->ahead + smaller(runs->most, most) * s->step;
+		ask_until(a, s, is_before(s, end, until) ? end : until, read->length);
+		return;
+	}
 	until = s->ahead + (int64_t) s->window * s->step;
 	if (s->limit > 0)
 		until = smaller(until, s->limit);
-	s->mark = s->ahead;
-	if (s->step == 1 || s->step == -1)
-		ask_sequence(a, s, until, read->length);
-	else
-		ask_strided(a, s, until, read->length);
-	resize(a, s, window_max(read));
+	ask_until(a, s, until, read->length);
+	if (!wasted)
+		s->window = (uint32_t) smaller((int64_t) s->window * 2, most);
 }
 
 void

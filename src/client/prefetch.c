@@ -124,6 +124,7 @@ static int	filling = NOTHING;	/* the chunk that pages are given out from */
 static Asked asked[SLOTS];
 static int	nasked;
 static int	nlive;
+static int	live_of[NC_PREFETCH_TAGS];	/* of these, by who asked */
 static Named named[NAMED_MAX];	/* a queue, the oldest first */
 static int	nnamed;
 static uint64 reads;			/* calls of nc_prefetch_take: a clock of use */
@@ -160,6 +161,7 @@ enter(int i, const NcRelKey *rel, BlockNumber block, XLogRecPtr nms, int slot, i
 	};
 	*head = i;
 	chunks[i / CHUNK_PAGES].live++;
+	live_of[tag]++;
 	nlive++;
 }
 
@@ -174,6 +176,7 @@ leave_ahead(int i)
 	*at = staged[i].next;
 	staged[i].live = false;
 	chunks[i / CHUNK_PAGES].live--;
+	live_of[staged[i].tag]--;
 	nlive--;
 }
 
@@ -554,6 +557,19 @@ at_exit(int code, Datum arg)
 {
 	leaving = true;
 	drop_all();
+}
+
+void
+nc_prefetch_forget(int tag)
+{
+	for (int c = 0; c < CHUNKS_MAX && live_of[tag] > 0; c++)
+	{
+		if (chunks[c].number == NOTHING)
+			continue;
+		for (int i = c * CHUNK_PAGES; i < c * CHUNK_PAGES + chunks[c].given; i++)
+			if (staged[i].live && staged[i].tag == tag)
+				drop_unread(i, NC_COUNTER_PREFETCH_WASTED);
+	}
 }
 
 /* ---- asking ---- */

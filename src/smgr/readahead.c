@@ -158,6 +158,12 @@ ask_for_stream(const NcRelKey *rel, uint32 first, int n, int stream)
 }
 
 static void
+forget_stream(int stream)
+{
+	nc_prefetch_forget(stream + 1);
+}
+
+static void
 window_shrunk(void)
 {
 	nc_stat(NC_COUNTER_READAHEAD_SHRUNK, 1);
@@ -168,6 +174,7 @@ nc_readahead_read(const NcRelKey *rel, BlockNumber first, int nblocks, BlockNumb
 {
 	static const NcAheadHost host = {
 		.ask = ask_for_stream,
+		.forget = forget_stream,
 		.shrunk = window_shrunk,
 		.unread = &nc_prefetch_unread[1],
 		.ask_max = NC_STAGING_CHUNK_PAGES

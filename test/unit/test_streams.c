@@ -14,11 +14,14 @@
 
 #define BLOCKS 8192
 
+/* Of a relation that is read at random places. */
+#define MANY_BLOCKS 100000
+
 /* ---- a process that reads, and what it asked for ---- */
 
 static struct
 {
-	uint8_t		asked[BLOCKS];	/* ahead */
+	uint8_t		asked[MANY_BLOCKS];	/* ahead and not read: the stream's number + 1 */
 	uint32_t	reading,		/* the read that is being told of */
 				reading_end;
 	uint32_t	waiting;		/* asked for and not read */
@@ -27,10 +30,13 @@ static struct
 				demanded;
 	uint32_t	unread[NC_AHEAD_STREAMS];
 	uint32_t	shrunk;
+	uint32_t	forgotten;		/* blocks that will not be read, as streams have told */
+	uint32_t	told;			/* blocks that were asked for ahead */
 }			process;
 
 static NcAhead ahead;
 static uint32_t sure;			/* of what is read */
+static uint32_t length;
 static const NcRelKey table = {1663, 5, 20000, 0};
 
 static bool
@@ -41,14 +47,30 @@ ask(const NcRelKey *rel, uint32_t first, int n, int stream)
 	assert_in_range(stream, 0, NC_AHEAD_STREAMS - 1);
 	for (uint32_t block = first; block < first + n; block++)
 	{
-		assert_in_range(block, 0, BLOCKS - 1);
+		assert_in_range(block, 0, length - 1);
 		assert_false(block >= process.reading && block < process.reading_end);
 		process.waiting += !process.asked[block];
-		process.asked[block] = 1;
+		process.told += !process.asked[block];
+		process.asked[block] = (uint8_t) (stream + 1);
 	}
 	if (process.waiting > process.most_waiting)
 		process.most_waiting = process.waiting;
 	return true;
+}
+
+/* What is left of it is dropped unread. */
+static void
+forget(int stream)
+{
+	for (uint32_t block = 0; block < length; block++)
+	{
+		if (process.asked[block] != stream + 1)
+			continue;
+		process.asked[block] = 0;
+		process.waiting--;
+		process.unread[stream]++;
+		process.forgotten++;
+	}
 }
 
 static void
@@ -59,6 +81,7 @@ shrunk(void)
 
 static const NcAheadHost host = {
 	.ask = ask,
+	.forget = forget,
 	.shrunk = shrunk,
 	.unread = process.unread,
 	.ask_max = 32
@@ -71,6 +94,7 @@ begin(void)
 	memset(&ahead, 0, sizeof(ahead));
 	ahead.host = &host;
 	sure = 0;
+	length = BLOCKS;
 }
 
 static void
@@ -79,14 +103,15 @@ read_as(uint32_t block, uint32_t n, uint32_t most, bool parallel)
 	process.reading = block;
 	process.reading_end = block + n;
 	nc_ahead_read(&ahead, &(NcAheadRead) {
-				  .rel = table, .block = block, .nblocks = n, .length = BLOCKS, .most = most,
+				  .rel = table, .block = block, .nblocks = n, .length = length, .most = most,
 				  .parallel = parallel, .sure = sure
 	});
 	for (uint32_t i = block; i < block + n; i++)
 	{
-		process.waiting -= process.asked[i];
-		process.ahead += process.asked[i];
+		process.waiting -= process.asked[i] != 0;
+		process.ahead += process.asked[i] != 0;
 		process.demanded += !process.asked[i];
+		process.asked[i] = 0;
 	}
 }
 
@@ -293,6 +318,196 @@ test_sure(void **state)
 	assert_true(process.demanded <= 200);
 }
 
+/* ---- runs of neighbours at random places ---- */
+
+static uint32_t chance;
+
+static void
+begin_many(void)
+{
+	begin();
+	length = MANY_BLOCKS;
+}
+
+static uint32_t
+random_below(uint32_t n)
+{
+	chance = chance * 1103515245 + 12345;
+	return (chance >> 8) % n;
+}
+
+/* So many runs of n blocks, `step` apart; what was moved by them alone. */
+static void
+runs(uint32_t count, uint32_t n, int step)
+{
+	process.ahead = process.demanded = process.told = 0;
+	for (uint32_t i = 0; i < count; i++)
+	{
+		int64_t		first = 100 + random_below(length - 200);
+
+		for (uint32_t k = 0; k < n; k++)
+			read_blocks((uint32_t) (first + (int64_t) k * step), 1);
+	}
+	assert_int_equal(process.ahead + process.demanded, count * n);
+}
+
+/* Blocks that were brought for each one read, in hundredths. */
+static uint32_t
+brought(void)
+{
+	return (process.told + process.demanded) * 100 / (process.ahead + process.demanded);
+}
+
+static uint32_t
+served_ahead(void)
+{
+	return process.ahead * 100 / (process.ahead + process.demanded);
+}
+
+/* What runs have of blocks is asked for when the second of them is read, and no more. */
+static void
+test_short_runs(void **state)
+{
+	static const int steps[] = {1, -1};
+
+	for (int i = 0; i < 2; i++)
+	{
+		begin_many();
+		runs(40, 9, steps[i]);
+		runs(300, 9, steps[i]);
+		assert_in_range(served_ahead(), 75, 78);
+		assert_in_range(brought(), 0, 102);
+		assert_true(process.waiting <= 16 * 2);
+	}
+	/* every third block: one more is needed to see a step */
+	begin_many();
+	runs(40, 9, 3);
+	runs(300, 9, 3);
+	assert_in_range(served_ahead(), 60, 68);
+	assert_in_range(brought(), 0, 105);
+}
+
+/* After pairs nothing is asked for, but of a scan. */
+static void
+test_pairs(void **state)
+{
+	begin_many();
+	runs(1000, 2, 1);
+	assert_in_range(brought(), 0, 110);
+	runs(1000, 2, 1);
+	assert_in_range(brought(), 0, 102);
+	process.ahead = process.demanded = 0;
+	for (uint32_t block = 0; block < 8192; block++)
+		read_blocks(block, 1);
+	assert_true(process.demanded <= 4);
+	assert_true(process.most_waiting >= 256);
+}
+
+/* Half of the runs are longer: they are seen to be when they go on. */
+static void
+test_mixed_runs(void **state)
+{
+	begin_many();
+	for (int i = 0; i < 200; i++)
+		runs(1, i % 3 == 0 ? 9 : 3, 1);
+	process.told = process.forgotten = 0;
+	for (int i = 0; i < 200; i++)
+		runs(1, i % 3 == 0 ? 9 : 3, 1);
+	assert_true(process.forgotten <= 60);
+}
+
+/* Relations do not learn of each other; what a scan was is no bound for it. */
+static void
+test_scan_among_runs(void **state)
+{
+	uint32_t	at = 0;
+
+	begin_many();
+	runs(100, 2, 1);
+	process.ahead = process.demanded = 0;
+	for (int i = 0; i < 1000; i++)
+	{
+		uint32_t	first = 4000 + random_below(length - 4100);
+
+		read_blocks(at++, 1);
+		read_blocks(first, 1);
+		read_blocks(first + 1, 1);
+	}
+	assert_true(process.ahead >= 990);
+}
+
+/*
+ * A block here and there of what would be a sequence with gaps: what was passed over is not
+ * read, and less and less is asked for.
+ */
+static void
+test_passed_over(void **state)
+{
+	begin_many();
+	for (int i = 0; i < 200; i++)
+	{
+		uint32_t	first = 100 + random_below(length - 200);
+
+		if (i == 50)
+			process.ahead = process.demanded = process.told = 0;
+		read_blocks(first, 1);
+		for (uint32_t k = 0; k < 6; k++)
+			read_blocks(first + 1 + 16 * k, 1);
+	}
+	assert_in_range(brought(), 0, 105);
+
+	/* runs whose blocks are all read come into their own again */
+	runs(400, 9, 1);
+	runs(100, 9, 1);
+	assert_in_range(served_ahead(), 75, 78);
+	/* as does a scan */
+	process.ahead = process.demanded = 0;
+	for (uint32_t block = 0; block < BLOCKS; block++)
+		read_blocks(block, 1);
+	assert_true(process.demanded <= 4);
+}
+
+/* Who stops after each block has nothing of what was asked for: less and less is asked for. */
+static void
+test_runs_in_vain(void **state)
+{
+	begin_many();
+	runs(100, 9, 1);
+	process.told = 0;
+	for (int i = 0; i < 100; i++)
+	{
+		uint32_t	first = 100 + random_below(length - 200);
+
+		for (uint32_t k = 0; k < 9; k++)
+		{
+			read_blocks(first + k, 1);
+			/* the end of a transaction */
+			for (int s = 0; s < NC_AHEAD_STREAMS; s++)
+				forget(s);
+		}
+	}
+	assert_in_range(process.told, 0, 200);
+}
+
+/* What was asked for and not read goes when its stream does. */
+static void
+test_ended_streams_keep_nothing(void **state)
+{
+	begin_many();
+	for (uint32_t i = 0; i < 400; i++)
+	{
+		/* runs of all lengths: some is asked for in vain */
+		runs(1, 2 + random_below(12), 1);
+		assert_true(process.waiting <= NC_AHEAD_STREAMS * 32);
+	}
+	assert_true(process.forgotten > 0);
+	for (uint32_t i = 0; i < NC_AHEAD_STREAMS; i++)
+		runs(1, 1, 1);
+	for (uint32_t i = 0; i < NC_AHEAD_STREAMS * 4; i++)
+		runs(1, 3, 1);
+	assert_true(process.waiting <= NC_AHEAD_STREAMS * 8);
+}
+
 int
 main(void)
 {
@@ -308,6 +523,13 @@ main(void)
 		cmocka_unit_test(test_unread_shrinks),
 		cmocka_unit_test(test_parallel),
 		cmocka_unit_test(test_sure),
+		cmocka_unit_test(test_short_runs),
+		cmocka_unit_test(test_pairs),
+		cmocka_unit_test(test_mixed_runs),
+		cmocka_unit_test(test_scan_among_runs),
+		cmocka_unit_test(test_passed_over),
+		cmocka_unit_test(test_runs_in_vain),
+		cmocka_unit_test(test_ended_streams_keep_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "nc/ahead/runs.h"
 #include "nc/base/key.h"
 
 #define NC_AHEAD_STREAMS 16
@@ -19,6 +20,7 @@
 typedef struct NcAheadStream
 {
 	NcRelKey	rel;			/* rel.rel = 0: not used */
+	uint32_t	start;			/* block read first */
 	uint32_t	last;			/* block read last */
 	int32_t		step;			/* between blocks; 0 = one was read so far */
 	uint32_t	run;			/* how often in a row that step was made */
@@ -27,6 +29,9 @@ typedef struct NcAheadStream
 	int64_t		mark;			/* when it is read, more is asked for */
 	int64_t		limit;			/* not this block nor one behind it: the end of a parallel chunk */
 	uint32_t	unread;			/* what the host's unread[] was when it was looked at */
+	uint32_t	wasted;			/* of its pages, as far as looked at */
+	uint32_t	asked;			/* blocks asked for */
+	uint32_t	quiet;			/* for so many reads nothing is asked for */
 	uint64_t	used;			/* clock */
 } NcAheadStream;
 
@@ -34,6 +39,7 @@ typedef struct NcAheadHost
 {
 	/* Asks for those of n neighbouring blocks that are worth it; false: no more can be asked for now. */
 	bool		(*ask) (const NcRelKey *rel, uint32_t first, int n, int stream);
+	void		(*forget) (int stream); /* what was asked for and not read will not be: drop it */
 	void		(*shrunk) (void);	/* a window became smaller */
 	const uint32_t *unread;		/* [NC_AHEAD_STREAMS]: pages that were dropped unread, only ever more */
 	int			ask_max;		/* blocks of one call of ask() */
@@ -43,6 +49,7 @@ typedef struct NcAhead
 {
 	const NcAheadHost *host;
 	NcAheadStream streams[NC_AHEAD_STREAMS];
+	NcAheadRuns runs[NC_AHEAD_RELS];
 	uint64_t	reads;			/* a clock */
 } NcAhead;
 

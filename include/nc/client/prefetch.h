@@ -55,6 +55,9 @@ extern bool nc_prefetch_known_by(const NcRelKey *rel, BlockNumber block, int tag
 extern bool nc_prefetch_take(const NcRelKey *rel, BlockNumber block,
 							 XLogRecPtr not_modified_since, XLogRecPtr exact, char *page);
 
+/* Nobody will read what was asked for under this tag: drops it. */
+extern void nc_prefetch_forget(int tag);
+
 /* Pages of this process that wait or are on their way; for limits. */
 extern int	nc_prefetch_live(void);
 
