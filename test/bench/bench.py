@@ -676,7 +676,7 @@ def b_bitmap(b):
 		least = {200: 12, 1000: 20}.get(us)
 		usual = r['off']['ms']
 		b.judged('bitmap', 4, f'25 bitmap heap scans, eic 64, {us / 1000:g} ms delay', f'each >= {least} x prefetch off' if least else 'prefetch off, for info',
-				 [usual / ms for ms in scans[us]], f'slowest {usual / max(scans[us]):.1f}; {r["eic 64"]["ms"]:.0f}, slowest {max(scans[us]):.0f} : {usual:.0f} ms',
+				 [usual / ms for ms in scans[us]], f'slowest {usual / max(scans[us]):.1f}; {r["eic 64"]["ms"]:.0f}, at most {max(scans[us]):.0f} : {usual:.0f} ms',
 				 xs[-1], at_least=least, also=least is None or usual / max(scans[us]) >= least)
 	for fast, slow in zip(sorted(scans), sorted(scans)[1:]):
 		b.record('bitmap', 4, f'the same, {fast / 1000:g} ms delay against {slow / 1000:g} ms', 'fastest to slowest, none slower',
@@ -1606,10 +1606,11 @@ def machine():
 			'date': time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}
 
 
-def save(b, names, took):
+def save(b, took):
+	"""What was measured now takes the place of what was there of the same benches."""
 	path = f'{BUILD}/results.json'
 	old = {'rows': {}, 'series': {}, 'meta': {}, 'taken': {}}
-	if len(names) < len(BENCHES) and os.path.exists(path):
+	if os.path.exists(path):
 		with open(path) as f:
 			old = json.load(f)
 	old['meta'] = {**b.meta, 'took_seconds': round(took)}
@@ -1619,8 +1620,9 @@ def save(b, names, took):
 	old['series'].update(b.series)
 	for part in ('rows', 'taken'):
 		old[part] = {n: old[part][n] for n in BENCHES if n in old[part]}
-	with open(path, 'w') as f:
+	with open(f'{path}.new', 'w') as f:
 		json.dump(old, f, indent=1)
+	os.rename(f'{path}.new', path)
 	return path
 
 
@@ -1654,7 +1656,11 @@ def main():
 	began, failed = time.monotonic(), 0
 	watch = Watch(take_in_orphans())
 	# whoever ends us wants the servers gone, too
-	signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+	def end(*_):
+		# once: a second one would end the end
+		signal.signal(signal.SIGTERM, signal.SIG_IGN)
+		sys.exit(143)
+	signal.signal(signal.SIGTERM, end)
 	b = Bench(opt)
 	try:
 		b.meta = machine()
@@ -1680,13 +1686,15 @@ def main():
 			b.taken[n] = {'commit': m['commit'], 'date': m['date'], 'rounds': opt.rounds, 'seconds': opt.seconds,
 						  'took_seconds': round(time.monotonic() - t), 'quiet': not seen['why'], 'machine': seen}
 			print(f'       {n} took {time.monotonic() - t:.0f} s' + (f'; NOT QUIET: {", ".join(seen["why"])}' if seen['why'] else ''), flush=True)
+			# what is there is there, if the rest is interrupted
+			save(b, time.monotonic() - began)
 		b.meta['load_after'] = os.getloadavg()[0]
 		noisy = [n for n, x in b.taken.items() if not x['quiet']]
 		b.meta['quiet'] = not noisy
 		if noisy:
 			print(f'WARNING: the machine was not quiet during {", ".join(noisy)}: these figures say that the benchmarks run, and little more')
 		took = time.monotonic() - began
-		print(f'{took:.0f} s in all; written to {os.path.relpath(save(b, names, took), os.getcwd())}')
+		print(f'{took:.0f} s in all; written to {os.path.relpath(save(b, took), os.getcwd())}')
 	finally:
 		b.end()
 	return 1 if failed else 0

@@ -2,6 +2,7 @@
 """Figures of build/bench/results.json into docs/benchmarks.md (between its markers) and docs/benchmarks/*.svg.
 
     test/bench/bench_docs.py [RESULTS.json]
+    test/bench/bench_docs.py --self-test
 """
 import json
 import math
@@ -239,7 +240,45 @@ def wrapped(line, width=100):
 	return '\n'.join(out)
 
 
+def self_test():
+	failed = []
+
+	def same(what, got, wanted):
+		if got != wanted:
+			failed.append(f'{what}: {got} is not {wanted}')
+
+	rows = ['A', 10, '2c', 3, 'runs', 2, '2b', '', 1]
+	same('order of rows', sorted(rows, key=place), [1, 2, '2b', '2c', 3, 10, '', 'A', 'runs'])
+	same('quartiles', between({'low': 0.91, 'high': 12.34, 'rounds': 5}), '0.91 to 12.3, 5 rounds')
+	same('a row without rounds', between(None), '')
+	same('wrapped', wrapped('* aa bb `c c c` dd', 12), '* aa bb\n  `c c c` dd')
+	same('a table is not', wrapped('| aa bb cc |', 5), '| aa bb cc |')
+	machine = {'others': 0.01, 'steal': 0.0, 'why': []}
+	once = {'commit': 'c1', 'date': 'd', 'rounds': 5, 'seconds': 1, 'took_seconds': 7, 'quiet': True, 'machine': machine}
+	results = {
+		'meta': {'date': 'd', 'commit': 'c1', 'took_seconds': 9, 'cpus': 2, 'cpu': 'x', 'kernel': 'k', 'load_before': 3.0,
+				 'settings': {'compute': [], 'page_server': [], 'shards': 1, 'rounds': 5, 'seconds': 1, 'table': 't', 'io_method': 'i', 'depth': 4}},
+		'rows': {n: [{'row': i, 'what': n, 'target': '', 'figure': '', 'verdict': 'met'}] for i, n in ((1, 'calm'), (2, 'old'), (3, 'noisy'))},
+		'series': {},
+		'taken': {'calm': once, 'old': {**once, 'commit': 'c0'}, 'noisy': {**once, 'quiet': False, 'machine': {**machine, 'why': ['noise']}},
+				  'gone': {**once, 'quiet': False, 'machine': {**machine, 'why': ['long ago']}}}}
+	text = '\n'.join(tables(results))
+	for wanted in ('not quiet** while', '`noisy` (noise)', 'noisy |  |  |  | met, not quiet |', 'calm |  |  |  | met |', 'Of these `old` d from c0, 5 rounds',
+				   'in 21 s'):
+		same(f'"{wanted}" is there', wanted in text, True)
+	same('what has no row any more is not told of', 'long ago' in text, False)
+	for n in ('noisy', 'old'):
+		del results['rows'][n]
+	text = '\n'.join(tables(results))
+	same('all quiet', ('not quiet' in text, 'Of these' in text, 'Others used at most 1.0 %' in text), (False, False, True))
+	for f in failed:
+		print(f)
+	return 1 if failed else 0
+
+
 def main():
+	if sys.argv[1:] == ['--self-test']:
+		return self_test()
 	path = sys.argv[1] if len(sys.argv) > 1 else f'{TOP}/build/bench/results.json'
 	with open(path) as f:
 		results = json.load(f)
@@ -259,4 +298,4 @@ def main():
 
 
 if __name__ == '__main__':
-	main()
+	sys.exit(main())
