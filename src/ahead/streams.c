@@ -197,11 +197,11 @@ is_before(const NcAheadStream *s, int64_t block, int64_t other)
 	return s->step > 0 ? block < other : block > other;
 }
 
-/* How many steps it has come, gaps included. */
+/* Of blocks that were read: one with many gaps is short. */
 static uint32_t
 length_of(const NcAheadStream *s)
 {
-	return (uint32_t) (((int64_t) s->last - s->start) / s->step) + 1;
+	return s->run + 1;
 }
 
 /*
@@ -230,7 +230,7 @@ begin_stream(NcAhead *a, const NcAheadRead *read)
 
 	end_stream(a, s);
 	*s = (NcAheadStream) {
-		.rel = read->rel, .start = read->block, .last = last_of(read), .used = a->reads,
+		.rel = read->rel, .last = last_of(read), .used = a->reads,
 		.unread = a->host->unread[number_of(a, s)]
 	};
 	if (read->nblocks == 1)
@@ -268,7 +268,6 @@ static void
 next_scan_chunk(NcAhead *a, NcAheadStream *s, const NcAheadRead *read)
 {
 	s->used = a->reads;
-	s->start = read->block;
 	s->last = last_of(read);
 	s->run += read->nblocks;
 	s->limit = 0;
@@ -363,7 +362,7 @@ expect_end(const NcAheadStream *s, const NcAheadRuns *runs, int64_t *end)
 	uint32_t	length = runs == NULL || s->limit > 0 ? NC_AHEAD_RUN_LONG :
 		nc_ahead_runs_expect(runs, kind_of(s), length_of(s));
 
-	*end = s->start + (int64_t) length * s->step;
+	*end = s->last + ((int64_t) length - length_of(s) + 1) * s->step;
 	return length < NC_AHEAD_RUN_LONG;
 }
 

@@ -31,7 +31,7 @@ typedef struct NcAheadRuns
 	uint32_t	most;			/* blocks to ask for at a time, by what became of those asked for */
 	uint32_t	unasked;		/* runs that ended while it was 0 */
 
-	/* [n]: how many of the last runs had n steps or more, n from 1 on; the older, the less they count */
+	/* [n]: how many of the last runs had n blocks or more, n from 1 on; the older, the less they count */
 	uint8_t		reached[NC_AHEAD_RUN_KINDS][NC_AHEAD_RUN_LONG + 1];
 } NcAheadRuns;
 

@@ -20,7 +20,6 @@
 typedef struct NcAheadStream
 {
 	NcRelKey	rel;			/* rel.rel = 0: not used */
-	uint32_t	start;			/* block read first */
 	uint32_t	last;			/* block read last */
 	int32_t		step;			/* between blocks; 0 = one was read so far */
 	uint32_t	run;			/* how often in a row that step was made */
