@@ -44,6 +44,7 @@ bool		nc_guc_readahead_yields = true;
 bool		nc_guc_hedged_reads = true;
 int			nc_guc_readahead = 128;
 int			nc_guc_client_spin = -1;
+bool		nc_guc_futex_waits = true;
 bool		nc_guc_record = false;
 char	   *nc_guc_record_directory = "neon_recordings";
 int			nc_guc_record_size = 64;
