@@ -385,7 +385,7 @@ nc_guc_init(void)
 			   &nc_guc_silence_timeout, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
 	define_int("neon_comm.spin_time",
 			   "How long the communicator looks for work before it sleeps, while that pays; 0 = never.",
-			   "In microseconds. It then uses a processor that others could use.",
+			   "In microseconds. Others that want the processor meanwhile get it.",
 			   &nc_guc_spin_time, 0, 1000, PGC_SIGHUP, 0);
 	define_int("neon_comm.staging_quota", "Staging memory that one process may hold for pages asked for ahead.",
 			   "What is above it is not asked for ahead.",
