@@ -22,6 +22,7 @@
 #include "utils/wait_event.h"
 
 #include "nc/base/clock.h"
+#include "nc/base/futex.h"
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
 #include "nc/shared/test_point.h"
@@ -235,26 +236,83 @@ is_shared_buffer(const char *page)
 
 /* ---- waiting ---- */
 
-/* One sleep on the latch; returns whether it consumed a set of the latch. */
+/* A test has it longer, to see that nothing waits for the end of it. */
+static int
+sleep_ms(void)
+{
+	return NC_TEST_TRUE("client-sleeps-long") ? 3600 * 1000 : nc_wait_slice_ms();
+}
+
+/* Can this process sleep on its slot's word? */
+static bool
+can_sleep_on_word(void)
+{
+	static int	can = -1;
+
+	if (can < 0)
+		can = nc_futex_can();
+	return can > 0 && nc_guc_futex_waits;
+}
+
+/*
+ * Until the slot's word is not `word` any more and the communicator says so, or a signal has
+ * come.  Handlers set the latch, which is compared as the word is: one that runs just before
+ * the sleep prevents it.  Who sets the latch from another process wakes nobody here, and need
+ * not: what is for now comes with a signal.
+ */
+static void
+sleep_on_word(const Request *req, uint64 word)
+{
+	const NcFutexWord words[] = {
+		{.word = nc_slot_futex(req->slot),.seen = (uint32) word,.shared = true},
+		{.word = &MyLatch->is_set,.seen = 0},
+		{.word = &postmaster_possibly_dead,.seen = 0}
+	};
+
+	StaticAssertStmt(sizeof(sig_atomic_t) == sizeof(uint32), "the kernel compares 32 bits");
+	pgstat_report_wait_start(nc_wait_event(NC_WAIT_PAGE_READ));
+	nc_futex_sleep(words, lengthof(words), nc_clock_us() + (uint64) sleep_ms() * 1000);
+	pgstat_report_wait_end();
+	/* as WL_EXIT_ON_PM_DEATH does */
+	if (!PostmasterIsAlive())
+		proc_exit(1);
+}
+
+static void
+sleep_on_latch(void)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, sleep_ms(),
+					 nc_wait_event(NC_WAIT_PAGE_READ));
+}
+
+/* One sleep; returns whether it consumed a set of the latch. */
 static bool
 sleep_once(Request *req)
 {
-	int			events = 0;
+	bool		on_word = can_sleep_on_word();
+	uint64		word;
+	bool		consumes;
 
 	/* pairs with nc_ring_client_needs_wake(): say "asleep", full barrier, look at the slot */
 	atomic_store_explicit(&my_ring->client_asleep,
-						  NC_RING_ASLEEP_FOR(req->slot - my_ring->slots), memory_order_seq_cst);
+						  NC_RING_ASLEEP_FOR(req->slot - my_ring->slots) |
+						  (on_word ? NC_RING_ASLEEP_ON_WORD : 0), memory_order_seq_cst);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (!is_done(req))
+	word = nc_slot_load(req->slot);
+	if (nc_slot_word_state(word) != NC_SLOT_DONE)
 	{
 		nc_stat(NC_COUNTER_CLIENT_SLEEPS, 1);
-		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						   nc_wait_slice_ms(), nc_wait_event(NC_WAIT_PAGE_READ));
+		NC_TEST_POINT_REL("client-sleep", req->ask->rel.rel);
+		if (on_word)
+			sleep_on_word(req, word);
+		else
+			sleep_on_latch();
 	}
 	atomic_store_explicit(&my_ring->client_asleep, 0, memory_order_seq_cst);
-	if ((events & WL_LATCH_SET) != 0)
+	consumes = MyLatch->is_set;
+	if (consumes)
 		ResetLatch(MyLatch);
-	return (events & WL_LATCH_SET) != 0;
+	return consumes;
 }
 
 /* Looks at the slot for a moment, if waits have been so short lately that this may do. */

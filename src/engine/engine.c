@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,8 +32,12 @@ NC_STATIC_ASSERT(NC_SHARDS_MAX == NC_NET_SHARDS_MAX, "hosts for each shard");
 #define SPIN_PRICE 4
 #define SPIN_CREDIT_MAX 64
 
-/* Sleeps without spinning after which it is tried again. */
+/* Sleeps without spinning after which it is tried again; more while others want the processor. */
 #define SPIN_RETRY 128
+#define SPIN_RETRY_MAX 65536
+
+/* Who gets the processor back so late shares it with somebody who computes. */
+#define SPIN_CROWDED_US 1000
 
 /* How long destroy waits for the kernel to let go of buffers, which it normally does at once. */
 #define DESTROY_ROUNDS 200
@@ -176,6 +181,7 @@ nc_engine_create(const NcNetSettings *settings, NcLoopMethod io, NcRingArea *are
 		return NULL;
 	}
 	e->spin_us = settings->spin_us;
+	e->spin_retry = SPIN_RETRY;
 	e->host = *host;
 	e->area = *area;
 	e->counters = counters;
@@ -332,53 +338,74 @@ spin_relax(void)
 #endif
 }
 
-/* One look after another for at most spin_us; true when something came. */
+/*
+ * One look after another for at most spin_us; true when something came.  Whoever else is
+ * ready to run on this processor goes first: the process that is being waited for may be.
+ */
 static bool
-spin_look(NcEngine *e)
+spin_look(NcEngine *e, bool *crowded)
 {
-	uint64_t	until = e->host.now_us(e->host.ctx) + e->spin_us;
+	uint64_t	now_us = e->host.now_us(e->host.ctx);
+	uint64_t	until_us = now_us + e->spin_us;
 	uint32_t	looks_max = e->spin_us * SPIN_LOOKS;	/* a simulated clock may stand still */
 
 	for (uint32_t looks = 0; looks < looks_max; looks++)
 	{
+		uint64_t	before_us = now_us;
+
 		if (nc_doorbell_pending(&e->area) || nc_loop_ready(e->loop))
 			return true;
 		spin_relax();
-		if (looks % SPIN_LOOKS == SPIN_LOOKS - 1 && e->host.now_us(e->host.ctx) >= until)
+		if (looks % SPIN_LOOKS != SPIN_LOOKS - 1)
+			continue;
+		sched_yield();
+		now_us = e->host.now_us(e->host.ctx);
+		*crowded = now_us - before_us >= SPIN_CROWDED_US;
+		if (now_us >= until_us)
 			break;
 	}
-	return false;
+	return nc_doorbell_pending(&e->area) || nc_loop_ready(e->loop);
 }
 
 /*
  * Whoever sleeps has to be woken, which costs the waker more than a page, and
  * comes back late.  So where the next piece of work comes within microseconds,
  * as it does while processes read page after page over a fast network, it is
- * looked for instead.  Where it does not, a few failures end this for a while.
+ * looked for instead.  Where it does not, a few failures end this for a while; and one
+ * look does, for longer and longer, where somebody computes on the same processor, because
+ * who is awake and waits for his turn is behind where who is woken comes first.
  *
  * `asleep` stays 0 meanwhile, so clients write to no eventfd.
  */
 static bool
 spin_for_work(NcEngine *e)
 {
+	bool		crowded = false;
 	bool		found;
 
 	if (e->spin_us == 0)
 		return false;
 	if (e->spin_credit <= 0)
 	{
-		if (++e->spin_skipped < SPIN_RETRY)
+		if (++e->spin_skipped < e->spin_retry)
 			return false;
 		e->spin_skipped = 0;
 		e->spin_credit = 1;
 	}
 	/* what was started must be with the kernel, or its completion cannot be seen */
 	nc_loop_flush(e->loop);
-	found = spin_look(e);
+	found = spin_look(e, &crowded);
 	nc_count(e->counters, found ? NC_COUNTER_SPINS_WON : NC_COUNTER_SPINS_LOST, 1);
 	e->spin_credit += found ? 1 : -SPIN_PRICE;
 	if (e->spin_credit > SPIN_CREDIT_MAX)
 		e->spin_credit = SPIN_CREDIT_MAX;
+	if (!crowded)
+		e->spin_retry = SPIN_RETRY;
+	else
+	{
+		e->spin_credit = 0;
+		e->spin_retry = e->spin_retry < SPIN_RETRY_MAX ? e->spin_retry * 2 : SPIN_RETRY_MAX;
+	}
 	return found;
 }
 

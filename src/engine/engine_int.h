@@ -146,6 +146,7 @@ struct NcEngine
 
 	int			spin_credit;	/* spinning pays as long as this is positive */
 	uint32_t	spin_skipped;	/* sleeps without it since it stopped to pay */
+	uint32_t	spin_retry;		/* after so many it is tried again */
 
 	uint64_t	bell_count;		/* what it reads */
 	NcOp		bell_op;		/* readability of the doorbell's eventfd */

@@ -291,6 +291,10 @@ nc_guc_init(void)
 	define_int("neon_comm.client_spin_us", "Microseconds for which a process looks for its page before it sleeps; 0 = not at all, -1 = by the number of processors.",
 			   "Only while waits have lately been shorter than twice that, and never with one processor.",
 			   &nc_guc_client_spin, -1, 1000000, PGC_SUSET, 0);
+	define_bool("neon_comm.futex_waits",
+				"Lets a process that waits for a page sleep on a word of memory instead of its latch, where the kernel can.",
+				"A wake then costs one system call on each side. Off is for comparison, and for kernels with faults.",
+				&nc_guc_futex_waits, PGC_SUSET);
 	define_int("neon_comm.connect_timeout", "Longest time to open a page-server connection.",
 			   "The attempt is then given up and made again later, over another host if the shard has several.",
 			   &nc_guc_connect_timeout, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
@@ -381,7 +385,7 @@ nc_guc_init(void)
 			   &nc_guc_silence_timeout, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS);
 	define_int("neon_comm.spin_time",
 			   "How long the communicator looks for work before it sleeps, while that pays; 0 = never.",
-			   "In microseconds. It then uses a processor that others could use.",
+			   "In microseconds. Others that want the processor meanwhile get it.",
 			   &nc_guc_spin_time, 0, 1000, PGC_SIGHUP, 0);
 	define_int("neon_comm.staging_quota", "Staging memory that one process may hold for pages asked for ahead.",
 			   "What is above it is not asked for ahead.",

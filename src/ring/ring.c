@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "nc/base/futex.h"
+
 static size_t
 doorbell_bytes(uint32_t nrings)
 {
@@ -186,7 +188,8 @@ nc_ring_client_needs_wake(NcRing *ring)
 	 * barrier, look at the slot.  Whoever comes second sees the other.
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
-	asleep = atomic_load_explicit(&ring->client_asleep, memory_order_seq_cst);
+	asleep = atomic_load_explicit(&ring->client_asleep, memory_order_seq_cst) &
+		~(uint32_t) NC_RING_ASLEEP_ON_WORD;
 
 	/* a number that is no slot's is the client's mistake, and costs a wake at most */
 	if (asleep < NC_RING_ASLEEP_FOR(0) || asleep >= NC_RING_ASLEEP_FOR(NC_RING_SLOTS))
@@ -205,5 +208,20 @@ nc_ring_client_needs_wake(NcRing *ring)
 		case NC_SLOT_DONE:
 			break;
 	}
+	return true;
+}
+
+bool
+nc_ring_wake_word(const NcRing *ring)
+{
+	uint32_t	asleep = atomic_load_explicit(&ring->client_asleep, memory_order_seq_cst);
+	uint32_t	slot = (asleep & ~(uint32_t) NC_RING_ASLEEP_ON_WORD) - NC_RING_ASLEEP_FOR(0);
+
+	/* awake by now, as whoever sleeps again is who has looked again */
+	if (asleep == 0)
+		return true;
+	if ((asleep & NC_RING_ASLEEP_ON_WORD) == 0 || slot >= NC_RING_SLOTS)
+		return false;
+	nc_futex_wake(nc_slot_futex(&ring->slots[slot]));
 	return true;
 }

@@ -82,7 +82,7 @@ static void
 host_wake(void *ctx, uint32_t ring)
 {
 	NC_TEST_POINT("communicator-wake");
-	if (ring < nc_rings.aio_first)
+	if (ring < nc_rings.aio_first && !nc_ring_wake_word(&nc_rings.rings[ring]))
 		SetLatch(&ProcGlobal->allProcs[ring].procLatch);
 }
 

@@ -549,10 +549,10 @@ def b_spin(b):
 		def go(us):
 			b.set('neon_comm.spin_time', us)
 			return b.points('communicator', clients=clients)
-		r = {k: summary(v) for k, v in b.in_turn({'0': lambda: go(0), '50': lambda: go(50)}, most=3).items()}
-		b.set('neon_comm.spin_time', 0)
-		b.record('spin', 0, f'p50 with spin_time 50 : 0 us, {clients} clients', 'no target',
-				 f'{r["50"]["p50_us"]:.0f} : {r["0"]["p50_us"]:.0f} us', '-', r)
+		r = {k: summary(v) for k, v in b.in_turn({'0': lambda: go(0), '100': lambda: go(100)}, most=3).items()}
+		b.set('neon_comm.spin_time', 100)
+		b.record('spin', 0, f'p50 with spin_time 100 : 0 us, {clients} clients', 'no target',
+				 f'{r["100"]["p50_us"]:.0f} : {r["0"]["p50_us"]:.0f} us', '-', r)
 
 
 def scan_blocks(us):

@@ -257,24 +257,41 @@ client_wait_steps(const NcModelState *s)
 			break;
 		case C_FLAG:
 			n = nc_model_step(s, "client: sets client_asleep");
-			n->client_asleep = 1;
+			n->client_asleep = nc_model.word ? slot + 1 : 1;
 			n->c_pc = nc_model.mutant == CLIENT_NO_RECHECK ? C_SLEEP : C_RECHECK;
 			break;
 		case C_RECHECK:
 			n = nc_model_step(s, "client: looks at its slot again");
-			n->c_pc = s->slot[slot].state == NC_SLOT_DONE ? C_UNFLAG : C_SLEEP;
+			if (s->slot[slot].state == NC_SLOT_DONE)
+				n->c_pc = C_UNFLAG;
+			else if (!nc_model.word)
+				n->c_pc = C_SLEEP;
+			else
+			{
+				n->c_pc = C_COMPARE;
+				n->c_seen = s->slot[slot].state;
+			}
+			break;
+		case C_COMPARE:
+			/* one step for who changes the word and then wakes */
+			n = nc_model_step(s, "client: the kernel compares the word, and lets it sleep or not");
+			n->c_pc = s->slot[slot].state == s->c_seen || nc_model.mutant == WORD_NO_COMPARE ? C_SLEEP : C_UNFLAG;
+			n->c_seen = 0;
 			break;
 		case C_SLEEP:
 			client_cancels(s, C_UNFLAG);
 			if (!s->latch)
 				break;
-			n = nc_model_step(s, "client: wakes, resets its latch");
+			n = nc_model_step(s, nc_model.word ? "client: wakes" : "client: wakes, resets its latch");
 			n->latch = 0;
 			n->c_pc = C_UNFLAG;
 			break;
 		case C_UNFLAG:
 			n = nc_model_step(s, "client: clears client_asleep");
 			n->client_asleep = 0;
+			/* a wake of one sleep is nothing to the next */
+			if (nc_model.word)
+				n->latch = 0;
 			n->c_pc = C_CHECK;
 			break;
 		case C_CANCEL:

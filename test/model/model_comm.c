@@ -305,11 +305,45 @@ comm_complete_steps(const NcModelState *s)
 	}
 }
 
+/* --word: a wake reaches who sleeps on that word now, and is nothing to anybody else. */
+static void
+wake_word(NcModelState *n)
+{
+	if (n->c_pc == C_SLEEP && n->c_slot + 1 == n->k_saw)
+		n->latch = 1;
+	n->k_saw = 0;
+}
+
+/* --word: on which one?  Whoever does not sleep any more needs no wake. */
+static NcModelState *
+look_which_word(const NcModelState *s, int wake)
+{
+	NcModelState *n = nc_model_step(s, "communicator: looks on which word the client sleeps");
+
+	n->k_saw = s->client_asleep;
+	n->k_pc = (uint8_t) wake;
+	return n->k_saw == 0 ? n : NULL;
+}
+
 static void
 comm_wake_steps(const NcModelState *s)
 {
 	NcModelState *n;
 
+	if (s->k_pc == K_WAKE && nc_model.word)
+	{
+		n = look_which_word(s, K_WAKE_WORD);
+		if (n != NULL)
+			delivered(n);
+		return;
+	}
+	if (s->k_pc == K_WAKE_WORD)
+	{
+		n = nc_model_step(s, "communicator: wakes who sleeps on the word");
+		wake_word(n);
+		delivered(n);
+		return;
+	}
 	if (s->k_pc == K_WAKE)
 	{
 		n = nc_model_step(s, "communicator: sets the client's latch");
@@ -438,7 +472,19 @@ comm_boot_steps(const NcModelState *s)
 			n = nc_model_step(s, "new communicator: looks whether the client sleeps");
 			n->k_pc = s->client_asleep && nc_model.mutant != RESTART_NO_WAKE ? K_BOOT_WAKE : K_TOP;
 			break;
+		case K_BOOT_WAKE_WORD:
+			n = nc_model_step(s, "new communicator: wakes who sleeps on the word");
+			wake_word(n);
+			n->k_pc = K_TOP;
+			break;
 		case K_BOOT_WAKE:
+			if (nc_model.word)
+			{
+				n = look_which_word(s, K_BOOT_WAKE_WORD);
+				if (n != NULL)
+					n->k_pc = K_TOP;
+				break;
+			}
 			n = nc_model_step(s, "new communicator: sets the client's latch");
 			n->latch = 1;
 			n->k_pc = K_TOP;
@@ -480,7 +526,7 @@ nc_model_comm_steps(const NcModelState *s)
 		comm_done_step(s);
 	else if (s->k_pc <= K_COMPLETED)
 		comm_complete_steps(s);
-	else if (s->k_pc <= K_WAKE)
+	else if (s->k_pc <= K_WAKE_WORD)
 		comm_wake_steps(s);
 	else if (s->k_pc <= K_DRAIN)
 		comm_loop_steps(s);

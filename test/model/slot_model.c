@@ -178,7 +178,7 @@ check_state(const NcModelState *s)
 {
 	bool		ringing = (s->c_pc >= C_MARK && s->c_pc <= C_PROMOTE) ||
 		(s->c_pc >= A_MARK && s->c_pc <= A_BELL_KICK) || waiter_rings(s);
-	bool		waking = s->k_owes || s->k_pc == K_WAKE;
+	bool		waking = s->k_owes || s->k_pc == K_WAKE || s->k_pc == K_WAKE_WORD;
 	bool		starting = s->k_pc >= K_BOOT;
 
 	if (s->c_pc == C_SLEEP && !s->latch && s->slot[s->c_slot].state == NC_SLOT_DONE &&
@@ -470,6 +470,8 @@ read_options(int argc, char **argv)
 			nc_model.ahead = true;
 		else if (strcmp(argv[i], "--aio") == 0)
 			nc_model.aio = true;
+		else if (strcmp(argv[i], "--word") == 0)
+			nc_model.word = true;
 		else if (strcmp(argv[i], "--trace") == 0)
 			trace = true;
 		else if (strcmp(argv[i], "--list") == 0)
@@ -498,7 +500,7 @@ main(int argc, char **argv)
 		fault = check_cycles();
 	printf("%s%s (slots %d, requests in each %d, cancels %d, restarts %d): "
 		   "%u states, %llu transitions\n",
-		   mutants[nc_model.mutant].name, nc_model.aio ? " of AIO handles" : "", nc_model.nslots, nc_model.nrounds, nc_model.max_cancels,
+		   mutants[nc_model.mutant].name, nc_model.aio ? " of AIO handles" : nc_model.word ? " asleep on a word" : "", nc_model.nslots, nc_model.nrounds, nc_model.max_cancels,
 		   nc_model.max_restarts, nstates, (unsigned long long) ntransitions);
 	printf("  shows: %s", fault_name(fault));
 	if (fault != FAULT_NONE && fault != ENDLESS)

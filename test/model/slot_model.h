@@ -7,7 +7,8 @@
  * consistent interleavings of one client and the communicator can reach, with
  * bounds on requests, cancels and restarts.  docs/ring.md explains the model,
  * its bounds and what each mutant shows.  With --aio slots are those of AIO handles
- * and another process waits for them too: docs/async.md.
+ * and another process waits for them too: docs/async.md.  With --word the client sleeps on
+ * its slot's word instead of its latch.
  *
  * One step is at most one access to memory that both sides use.  Copying a
  * request and copying a page are two steps each, so that a half finished copy
@@ -57,6 +58,7 @@ typedef enum NcModelFault
 	M(COMM_NO_RECHECK, "communicator-no-recheck", NO_PROGRESS) \
 	M(NO_CLIENT_WAKE, "no-client-wake", NO_PROGRESS) \
 	M(NO_KICK, "no-kick", NO_PROGRESS) \
+	M(WORD_NO_COMPARE, "word-no-compare", NO_PROGRESS) \
 	M(LOOK_BEFORE_BIT, "look-before-bit", NO_PROGRESS) \
 	M(LOOK_BEFORE_DONE, "look-before-done", NO_PROGRESS) \
 	M(DRAIN_LATE, "drain-late", NO_PROGRESS) \
@@ -99,7 +101,7 @@ enum
 {
 	C_BEGIN, C_FILL_BLOCK, C_FILL_DEST, C_SUBMIT, C_MARK,
 	C_BELL_SET, C_BELL_LOOK, C_BELL_KICK, C_PROMOTE,
-	C_CHECK, C_FLAG, C_RECHECK, C_SLEEP, C_UNFLAG, C_CANCEL, C_DRAIN, C_FREE,
+	C_CHECK, C_FLAG, C_RECHECK, C_COMPARE, C_SLEEP, C_UNFLAG, C_CANCEL, C_DRAIN, C_FREE,
 	C_END
 };
 
@@ -130,9 +132,10 @@ enum
 enum
 {
 	K_MARKS, K_SCAN, K_COPY_BLOCK, K_COPY_DEST, K_TAKE, K_PROMOTE, K_TAKE_BIT, K_CLEAR_MARKS, K_CLEAR,
-	K_DELIVER, K_WRITE_0, K_PAUSED, K_WRITE_1, K_DONE, K_FREE, K_COMPLETE, K_COMPLETED, K_LOOK, K_WAKE,
+	K_DELIVER, K_WRITE_0, K_PAUSED, K_WRITE_1, K_DONE, K_FREE, K_COMPLETE, K_COMPLETED, K_LOOK, K_WAKE, K_WAKE_WORD,
 	K_TOP, K_SLEEP_FLAG, K_SLEEP_LOOK, K_DRAIN_LATE, K_ASLEEP, K_AWAKE, K_DRAIN,
-	K_BOOT, K_BOOT_LOAD, K_BOOT_REQUEUE, K_BOOT_MARK, K_BOOT_BELL, K_BOOT_LOOK, K_BOOT_WAKE
+	K_BOOT, K_BOOT_LOAD, K_BOOT_REQUEUE, K_BOOT_MARK, K_BOOT_BELL, K_BOOT_LOOK, K_BOOT_WAKE,
+	K_BOOT_WAKE_WORD
 };
 
 /*
@@ -178,7 +181,10 @@ typedef struct NcModelState
 	/* shared: bit per slot, it was submitted since the communicator looked */
 	uint8_t		marks;
 
-	/* shared: doorbell and completion flag; in the kernel: the eventfd and the client's latch */
+	/*
+	 * shared: doorbell and completion flag, with --word 0 or the slot and 1; in the kernel: the
+	 * eventfd and the client's latch, with --word that its sleep is over
+	 */
 	uint8_t		pending,
 				asleep,
 				eventfd,
@@ -245,6 +251,7 @@ typedef struct NcModelRun
 	bool		aio;			/* slots are those of AIO handles */
 	bool		ahead;			/* requests are reads ahead: answered when somebody is known to wait */
 	NcModelMutant mutant;
+	bool		word;			/* the client sleeps on its slot's word, not on its latch */
 } NcModelRun;
 
 extern NcModelRun nc_model;

@@ -18,7 +18,10 @@
 static uint64_t
 host_now(void *ctx)
 {
-	return ((World *) ctx)->now_us;
+	World	   *w = ctx;
+
+	w->now_us += w->clock_step_us;
+	return w->now_us;
 }
 
 static void

@@ -41,6 +41,7 @@ typedef struct World
 	MockPs	   *servers[WORLD_SERVERS_MAX];
 	uint32_t	nservers;
 	uint64_t	now_us;
+	uint64_t	clock_step_us;	/* that passes with each reading of the clock */
 	uint8_t    *dest;			/* [WORLD_DEST_PAGES] pages, shared by all rings */
 	uint32_t	wakes;
 	WorldHandle handles[WORLD_HANDLES_MAX];

@@ -244,6 +244,24 @@ test_spinning(void **state)
 	world_close(w);
 }
 
+/* Who gets the processor back late, because somebody computes there, looks less and less often. */
+static void
+test_spinning_crowded(void **state)
+{
+	World	   *w = open_world(1, 1);
+	uint64_t	lost;
+
+	w->config.spin_us = 20;
+	w->wait_ms = 1;
+	world_start(w);
+	lost = world_counter(w, NC_COUNTER_SPINS_LOST);
+	w->clock_step_us = 1000;
+	/* after 128, 256 and 512 sleeps; nine times if it was only in vain */
+	world_turns(w, 1150);
+	assert_in_range(world_counter(w, NC_COUNTER_SPINS_LOST) - lost, 2, 4);
+	world_close(w);
+}
+
 static void
 test_version_2(void **state)
 {
@@ -2172,6 +2190,7 @@ main(void)
 		BOTH(test_traced),
 		cmocka_unit_test(test_uring_forbidden),
 		BOTH(test_spinning),
+		BOTH(test_spinning_crowded),
 		BOTH(test_version_2),
 		BOTH(test_range_over_shards),
 		BOTH(test_other_kinds),

@@ -11,12 +11,16 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/time.h>
 #include <unistd.h>
 
+#include "nc/base/clock.h"
+#include "nc/base/futex.h"
 #include "nc/ring/ring.h"
 
 typedef struct Area
@@ -186,6 +190,90 @@ test_completion(void **state)
 	drop_area(&a);
 }
 
+static void
+must_move(NcSlot *slot, uint64_t seen, NcSlotState to)
+{
+	if (!nc_slot_move(slot, seen, to))
+		abort();
+}
+
+/* Which of the two ways to wake somebody: on a word it is made here, on a latch it is the host's. */
+static void
+test_ways_to_wake(void **state)
+{
+	Area		a = make_area(1, 0);
+	NcRing	   *ring = &a.area.rings[0];
+	const uint32_t any_word = NC_RING_ASLEEP_ON_WORD;
+
+	assert_true(nc_ring_wake_word(ring));
+	atomic_store(&ring->client_asleep, NC_RING_ASLEEP);
+	assert_false(nc_ring_wake_word(ring));
+	atomic_store(&ring->client_asleep, NC_RING_ASLEEP_FOR(3));
+	assert_false(nc_ring_wake_word(ring));
+	errno = ERANGE;
+	atomic_store(&ring->client_asleep, NC_RING_ASLEEP_FOR(NC_RING_SLOTS - 1) | any_word);
+	assert_true(nc_ring_wake_word(ring));
+	assert_int_equal(errno, ERANGE);
+	/* a number that is no slot's: the latch does no harm */
+	atomic_store(&ring->client_asleep, NC_RING_ASLEEP_FOR(NC_RING_SLOTS) | any_word);
+	assert_false(nc_ring_wake_word(ring));
+	atomic_store(&ring->client_asleep, any_word);
+	assert_false(nc_ring_wake_word(ring));
+
+	/* asleep on a word is asleep: for the end of that slot, and of no other */
+	atomic_store(&ring->client_asleep, NC_RING_ASLEEP_FOR(3) | any_word);
+	must_move(&ring->slots[3], nc_slot_load(&ring->slots[3]), NC_SLOT_FILLING);
+	must_move(&ring->slots[3], nc_slot_load(&ring->slots[3]), NC_SLOT_SUBMITTED);
+	assert_false(nc_ring_client_needs_wake(ring));
+	must_move(&ring->slots[3], nc_slot_load(&ring->slots[3]), NC_SLOT_TAKEN);
+	must_move(&ring->slots[3], nc_slot_load(&ring->slots[3]), NC_SLOT_COPYING);
+	assert_false(nc_ring_client_needs_wake(ring));
+	must_move(&ring->slots[3], nc_slot_load(&ring->slots[3]), NC_SLOT_DONE);
+	assert_true(nc_ring_client_needs_wake(ring));
+	drop_area(&a);
+}
+
+static volatile sig_atomic_t signalled;
+
+static void
+on_signal(int signo)
+{
+	signalled = 1;
+}
+
+/* A word that is not as it was seen, a signal handler that changes one, and the time, end a sleep. */
+static void
+test_futex(void **state)
+{
+	uint32_t	word = 7;
+	uint64_t	began_us = nc_clock_us();
+	NcFutexWord words[] = {
+		{.word = &word,.seen = 6,.shared = true},
+		{.word = &signalled,.seen = 0}
+	};
+	struct sigaction action = {.sa_handler = on_signal,.sa_flags = SA_RESTART};
+	struct itimerval soon = {.it_value = {.tv_usec = 20000}};
+
+	if (!nc_futex_can())
+		skip();
+	errno = ERANGE;
+	nc_futex_sleep(words, 2, UINT64_C(60000000) + nc_clock_us());
+	assert_int_equal(errno, ERANGE);
+	words[0].seen = 7;
+	/* the handler runs before or during the sleep: system calls are begun again after it, this one too */
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &soon, NULL);
+	nc_futex_sleep(words, 2, UINT64_C(60000000) + nc_clock_us());
+	assert_int_equal(signalled, 1);
+	signalled = 0;
+	assert_true(raise(SIGALRM) == 0);
+	nc_futex_sleep(words, 2, UINT64_C(60000000) + nc_clock_us());
+	words[1].seen = 1;
+	nc_futex_sleep(words, 2, nc_clock_us() + 1000);
+	assert_true(nc_clock_us() - began_us < UINT64_C(50000000));
+	signal(SIGALRM, SIG_DFL);
+}
+
 /* ---- threads ---- */
 
 #define CLIENTS 3
@@ -205,13 +293,6 @@ typedef struct Server
 	uint64_t	served;
 	uint64_t	sleeps;
 } Server;
-
-static void
-must_move(NcSlot *slot, uint64_t seen, NcSlotState to)
-{
-	if (!nc_slot_move(slot, seen, to))
-		abort();
-}
 
 /* Waits for a descriptor with a long bound: a lost wake-up ends the test, not the machine. */
 static void
@@ -342,6 +423,8 @@ main(void)
 		cmocka_unit_test(test_kick),
 		cmocka_unit_test(test_saturated),
 		cmocka_unit_test(test_completion),
+		cmocka_unit_test(test_ways_to_wake),
+		cmocka_unit_test(test_futex),
 		cmocka_unit_test(test_threads)
 	};
 

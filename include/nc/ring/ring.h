@@ -41,13 +41,14 @@
 
 #define NC_RING_ASLEEP 1
 #define NC_RING_ASLEEP_FOR(slot) ((uint32_t) (slot) + 2)
+#define NC_RING_ASLEEP_ON_WORD 0x100	/* with it: on the slot's word, not on the latch */
 
 typedef struct NcRing
 {
 	/*
 	 * Set by the client before it sleeps, cleared after; read by the communicator
 	 * after DONE.  0 awake, NC_RING_ASLEEP, or NC_RING_ASLEEP_FOR(slot) when only
-	 * the end of that slot is worth a wake.  Only the client writes it, so there is
+	 * the end of that slot is worth a wake, with NC_RING_ASLEEP_ON_WORD or not.  Only the client writes it, so there is
 	 * nothing of the communicator's here that could be lost when it ends.
 	 */
 	_Atomic uint32_t client_asleep;
@@ -208,5 +209,8 @@ nc_doorbell_words(const NcRingArea *area)
  * One call answers for every DONE before it, so wakes can wait for the end of a turn.
  */
 extern bool nc_ring_client_needs_wake(NcRing *ring);
+
+/* Communicator: then. False when the client sleeps on its latch, which is its host's to set. */
+NC_MUST_USE extern bool nc_ring_wake_word(const NcRing *ring);
 
 #endif							/* NC_RING_RING_H */

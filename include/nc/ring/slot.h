@@ -170,6 +170,13 @@ nc_slot_load(const NcSlot *slot)
 	return atomic_load_explicit(&slot->word, memory_order_acquire);
 }
 
+/* The half of the word that has the state, for who sleeps on it. */
+static inline const volatile void *
+nc_slot_futex(const NcSlot *slot)
+{
+	return (const volatile char *) &slot->word + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 4 : 0);
+}
+
 /* May a slot go from one state to the other?  The table of the head comment. */
 extern bool nc_slot_move_allowed(NcSlotState from, NcSlotState to);
 

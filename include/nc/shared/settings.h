@@ -46,6 +46,7 @@ extern char *nc_guc_lfc_list_restore_command;
 extern char *nc_guc_lfc_path;
 extern int	nc_guc_staging_size;	/* pages, all processes together */
 extern int	nc_guc_staging_quota;	/* pages of one process */
+extern bool nc_guc_futex_waits; /* sleep on the slot's word where the kernel can */
 extern int	nc_guc_client_spin;		/* µs, processes that wait; 0 = off, -1 = by processors */
 extern bool nc_guc_hedged_reads;	/* who waits on a connection that stalls is asked for on another */
 extern bool nc_guc_readahead_yields;	/* less is read ahead while others wait longer than usual */
