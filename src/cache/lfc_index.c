@@ -21,12 +21,25 @@
 
 /* ---- sizes ---- */
 
+/* As many as there can be without leaving out more than 1/32 of the sets. */
+static uint32_t
+lanes_for(uint32_t nsets)
+{
+	uint32_t	lanes = NC_LFC_LANES_MAX;
+
+	while (nsets % lanes * 32 > nsets || nsets < lanes)
+		lanes /= 2;
+	return lanes;
+}
+
 uint32_t
 nc_lfc_sets(uint64_t blocks)
 {
+	uint64_t	most = UINT32_MAX / NC_LFC_WAYS;
 	uint64_t	n = blocks / NC_LFC_WAYS;
+	uint32_t	nsets = n == 0 ? 1 : (uint32_t) (n > most ? most : n);
 
-	return n == 0 ? 1 : n > UINT32_MAX / NC_LFC_WAYS ? UINT32_MAX / NC_LFC_WAYS : (uint32_t) n;
+	return nsets - nsets % lanes_for(nsets);
 }
 
 uint32_t
@@ -46,9 +59,10 @@ nc_lfc_bytes(uint32_t nsets, uint32_t noutbox)
 void
 nc_lfc_init(NcLfc *c, uint32_t nsets, uint32_t noutbox)
 {
-	NC_ASSERT(nsets > 0 && noutbox > 0 && noutbox <= NC_LFC_OUTBOX_MAX);
+	NC_ASSERT(nsets > 0 && nsets % lanes_for(nsets) == 0 && noutbox > 0 && noutbox <= NC_LFC_OUTBOX_MAX);
 	memset(c, 0, sizeof(NcLfc) + (size_t) nsets * sizeof(NcLfcSet));
 	c->nsets = nsets;
+	c->lanes = lanes_for(nsets);
 	c->noutbox = noutbox;
 	atomic_init(&c->shape, NC_LFC_WAYS);
 	for (uint32_t s = 0; s < nsets; s++)
@@ -65,6 +79,12 @@ uint32_t
 nc_lfc_nsets(const NcLfc *c)
 {
 	return c->nsets;
+}
+
+uint32_t
+nc_lfc_lanes(const NcLfc *c)
+{
+	return c->lanes;
 }
 
 uint64_t
@@ -99,14 +119,14 @@ nc_lfc_limit(const NcLfc *c)
 	return (uint64_t) nc_lfc_shape_sets(c, shape) * nc_lfc_shape_ways(shape);
 }
 
-uint64_t
-nc_lfc_file_blocks(const NcLfc *c, uint32_t *nsets, uint32_t *ways)
+NcLfcFile
+nc_lfc_file(const NcLfc *c)
 {
 	uint32_t	shape = nc_lfc_shape(c);
+	uint32_t	ways = nc_lfc_shape_ways(shape);
 
-	*nsets = nc_lfc_shape_sets(c, shape);
-	*ways = nc_lfc_shape_ways(shape);
-	return *ways == 0 ? 0 : (uint64_t) *nsets * NC_LFC_WAYS;
+	return (NcLfcFile) {.stretches = ways == 0 ? 0 : nc_lfc_shape_sets(c, shape) / c->lanes,
+		.blocks = NC_LFC_WAYS * c->lanes, .used = ways * c->lanes};
 }
 
 /* Acquire pairs with nc_lfc_switch(): who sees it on sees which file it is. */
@@ -149,6 +169,58 @@ nc_lfc_find(NcLfc *c, const NcPageKey *key, uint8_t *page, NcLfcRef *ref)
 	}
 	nc_lfc_unlock(set);
 	return found;
+}
+
+/* Notes the page at this place, if it is the one of this key, and can be read from the file. */
+static bool
+find_at(NcLfc *c, const NcPageKey *key, uint32_t place, NcLfcRef *ref)
+{
+	uint8_t		w;
+	NcLfcSet   *set = nc_lfc_set_of_place(c, place, &w);
+	NcLfcEntry *e = &set->entries[w];
+	bool		found;
+
+	if (!nc_lfc_lock(c, set, NC_LFC_PATIENCE_NONE))
+		return false;
+	/* as nc_lfc_lock_home(): a page that belongs elsewhere by now may have a newer version there */
+	found = nc_lfc_state(nc_lfc_word(e)) == NC_LFC_VALID && nc_lfc_entry_is_page(e, key) &&
+		nc_lfc_home(c, nc_lfc_hash(key), nc_lfc_shape(c)) == set;
+	if (found)
+	{
+		*ref = nc_lfc_ref(c, set, w);
+		if (e->uses < NC_LFC_USES_MAX)
+			e->uses++;
+	}
+	nc_lfc_unlock(set);
+	return found;
+}
+
+uint32_t
+nc_lfc_find_behind(NcLfc *c, const NcPageKey *key, const NcLfcRef *ref, uint32_t most,
+				   NcLfcRef *refs)
+{
+	uint32_t	rest = c->lanes - 1 - ref->place % c->lanes;
+	uint32_t	n = 0;
+
+	if (most > rest)
+		most = rest;
+	/* each is two lines of memory that no CPU may have: they come all at once */
+	for (uint32_t i = 1; i <= most; i++)
+	{
+		uint8_t		w;
+		NcLfcSet   *set = nc_lfc_set_of_place(c, ref->place + i, &w);
+
+		__builtin_prefetch(set, 1);
+		__builtin_prefetch(&set->entries[w], 1);
+	}
+	for (; n < most; n++)
+	{
+		NcPageKey	next = {key->rel, key->block + n + 1};
+
+		if (!find_at(c, &next, ref->place + n + 1, &refs[n]))
+			break;
+	}
+	return n;
 }
 
 bool
@@ -426,7 +498,7 @@ shape_for(const NcLfc *c, uint64_t blocks)
 	uint32_t	halvings = 0;
 	uint64_t	ways;
 
-	while (nc_lfc_shape_sets(c, halvings << 8) > 1 &&
+	while (nc_lfc_shape_sets(c, halvings << 8) > c->lanes &&
 		   (uint64_t) nc_lfc_shape_sets(c, (halvings + 1) << 8) * NC_LFC_WAYS >= blocks)
 		halvings++;
 	ways = blocks / nc_lfc_shape_sets(c, halvings << 8);
@@ -490,7 +562,7 @@ nc_lfc_list(NcLfc *c, uint32_t s, NcLfcItem *items)
 		if (set->tags[w] == 0 || nc_lfc_state(nc_lfc_word(e)) != NC_LFC_VALID)
 			continue;
 		items[n++] = (NcLfcItem) {.spc = e->spc, .db = e->db, .rel = e->rel, .block = e->block,
-			.place = s * NC_LFC_WAYS + (uint32_t) w, .sum = e->sum,
+			.place = nc_lfc_place(c, s, (uint32_t) w), .sum = e->sum,
 			.heat = e->in_main ? 4u + e->uses : e->uses};
 	}
 	nc_lfc_unlock(set);
@@ -503,11 +575,11 @@ nc_lfc_adopt(NcLfc *c, const NcLfcItem *item)
 	NcPageKey	key = {{item->spc, item->db, item->rel, NC_FORK_MAIN}, item->block};
 	uint64_t	hash = nc_lfc_hash(&key);
 	NcLfcSet   *set = nc_lfc_home(c, hash, nc_lfc_shape(c));
-	uint32_t	w = item->place % NC_LFC_WAYS;
+	uint8_t		w;
 	NcLfcEntry *e;
 
-	if (w >= nc_lfc_shape_ways(nc_lfc_shape(c)) || item->place / NC_LFC_WAYS >= c->nsets ||
-		&c->sets[item->place / NC_LFC_WAYS] != set || set->tags[w] != 0 ||
+	if (item->place / NC_LFC_WAYS >= c->nsets || nc_lfc_set_of_place(c, item->place, &w) != set ||
+		w >= nc_lfc_shape_ways(nc_lfc_shape(c)) || set->tags[w] != 0 ||
 		nc_lfc_find_way(set, &key, nc_lfc_tag(hash)) != NC_LFC_NONE)
 		return false;
 	e = &set->entries[w];
@@ -518,7 +590,7 @@ nc_lfc_adopt(NcLfc *c, const NcLfcItem *item)
 	e->sum = item->sum;
 	e->uses = (uint8_t) (item->heat % 4 < NC_LFC_USES_MAX ? item->heat % 4 : NC_LFC_USES_MAX);
 	set->tags[w] = nc_lfc_tag(hash);
-	nc_lfc_append(set, item->heat >= 4 ? &set->main : &set->small, (uint8_t) w);
+	nc_lfc_append(set, item->heat >= 4 ? &set->main : &set->small, w);
 	nc_lfc_set_state(e, NC_LFC_VALID);
 	atomic_fetch_add_explicit(&c->used, 1, memory_order_relaxed);
 	return true;

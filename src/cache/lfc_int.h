@@ -79,8 +79,9 @@ typedef struct NcLfcOutboxPage
 struct NcLfc
 {
 	/* Set by nc_lfc_init() and never again. */
-	uint32_t	nsets;
+	uint32_t	nsets;			/* a multiple of lanes */
 	uint32_t	noutbox;
+	uint32_t	lanes;			/* neighbouring sets that share a stretch of the file; a power of two */
 
 	/* Written by the process that writes the file; read by everybody. */
 	_Atomic uint32_t on;
@@ -111,7 +112,7 @@ nc_lfc_outbox_page(NcLfc *c, uint32_t i)
 /* ---- the shape ---- */
 
 /*
- * Sets and ways in use. The number of sets is halved as often as the limit allows.  One
+ * Sets and ways in use. The number of groups of sets is halved as often as the limit allows.  One
  * word, so that nobody sees the sets of one limit with the ways of another.
  */
 static inline uint32_t
@@ -129,19 +130,25 @@ nc_lfc_shape_ways(uint32_t shape)
 static inline uint32_t
 nc_lfc_shape_sets(const NcLfc *c, uint32_t shape)
 {
-	uint32_t	n = c->nsets >> (shape >> 8);
+	uint32_t	groups = c->nsets / c->lanes >> (shape >> 8);
 
-	return n > 0 ? n : 1;
+	return (groups > 0 ? groups : 1) * c->lanes;
 }
 
 static inline NcLfcSet *
 nc_lfc_home(NcLfc *c, uint64_t hash, uint32_t shape)
 {
-	return &c->sets[(hash >> 32) % nc_lfc_shape_sets(c, shape)];
+	uint32_t	at = (uint32_t) (hash >> 32);
+
+	return &c->sets[at / c->lanes % (nc_lfc_shape_sets(c, shape) / c->lanes) * c->lanes + at % c->lanes];
 }
 
 /* ---- names ---- */
 
+/*
+ * The upper half says where a page belongs; blocks of which NC_LFC_LANES_MAX make a group have
+ * successive ones.
+ */
 extern uint64_t nc_lfc_hash(const NcPageKey *key);
 
 /* From other bits than the set, and never 0. */
@@ -204,6 +211,8 @@ nc_lfc_state(uint64_t word)
 /* Every change of a place goes through here: the version advances. */
 extern void nc_lfc_set_state(NcLfcEntry *e, NcLfcState state);
 
+extern bool nc_lfc_entry_is_page(const NcLfcEntry *e, const NcPageKey *key);
+
 /* The way that has the page, or NC_LFC_NONE. */
 extern uint8_t nc_lfc_find_way(const NcLfcSet *set, const NcPageKey *key, uint16_t tag);
 
@@ -220,21 +229,33 @@ extern void nc_lfc_remove(NcLfc *c, NcLfcSet *set, uint8_t w);
 extern uint8_t nc_lfc_enter(NcLfc *c, NcLfcSet *set, const NcPageKey *key, uint16_t tag,
 							bool *evicted);
 
+/*
+ * Place of the file of a way of a set.  Sets of one group share a stretch of it, way by way:
+ * neighbours that came together have the same way, and so they are neighbours in the file.
+ */
+static inline uint32_t
+nc_lfc_place(const NcLfc *c, uint32_t s, uint32_t w)
+{
+	return (s / c->lanes * NC_LFC_WAYS + w) * c->lanes + s % c->lanes;
+}
+
 static inline NcLfcRef
 nc_lfc_ref(NcLfc *c, const NcLfcSet *set, uint8_t w)
 {
 	const NcLfcEntry *e = &set->entries[w];
 
-	return (NcLfcRef) {.place = (uint32_t) (set - c->sets) * NC_LFC_WAYS + w,
+	return (NcLfcRef) {.place = nc_lfc_place(c, (uint32_t) (set - c->sets), w),
 		.sum = e->sum, .word = nc_lfc_word(e)};
 }
 
 static inline NcLfcSet *
 nc_lfc_set_of_place(NcLfc *c, uint32_t place, uint8_t *way)
 {
+	uint32_t	group = place / c->lanes / NC_LFC_WAYS;
+
 	NC_ASSERT(place / NC_LFC_WAYS < c->nsets);
-	*way = (uint8_t) (place % NC_LFC_WAYS);
-	return &c->sets[place / NC_LFC_WAYS];
+	*way = (uint8_t) (place / c->lanes % NC_LFC_WAYS);
+	return &c->sets[group * c->lanes + place % c->lanes];
 }
 
 /* ---- outbox pages (lfc_outbox.c) ---- */

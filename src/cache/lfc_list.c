@@ -40,6 +40,7 @@ nc_lfc_list_encode_head(const NcLfcListHead *head, uint8_t *bytes)
 	nc_write_u32(&w, head->nsets);
 	nc_write_u64(&w, head->dev);
 	nc_write_u64(&w, head->ino);
+	nc_write_u32(&w, head->lanes);
 	NC_ASSERT(!w.failed && nc_writer_bytes(&w) <= HASHED_BYTES);
 	w = nc_writer(bytes + HASHED_BYTES, sizeof(uint64_t));
 	nc_write_u64(&w, nc_lfc_list_hash(NC_LFC_LIST_HASH_START, bytes, HASHED_BYTES));
@@ -79,6 +80,7 @@ nc_lfc_list_decode_head(const uint8_t *bytes, NcLfcListHead *head)
 	head->nsets = nc_read_u32(&r);
 	head->dev = nc_read_u64(&r);
 	head->ino = nc_read_u64(&r);
+	head->lanes = nc_read_u32(&r);
 	return !r.failed;
 }
 

@@ -34,10 +34,14 @@ mix(uint64_t h)
 uint64_t
 nc_lfc_hash(const NcPageKey *key)
 {
-	uint64_t	a = (uint64_t) key->rel.rel << 32 | key->block;
-	uint64_t	b = (uint64_t) key->rel.spc << 32 | key->rel.db;
+	uint64_t	home = mix(((uint64_t) key->rel.spc << 32 | key->rel.db) + UINT64_C(0x9e3779b97f4a7c15));
 
-	return mix(a ^ mix(b + UINT64_C(0x9e3779b97f4a7c15)));
+	/* groups begin elsewhere in each relation, or small ones would all want the same lanes */
+	uint64_t	block = (uint64_t) key->block + key->rel.rel % NC_LFC_LANES_MAX;
+	uint64_t	group = mix(((uint64_t) key->rel.rel << 32 | block / NC_LFC_LANES_MAX) ^ home);
+	uint32_t	lane = (uint32_t) (block % NC_LFC_LANES_MAX);
+
+	return (group >> 36 << 4 | lane) << 32 | (uint32_t) mix(group + lane);
 }
 
 /*
@@ -51,8 +55,8 @@ nc_lfc_hash(const NcPageKey *key)
 #define GOLDEN UINT64_C(0x9e3779b97f4a7c15)
 
 #ifdef __SSE2__
-static inline void
-sum_words(uint64_t *lane, const uint8_t *page)
+static inline __attribute__((always_inline)) void
+sum_words(uint64_t *lane, const uint8_t *page, uint8_t *copy)
 {
 	__m128i		pair[LANES / 2];
 	const __m128i multiplier = _mm_set1_epi64x((int64_t) MULTIPLIER);
@@ -66,6 +70,8 @@ sum_words(uint64_t *lane, const uint8_t *page)
 			__m128i		w = _mm_loadu_si128((const __m128i *) (const void *) (page + at) + i);
 			__m128i		x = _mm_xor_si128(pair[i], w);
 
+			if (copy != NULL)
+				_mm_storeu_si128((__m128i *) (void *) (copy + at) + i, w);
 			pair[i] = _mm_add_epi64(_mm_mul_epu32(x, multiplier), _mm_srli_epi64(x, 32));
 		}
 	}
@@ -73,7 +79,7 @@ sum_words(uint64_t *lane, const uint8_t *page)
 }
 #else
 static inline void
-sum_words(uint64_t *lane, const uint8_t *page)
+sum_words(uint64_t *lane, const uint8_t *page, uint8_t *copy)
 {
 	for (size_t at = 0; at < NC_PAGE_BYTES; at += LANES * sizeof(uint64_t))
 	{
@@ -82,6 +88,8 @@ sum_words(uint64_t *lane, const uint8_t *page)
 			uint64_t	x;
 
 			memcpy(&x, page + at + i * sizeof(x), sizeof(x));
+			if (copy != NULL)
+				memcpy(copy + at + i * sizeof(x), &x, sizeof(x));
 			x ^= lane[i];
 			lane[i] = (x & UINT32_MAX) * MULTIPLIER + (x >> 32);
 		}
@@ -89,19 +97,32 @@ sum_words(uint64_t *lane, const uint8_t *page)
 }
 #endif
 
-uint32_t
-nc_lfc_sum(const NcPageKey *key, const uint8_t *page)
+/* Inline, so that whoever makes no copy does not ask at each word. */
+static inline __attribute__((always_inline)) uint32_t
+sum_page(const NcPageKey *key, const uint8_t *page, uint8_t *copy)
 {
 	uint64_t	lane[LANES];
 	uint64_t	h = nc_lfc_hash(key);
 
 	for (int i = 0; i < LANES; i++)
 		lane[i] = h + (uint64_t) i * GOLDEN;
-	sum_words(lane, page);
+	sum_words(lane, page, copy);
 	for (int i = 0; i < LANES; i++)
 		h ^= mix(lane[i] + (uint64_t) i * GOLDEN);
 	h = mix(h);
 	return (uint32_t) (h ^ h >> 32);
+}
+
+uint32_t
+nc_lfc_sum(const NcPageKey *key, const uint8_t *page)
+{
+	return sum_page(key, page, NULL);
+}
+
+uint32_t
+nc_lfc_sum_of_copy(const NcPageKey *key, const uint8_t *page, uint8_t *copy)
+{
+	return sum_page(key, page, copy);
 }
 
 /* ---- the lock of a set ---- */
@@ -221,8 +242,8 @@ nc_lfc_set_state(NcLfcEntry *e, NcLfcState state)
 						  memory_order_seq_cst);
 }
 
-static bool
-entry_is_page(const NcLfcEntry *e, const NcPageKey *key)
+bool
+nc_lfc_entry_is_page(const NcLfcEntry *e, const NcPageKey *key)
 {
 	return e->block == key->block && e->rel == key->rel.rel && e->db == key->rel.db &&
 		e->spc == key->rel.spc;
@@ -234,7 +255,7 @@ nc_lfc_find_way(const NcLfcSet *set, const NcPageKey *key, uint16_t tag)
 {
 	/* 128 bytes of tags instead of 2 kB of entries; two pages share a tag once in 65536 */
 	for (int w = 0; w < NC_LFC_WAYS; w++)
-		if (set->tags[w] == tag && entry_is_page(&set->entries[w], key))
+		if (set->tags[w] == tag && nc_lfc_entry_is_page(&set->entries[w], key))
 			return (uint8_t) w;
 	return NC_LFC_NONE;
 }

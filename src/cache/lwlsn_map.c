@@ -111,6 +111,16 @@ nc_lw_map_get(const NcLwMap *map, const NcPageKey *key, NcLsn *nms, NcLsn *exact
 }
 
 void
+nc_lw_map_fetch(const NcLwMap *map, const NcPageKey *key)
+{
+	const char *bucket =
+		(const char *) &map->entries[(size_t) nc_lw_map_bucket(map, key) * NC_LW_BUCKET_ENTRIES];
+
+	for (size_t at = 0; at < NC_LW_BUCKET_ENTRIES * sizeof(NcLwEntry); at += NC_CACHE_LINE_BYTES)
+		__builtin_prefetch(bucket + at);
+}
+
+void
 nc_lw_raise(_Atomic uint64_t *floor, NcLsn lsn)
 {
 	uint64_t	seen = atomic_load_explicit(floor, memory_order_relaxed);

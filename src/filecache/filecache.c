@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
@@ -277,19 +278,82 @@ typedef enum ReadResult
 	READ_FAILED
 } ReadResult;
 
-static ReadResult
-read_cache_place(uint32 place, char *page)
+/*
+ * Pages of the file that are behind the one that was read last, read with it.  They are in this
+ * process's memory, and count only if their places are still what they were before they were read:
+ * then nobody has changed, forgotten or moved the page since, however long ago that is.
+ */
+typedef struct Behind
 {
+	NcPageKey	next;			/* of the first that was not taken */
+	uint32		at;				/* which that is */
+	uint32		n;
+	NcLfcRef	refs[NC_LFC_LANES_MAX - 1];
+} Behind;
+
+static Behind behind;
+static PGAlignedBlock behind_pages[NC_LFC_LANES_MAX - 1];
+
+/* How many pages were read in order, so that what is read ahead is at most as much. */
+static NcPageKey in_order_next;
+static uint32 in_order = 0;
+
+static void
+note_order(const NcPageKey *key)
+{
+	in_order = nc_page_key_equal(key, &in_order_next) ? Min(in_order + 1, NC_LFC_LANES_MAX) : 0;
+	in_order_next = *key;
+	in_order_next.block++;
+}
+
+/* The page, if it was read with one before it and nothing has happened to it since. */
+static bool
+take_behind(const NcPageKey *key, char *page)
+{
+	NcLfcRef   *ref = &behind.refs[behind.at];
+	char	   *read = behind_pages[behind.at].data;
+
+	if (behind.at >= behind.n || !nc_page_key_equal(key, &behind.next))
+		return false;
+	behind.at++;
+	behind.next.block++;
+	if (!nc_lfc_still(nc_filecache_index, ref) ||
+		nc_lfc_sum_of_copy(key, (const uint8_t *) read, (uint8_t *) page) != ref->sum)
+		return false;
+	nc_stat(NC_COUNTER_LFC_HITS_BEHIND, 1);
+	return true;
+}
+
+/* Looks for what to read with the page at `ref`; returns how many there are. */
+static uint32
+find_behind(const NcPageKey *key, const NcLfcRef *ref)
+{
+	behind.at = behind.n = 0;
+	if (in_order == 0)
+		return 0;
+	behind.next = *key;
+	behind.next.block++;
+	return nc_lfc_find_behind(nc_filecache_index, key, ref, Min(in_order, NC_LFC_LANES_MAX - 1), behind.refs);
+}
+
+/* The page at the place, and with it so many behind it. */
+static ReadResult
+read_cache_place(uint32 place, char *page, uint32 more)
+{
+	struct iovec iov[2] = {{page, BLCKSZ}, {behind_pages, (size_t) more * BLCKSZ}};
 	uint32		generation = atomic_load(&nc_filecache->generation);
 	ssize_t		got;
 
 	if ((read_fd < 0 || read_generation != generation) && !open_cache_for_reads(generation))
 		return READ_NO_FILE;
 	pgstat_report_wait_start(WAIT_EVENT_DATA_FILE_READ);
-	got = NC_TEST_FAULT("lfc-read") ? -1 : pg_pread(read_fd, page, BLCKSZ, nc_filecache_offset(place));
+	got = NC_TEST_FAULT("lfc-read") ? -1 : preadv(read_fd, iov, more > 0 ? 2 : 1, nc_filecache_offset(place));
 	pgstat_report_wait_end();
-	if (got == BLCKSZ)
+	if (got >= BLCKSZ)
+	{
+		behind.n = (uint32) (got / BLCKSZ) - 1;
 		return READ_OK;
+	}
 	if (got >= 0)
 		errno = EIO;			/* shorter than it should be */
 	return READ_FAILED;
@@ -324,7 +388,7 @@ read_cached_once(const NcPageKey *key, char *page, bool *again)
 			break;
 	}
 	NC_TEST_POINT("lfc-found");
-	result = read_cache_place(ref.place, page);
+	result = read_cache_place(ref.place, page, find_behind(key, &ref));
 	NC_TEST_POINT("lfc-was-read");
 	if (result == READ_NO_FILE)
 		return false;
@@ -344,12 +408,15 @@ bool
 nc_filecache_read(const NcRelKey *rel, BlockNumber block, char *page)
 {
 	NcPageKey	key = {*rel, block};
-	bool		again;
+	bool		again = false;
 	bool		hit;
 
 	if (!nc_filecache_usable())
 		return false;
-	hit = read_cached_once(&key, page, &again);
+	note_order(&key);
+	hit = take_behind(&key, page);
+	if (!hit)
+		hit = read_cached_once(&key, page, &again);
 	/* written meanwhile, or moved to another place: it may be there still */
 	if (again)
 		hit = read_cached_once(&key, page, &again);

@@ -86,6 +86,7 @@ describe_list(NcLfcListHead *head)
 	head->checkpoint_time = (uint64) control->checkPointCopy.time;
 	head->next_xid = U64FromFullTransactionId(control->checkPointCopy.nextXid);
 	head->nsets = nc_lfc_nsets(nc_filecache_index);
+	head->lanes = nc_lfc_lanes(nc_filecache_index);
 	head->dev = atomic_load(&nc_filecache->dev);
 	head->ino = atomic_load(&nc_filecache->ino);
 	pfree(control);
@@ -298,7 +299,7 @@ cache_is_unchanged(const NcLfcListHead *head)
 	if (!describe_list(&now) || !head->final || !same_cluster(head, &now) ||
 		head->checkpoint_lsn != now.checkpoint_lsn ||
 		head->checkpoint_time != now.checkpoint_time || head->next_xid != now.next_xid ||
-		head->nsets != now.nsets)
+		head->nsets != now.nsets || head->lanes != now.lanes)
 		return false;
 	/* replay of an archive or a backup would change pages without a trace in the control file */
 	return access(RECOVERY_SIGNAL_FILE, F_OK) != 0 && access(STANDBY_SIGNAL_FILE, F_OK) != 0 &&

@@ -143,20 +143,18 @@ static bool
 cut_file(void)
 {
 	struct stat st;
-	uint32		nsets,
-				ways;
-	uint64		blocks = nc_lfc_file_blocks(nc_filecache_index, &nsets, &ways);
-	off_t		length = (off_t) (blocks + 1) * BLCKSZ;
+	NcLfcFile	file = nc_lfc_file(nc_filecache_index);
+	off_t		length = ((off_t) file.stretches * file.blocks + 1) * BLCKSZ;
 
 	if (fstat(write_fd, &st) != 0 || (st.st_size > length && ftruncate(write_fd, length) != 0))
 		return false;
 	if ((uint64) st.st_blocks * 512 <= nc_filecache_limit_bytes() + BLCKSZ)
 		return true;
-	for (uint32 s = 0; s < nsets && ways < NC_LFC_WAYS; s++)
+	for (uint32 s = 0; s < file.stretches && file.used < file.blocks; s++)
 	{
 		if (fallocate(write_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-					  nc_filecache_offset(s * NC_LFC_WAYS + ways),
-					  (off_t) (NC_LFC_WAYS - ways) * BLCKSZ) != 0)
+					  nc_filecache_offset(s * file.blocks + file.used),
+					  (off_t) (file.blocks - file.used) * BLCKSZ) != 0)
 			break;
 	}
 	return true;

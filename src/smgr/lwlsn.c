@@ -225,6 +225,19 @@ nc_lwlsn_exact(const NcRelKey *rel, BlockNumber block)
 }
 
 void
+nc_lwlsn_fetch(const NcRelKey *rel, BlockNumber block)
+{
+	static NcPageKey last;
+	NcPageKey	page = page_key(rel, block);
+
+	/* who reads in order has fetched it with the block before */
+	if (nc_page_key_equal(&page, &last))
+		return;
+	last = page;
+	nc_lw_map_fetch(map, &page);
+}
+
+void
 nc_lwlsn_query(const NcRelKey *rel, BlockNumber block, XLogRecPtr *nms, XLogRecPtr *exact)
 {
 	NcPageKey	page = page_key(rel, block);

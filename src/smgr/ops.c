@@ -596,8 +596,11 @@ read_local(SMgrRelation reln, const NcRelKey *rel, BlockNumber block, char *page
 static bool
 read_cached(const NcRelKey *rel, BlockNumber block, char *page)
 {
+	/* comes while the file is read, or while what is behind it in the file is copied */
+	nc_lwlsn_fetch(rel, block);
 	if (!nc_filecache_read(rel, block, page))
 		return false;
+	nc_lwlsn_fetch(rel, block + 1);
 	if (!NC_TEST_TRUE("lfc-stale") &&
 		nc_answer_verdict(PageIsNew(page) ? 0 : PageGetLSN(page), nc_lwlsn_exact(rel, block),
 						  InvalidXLogRecPtr) == NC_ANSWER_OK &&

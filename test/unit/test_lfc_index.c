@@ -36,6 +36,16 @@ make(uint32_t nsets, uint32_t noutbox)
 	return c;
 }
 
+/* With other lanes than so many sets would have. */
+static NcLfc *
+make_lanes(uint32_t nsets, uint32_t noutbox, uint32_t lanes)
+{
+	NcLfc	   *c = make(nsets, noutbox);
+
+	c->lanes = lanes;
+	return c;
+}
+
 static NcPageKey
 key(uint32_t rel, uint32_t block)
 {
@@ -302,13 +312,27 @@ test_without_staging_page_the_old_version_is_gone(void **state)
 	free(c);
 }
 
-static void
-test_limit_and_switch(void **state)
+static uint64_t
+file_blocks(const NcLfc *c)
 {
-	NcLfc	   *c = make(4, 256);
+	NcLfcFile	f = nc_lfc_file(c);
+
+	return (uint64_t) f.stretches * f.blocks;
+}
+
+static uint32_t
+file_used(const NcLfc *c)
+{
+	NcLfcFile	f = nc_lfc_file(c);
+
+	return f.stretches * f.used;
+}
+
+static void
+limit_and_switch(uint32_t lanes)
+{
+	NcLfc	   *c = make_lanes(4, 256, lanes);
 	uint32_t	found = 0;
-	uint32_t	nsets,
-				ways;
 
 	make_file(4);
 	for (uint32_t b = 0; b < 1000; b++)
@@ -319,8 +343,8 @@ test_limit_and_switch(void **state)
 	assert_int_equal(nc_lfc_used(c), 4 * NC_LFC_WAYS);
 	nc_lfc_set_limit(c, 4 * 12);
 	assert_int_equal(nc_lfc_limit(c), 48);
-	assert_int_equal(nc_lfc_file_blocks(c, &nsets, &ways), 64);
-	assert_int_equal(nsets * ways, 48);
+	assert_int_equal(file_blocks(c), 64 * lanes);
+	assert_int_equal(file_used(c), 48);
 	assert_in_range(nc_lfc_used(c), 1, 48);
 	/* nothing behind the places in use is looked at */
 	for (int i = 48; i < 4 * NC_LFC_WAYS; i++)
@@ -337,10 +361,11 @@ test_limit_and_switch(void **state)
 	assert_int_equal(nc_lfc_used(c), 48);
 	/* sets are halved as long as they can hold the rest, and odd numbers are no trouble */
 	nc_lfc_set_limit(c, 200);
-	assert_int_equal(nc_lfc_file_blocks(c, &nsets, &ways), 4 * NC_LFC_WAYS);
-	assert_int_equal(ways, 50);
+	assert_int_equal(file_blocks(c), 4 * NC_LFC_WAYS);
+	assert_int_equal(file_used(c), 200);
 	nc_lfc_set_limit(c, 128);
-	assert_int_equal(nc_lfc_file_blocks(c, &nsets, &ways), 2 * NC_LFC_WAYS);
+	assert_int_equal(file_blocks(c), (lanes == 4 ? 4 : 2) * NC_LFC_WAYS);
+	assert_int_equal(file_used(c), 128);
 	assert_int_equal(nc_lfc_limit(c), 128);
 	for (uint32_t b = 0; b < 1000; b++)
 	{
@@ -349,6 +374,7 @@ test_limit_and_switch(void **state)
 	}
 	assert_int_equal(nc_lfc_used(c), 128);
 	nc_lfc_set_limit(c, 0);
+	assert_int_equal(file_blocks(c), 0);
 	assert_int_equal(nc_lfc_used(c), 0);
 	assert_int_equal(put(c, 1, 1), NC_LFC_PUT_DROPPED);
 	nc_lfc_set_limit(c, UINT64_MAX);
@@ -362,6 +388,185 @@ test_limit_and_switch(void **state)
 	assert_int_equal(put(c, 1, 2), NC_LFC_PUT_NEW);
 	write_all(c);
 	assert_true(read_is(c, 1, 2));
+	free(c);
+}
+
+static void
+test_limit_and_switch(void **state)
+{
+	limit_and_switch(1);
+	limit_and_switch(2);
+	limit_and_switch(4);
+}
+
+/* ---- neighbours ---- */
+
+static void
+test_each_place_has_one_block_of_the_file(void **state)
+{
+	static const uint32_t sizes[] = {1, 3, 4, 16, 200, 512};
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+	{
+		uint32_t	n = sizes[i];
+		NcLfc	   *c = make(n, 16);
+		uint8_t    *seen = calloc(n, NC_LFC_WAYS);
+
+		assert_int_equal(nc_lfc_lanes(c), n == 200 ? 8 : n == 3 ? 1 : n < 16 ? n : 16);
+		for (uint32_t s = 0; s < n; s++)
+		{
+			for (uint32_t w = 0; w < NC_LFC_WAYS; w++)
+			{
+				uint32_t	place = nc_lfc_place(c, s, w);
+				uint8_t		way;
+
+				assert_in_range(place, 0, n * NC_LFC_WAYS - 1);
+				assert_int_equal(seen[place]++, 0);
+				assert_ptr_equal(nc_lfc_set_of_place(c, place, &way), &c->sets[s]);
+				assert_int_equal(way, w);
+			}
+		}
+		free(seen);
+		free(c);
+	}
+	/* what is left out of sizes that no number of lanes divides is less than 1/32 */
+	for (uint64_t n = 1; n < 5000; n++)
+		assert_in_range(nc_lfc_sets(n * NC_LFC_WAYS), n - n / 32, n);
+}
+
+/* The first block of a group: as many as there are lanes are behind it, itself included. */
+static uint32_t
+group_start(NcLfc *c, uint32_t block)
+{
+	for (;; block++)
+	{
+		NcPageKey	k = key(7, block);
+
+		if ((nc_lfc_home(c, nc_lfc_hash(&k), nc_lfc_shape(c)) - c->sets) % c->lanes == 0)
+			return block;
+	}
+}
+
+static uint32_t
+find_behind(NcLfc *c, uint32_t block, uint32_t most, NcLfcRef *refs)
+{
+	NcPageKey	k = key(7, block);
+	NcLfcRef	ref;
+	Page		page;
+	uint32_t	n;
+
+	assert_int_equal(nc_lfc_find(c, &k, page.bytes, &ref), NC_LFC_ON_DISK);
+	n = nc_lfc_find_behind(c, &k, &ref, most, refs);
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal(refs[i].place, ref.place + i + 1);
+	return n;
+}
+
+static void
+test_neighbours_are_behind_each_other(void **state)
+{
+	NcLfc	   *c = make(32, 64);
+	NcLfcRef	refs[NC_LFC_LANES_MAX - 1];
+	uint32_t	b = group_start(c, 100);
+	NcPageKey	k;
+	Page		page;
+	NcLfcNote	note;
+
+	make_file(32);
+	for (uint32_t i = 0; i < 3 * NC_LFC_LANES_MAX; i++)
+		put(c, b + i, 1);
+	write_all(c);
+	assert_int_equal(find_behind(c, b, 15, refs), 15);
+	for (uint32_t i = 0; i < 15; i++)
+	{
+		k = key(7, b + 1 + i);
+		assert_true(nc_lfc_still(c, &refs[i]));
+		assert_int_equal(nc_lfc_sum_of_copy(&k, file[refs[i].place].bytes, page.bytes), refs[i].sum);
+		assert_memory_equal(&page, &file[refs[i].place], sizeof(page));
+	}
+	/* not more than was asked for, and not of the next group */
+	assert_int_equal(find_behind(c, b, 4, refs), 4);
+	assert_int_equal(find_behind(c, b + 10, 15, refs), 5);
+	assert_int_equal(find_behind(c, b + 15, 15, refs), 0);
+
+	/* what has changed since is told by its place; one that is to be written is not read */
+	assert_int_equal(find_behind(c, b, 15, refs), 15);
+	put(c, b + 5, 2);
+	assert_true(nc_lfc_still(c, &refs[3]));
+	assert_false(nc_lfc_still(c, &refs[4]));
+	assert_int_equal(find_behind(c, b, 15, refs), 4);
+	write_all(c);
+	assert_false(nc_lfc_still(c, &refs[4]));
+	assert_int_equal(find_behind(c, b, 15, refs), 15);
+
+	/* one that was forgotten, and one of another relation in its place */
+	k = key(7, b + 7);
+	nc_lfc_forget(c, &k);
+	assert_false(nc_lfc_still(c, &refs[6]));
+	assert_int_equal(find_behind(c, b, 15, refs), 6);
+	for (uint32_t other = 0; find_behind(c, b, 15, refs) == 6 && other < 100000; other++)
+	{
+		NcLfcRef	ref;
+
+		k = key(23, other);
+		paint(&page, other, 3);
+		nc_lfc_put(c, &k, page.bytes, &note);
+		write_all(c);
+		if (nc_lfc_find(c, &k, page.bytes, &ref) == NC_LFC_ON_DISK && ref.place == refs[0].place + 6)
+			break;
+		nc_lfc_forget(c, &k);
+	}
+	assert_int_equal(find_behind(c, b, 15, refs), 6);
+	free(c);
+}
+
+/* When the number of sets changes, a page that is left behind is not found behind another either. */
+static void
+test_neighbours_that_belong_elsewhere(void **state)
+{
+	NcLfc	   *c = make_lanes(64, 64, 16);
+	uint32_t	b = 0;
+	uint32_t	half = 1 << 8 | NC_LFC_WAYS;
+	NcLfcRef	refs[NC_LFC_LANES_MAX - 1];
+	NcLfcRef	ref;
+	NcPageKey	k;
+	Page		page;
+
+	make_file(64);
+	do
+	{
+		b = group_start(c, b + 1);
+		k = key(7, b);
+	} while (nc_lfc_home(c, nc_lfc_hash(&k), nc_lfc_shape(c)) == nc_lfc_home(c, nc_lfc_hash(&k), half));
+	put(c, b, 1);
+	put(c, b + 1, 1);
+	write_all(c);
+	assert_int_equal(nc_lfc_find(c, &k, page.bytes, &ref), NC_LFC_ON_DISK);
+	assert_int_equal(nc_lfc_find_behind(c, &k, &ref, 15, refs), 1);
+	/* as nc_lfc_set_limit() between its two steps: the newer version goes to another set */
+	atomic_store(&c->shape, half);
+	put(c, b + 1, 2);
+	assert_int_equal(nc_lfc_find_behind(c, &k, &ref, 15, refs), 0);
+	free(c);
+}
+
+/* Pages of small relations spread over all sets. */
+static void
+test_small_relations_spread(void **state)
+{
+	NcLfc	   *c = make(64, 64);
+	uint32_t	most = 0;
+	uint32_t	n[64] = {0};
+
+	for (uint32_t rel = 16384; rel < 16384 + 6400; rel++)
+	{
+		NcPageKey	k = key(rel, 0);
+		uint32_t	s = (uint32_t) (nc_lfc_home(c, nc_lfc_hash(&k), nc_lfc_shape(c)) - c->sets);
+
+		if (++n[s] > most)
+			most = n[s];
+	}
+	assert_in_range(most, 100, 160);
 	free(c);
 }
 
@@ -480,13 +685,45 @@ test_memory_is_small(void **state)
 
 #define BLOCKS 700
 
-static void
-test_random_operations(void **state)
+/* What a process keeps that has read pages with the one before them. */
+typedef struct Reader
 {
+	uint32_t	next;
+	uint32_t	at;
+	uint32_t	n;
+	NcLfcRef	refs[NC_LFC_LANES_MAX - 1];
+	Page		pages[NC_LFC_LANES_MAX - 1];
+} Reader;
+
+/* Has the page been kept, and is it still what it was? 0 = no, 1 = it is this version, -1 = wrong. */
+static int
+take_behind(NcLfc *c, Reader *r, uint32_t block, uint64_t version)
+{
+	NcPageKey	k = key(7, block);
+	Page		page,
+				want;
+	uint32_t	at = r->at;
+
+	if (at >= r->n || r->next != block)
+		return 0;
+	r->at++;
+	r->next++;
+	if (!nc_lfc_still(c, &r->refs[at]) ||
+		nc_lfc_sum_of_copy(&k, r->pages[at].bytes, page.bytes) != r->refs[at].sum)
+		return 0;
+	paint(&want, block, version);
+	return memcmp(&page, &want, sizeof(page)) == 0 ? 1 : -1;
+}
+
+static void
+random_operations(uint32_t nsets, uint32_t lanes)
+{
+	static Reader readers[4];
+	uint32_t	behind = 0;
 	static uint64_t truth[BLOCKS];	/* version last put or dropped; what a page server has */
 	static NcLfcRef reserved[BLOCKS];
 	static uint64_t promised[BLOCKS];	/* version read after the reservation; 0 = none */
-	NcLfc	   *c = make(3, 20);
+	NcLfc	   *c = make_lanes(nsets, 20, lanes);
 	NcRelKey	rel = key(7, 0).rel;
 	NcLfcJob	job = {0};
 	bool		writing = false;
@@ -494,16 +731,23 @@ test_random_operations(void **state)
 	uint32_t	hits = 0;
 
 	printf("seed %u\n", seed);
-	make_file(3);
+	make_file(nsets);
+	memset(readers, 0, sizeof(readers));
 	for (uint32_t b = 0; b < BLOCKS; b++)
+	{
 		truth[b] = 1;
+		promised[b] = 0;
+	}
 	for (int step = 0; step < 300000; step++)
 	{
 		uint32_t	b = rand_r(&seed) % BLOCKS;
 		NcPageKey	k = key(7, b);
 		Page		page;
+		NcLfcRef	ref;
+		Reader	   *r = &readers[rand_r(&seed) % 4];
+		int			got;
 
-		switch (rand_r(&seed) % 16)
+		switch (rand_r(&seed) % 18)
 		{
 			case 0:				/* a newer version is evicted */
 			case 1:
@@ -548,7 +792,7 @@ test_random_operations(void **state)
 				break;
 			case 8:
 				if (rand_r(&seed) % 100 == 0)
-					nc_lfc_set_limit(c, rand_r(&seed) % (3 * NC_LFC_WAYS + 1));
+					nc_lfc_set_limit(c, rand_r(&seed) % (nsets * NC_LFC_WAYS + 1));
 				else if (rand_r(&seed) % 400 == 0)
 					nc_lfc_switch(c, rand_r(&seed) % 4 != 0);
 				else if (nc_lfc_limit(c) < 24 || !nc_lfc_is_on(c))
@@ -569,6 +813,27 @@ test_random_operations(void **state)
 					writing = false;
 				}
 				break;
+			case 12:			/* reads a page, and those behind it in the file */
+				/* that come together, as by a scan; the writer has one page at a time in its hands */
+				for (uint32_t i = b; !writing && i < b + NC_LFC_LANES_MAX && i < BLOCKS; i++)
+				{
+					nc_lfc_forget(c, &(NcPageKey) {rel, i});
+					put(c, i, truth[i]);
+					write_all(c);
+				}
+				if (nc_lfc_find(c, &k, page.bytes, &ref) != NC_LFC_ON_DISK)
+					break;
+				r->next = b + 1;
+				r->at = 0;
+				r->n = nc_lfc_find_behind(c, &k, &ref, rand_r(&seed) % NC_LFC_LANES_MAX, r->refs);
+				for (uint32_t i = 0; i < r->n; i++)
+					r->pages[i] = file[r->refs[i].place];
+				break;
+			case 13:
+				got = r->next < BLOCKS ? take_behind(c, r, r->next, truth[r->next]) : 0;
+				assert_int_not_equal(got, -1);
+				behind += (uint32_t) got;
+				break;
 			default:			/* a read; after a miss the page server's version comes in */
 				if (read_is(c, b, truth[b]))
 					hits++;
@@ -576,15 +841,25 @@ test_random_operations(void **state)
 					put(c, b, truth[b]);
 				break;
 		}
-		assert_in_range(nc_lfc_used(c), 0, 3 * NC_LFC_WAYS);
+		assert_in_range(nc_lfc_used(c), 0, nsets * NC_LFC_WAYS);
 	}
-	printf("%u hits\n", hits);
+	printf("%u hits, %u of pages that were read with others\n", hits, behind);
+	if (lanes > 1)
+		assert_in_range(behind, 100, 300000);
 	assert_in_range(hits, 5000, 300000);
 	if (writing)
 		nc_lfc_done(c, &job, true);
 	write_all(c);
 	assert_int_equal(nc_lfc_outbox_used(c), 0);
 	free(c);
+}
+
+static void
+test_random_operations(void **state)
+{
+	random_operations(3, 1);
+	random_operations(8, 4);
+	random_operations(16, 16);
 }
 
 /* ---- threads and a file ---- */
@@ -600,6 +875,7 @@ typedef struct World
 	_Atomic uint64_t server[KEYS];	/* the version a page server would give */
 	_Atomic uint32_t stop;
 	_Atomic uint64_t hits;
+	_Atomic uint64_t behind;
 	_Atomic uint64_t filled;
 	_Atomic uint32_t wrong;
 } World;
@@ -626,10 +902,29 @@ read_file(uint32_t block, uint64_t version)
 	return memcmp(&page, &want, sizeof(page)) == 0 ? 1 : -1;
 }
 
+/* Reads the page and what is behind it, which others change meanwhile. */
+static void
+read_with_behind(Reader *r, uint32_t block)
+{
+	NcPageKey	k = key(7, block);
+	NcLfcRef	ref;
+	Page		page;
+
+	r->at = r->n = 0;
+	if (nc_lfc_find(world.c, &k, page.bytes, &ref) != NC_LFC_ON_DISK)
+		return;
+	r->n = nc_lfc_find_behind(world.c, &k, &ref, NC_LFC_LANES_MAX - 1, r->refs);
+	r->next = block + 1;
+	for (uint32_t i = 0; i < r->n; i++)
+		if (pread(world.fd, &r->pages[i], sizeof(Page), (off_t) r->refs[i].place * NC_PAGE_BYTES) != sizeof(Page))
+			r->n = i;
+}
+
 static void *
 backend(void *arg)
 {
 	unsigned	seed = (unsigned) (uintptr_t) arg;
+	Reader	   *r = calloc(1, sizeof(*r));
 
 	while (!atomic_load(&world.stop))
 	{
@@ -638,10 +933,25 @@ backend(void *arg)
 		uint64_t	version;
 		int			got;
 
+		/* goes on with what it has, as a scan does */
+		if (r->at < r->n && r->next < KEYS && rand_r(&seed) % 4 != 0)
+		{
+			b = r->next;
+			k = key(7, b);
+		}
 		pthread_mutex_lock(&world.buffer[b]);
 		version = atomic_load(&world.server[b]);
-		switch (rand_r(&seed) % 8)
+		got = take_behind(world.c, r, b, version);
+		if (got < 0)
+			atomic_fetch_add(&world.wrong, 1);
+		else if (got > 0)
+			atomic_fetch_add(&world.behind, 1);
+		switch (rand_r(&seed) % 10)
 		{
+			case 8:
+			case 9:
+				read_with_behind(r, b);
+				break;
 			case 0:				/* evicted: the LSN is remembered first, then the cache is told */
 				atomic_store(&world.server[b], version + 1);
 				put(world.c, b, version + 1);
@@ -662,6 +972,7 @@ backend(void *arg)
 		}
 		pthread_mutex_unlock(&world.buffer[b]);
 	}
+	free(r);
 	return NULL;
 }
 
@@ -669,18 +980,18 @@ backend(void *arg)
 static void *
 prewarmer(void *arg)
 {
-	unsigned	seed = 99;
+	uint32_t	b = 0;
 
 	while (!atomic_load(&world.stop))
 	{
-		uint32_t	b = rand_r(&seed) % KEYS;
 		NcPageKey	k = key(7, b);
 		NcLfcRef	ref;
 		Page		page;
 
+		b = (b + 1) % KEYS;
 		if (!nc_lfc_reserve(world.c, &k, &ref))
 			continue;
-		paint(&page, b, atomic_load(&world.server[b]));
+		paint(&page, k.block, atomic_load(&world.server[k.block]));
 		if (nc_lfc_fill(world.c, &k, &ref, page.bytes))
 			atomic_fetch_add(&world.filled, 1);
 	}
@@ -704,13 +1015,8 @@ writer(void *arg)
 		}
 		if (n % 200 == 0)
 		{
-			uint32_t	nsets,
-						ways;
-			off_t		blocks;
-
 			nc_lfc_set_limit(world.c, 30 + rand_r(&seed) % (6 * NC_LFC_WAYS));
-			blocks = (off_t) nc_lfc_file_blocks(world.c, &nsets, &ways);
-			if (ftruncate(world.fd, blocks * NC_PAGE_BYTES) != 0)
+			if (ftruncate(world.fd, (off_t) file_blocks(world.c) * NC_PAGE_BYTES) != 0)
 				atomic_fetch_add(&world.wrong, 1);
 		}
 		if (n % 1500 == 0)
@@ -729,7 +1035,7 @@ test_threads_on_a_file(void **state)
 	pthread_t	threads[THREADS + 2];
 	int			seconds = getenv("LFC_SECONDS") != NULL ? atoi(getenv("LFC_SECONDS")) : 2;
 
-	world.c = make(6, 32);
+	world.c = make_lanes(16, 32, 4);
 	world.fd = mkstemp(path);
 	assert_int_not_equal(world.fd, -1);
 	unlink(path);
@@ -744,15 +1050,16 @@ test_threads_on_a_file(void **state)
 	pthread_create(&threads[THREADS + 1], NULL, writer, NULL);
 	sleep((unsigned) seconds);
 	/* who of them runs when is the machine's business */
-	for (int i = 0; i < 300 && atomic_load(&world.hits) < 100; i++)
+	for (int i = 0; i < 300 && (atomic_load(&world.hits) < 100 || atomic_load(&world.behind) < 20); i++)
 		sleep(1);
 	atomic_store(&world.stop, 1);
 	for (int i = 0; i < THREADS + 2; i++)
 		pthread_join(threads[i], NULL);
-	printf("%lu hits, %lu filled without a buffer\n", (unsigned long) world.hits,
-		   (unsigned long) world.filled);
+	printf("%lu hits, %lu of pages read with others, %lu filled without a buffer\n",
+		   (unsigned long) world.hits, (unsigned long) world.behind, (unsigned long) world.filled);
 	assert_int_equal(world.wrong, 0);
 	assert_in_range(world.hits, 100, UINT64_MAX);
+	assert_in_range(world.behind, 20, UINT64_MAX);
 	close(world.fd);
 	free(world.c);
 }
@@ -829,7 +1136,7 @@ test_limit_changes_while_a_put_waits(void **state)
 		pthread_t	thread;
 
 		free(c);
-		c = p.c = make(4, 16);
+		c = p.c = make_lanes(4, 16, 1);
 		make_file(4);
 		full = nc_lfc_shape(c);
 		p.block = 0;
@@ -943,6 +1250,10 @@ main(void)
 		cmocka_unit_test(test_reservation_ends_when_the_page_changes),
 		cmocka_unit_test(test_without_staging_page_the_old_version_is_gone),
 		cmocka_unit_test(test_limit_and_switch),
+		cmocka_unit_test(test_each_place_has_one_block_of_the_file),
+		cmocka_unit_test(test_neighbours_are_behind_each_other),
+		cmocka_unit_test(test_neighbours_that_belong_elsewhere),
+		cmocka_unit_test(test_small_relations_spread),
 		cmocka_unit_test(test_all_places_busy),
 		cmocka_unit_test(test_scan_does_not_push_out_what_is_used),
 		cmocka_unit_test(test_items_come_back_and_senseless_ones_do_not),

@@ -5,7 +5,8 @@
  *	  what gives way.
  *
  * The cache is set-associative.  A page's key names its set; a set has
- * NC_LFC_WAYS places; place w of set s is block s * NC_LFC_WAYS + w of the file.
+ * NC_LFC_WAYS places.  The blocks of a group belong to as many sets side by side,
+ * which share a stretch of the file: first place 0 of each, then place 1, and so on.
  * A smaller limit uses half, a quarter, ... of the sets, and for sizes between
  * not all ways.  Each set has one lock, held for a search and at most one copy of
  * a page, never for I/O.  Whoever does not get it, because its holder does not get on,
@@ -42,6 +43,12 @@
 
 /* Places of a set. */
 #define NC_LFC_WAYS 64
+
+/*
+ * Neighbouring blocks that are neighbours in the file as long as they come and go together;
+ * in a small cache fewer.
+ */
+#define NC_LFC_LANES_MAX 16
 
 /* Outbox pages at most. */
 #define NC_LFC_OUTBOX_MAX 256
@@ -110,6 +117,9 @@ typedef struct NcLfcItem
 /* Checksum of a page and its name, so that a foreign page does not pass. Any process. */
 extern uint32_t nc_lfc_sum(const NcPageKey *key, const uint8_t *page);
 
+/* The same, of a page that is copied meanwhile. */
+extern uint32_t nc_lfc_sum_of_copy(const NcPageKey *key, const uint8_t *page, uint8_t *copy);
+
 /* Sets for a file of this many blocks, at least one; outbox pages for it. */
 extern uint32_t nc_lfc_sets(uint64_t blocks);
 extern uint32_t nc_lfc_outbox_pages(uint64_t blocks);
@@ -122,6 +132,9 @@ extern void nc_lfc_init(NcLfc *c, uint32_t nsets, uint32_t noutbox);
 
 extern uint32_t nc_lfc_nsets(const NcLfc *c);
 
+/* How many neighbours the layout of the file keeps together. */
+extern uint32_t nc_lfc_lanes(const NcLfc *c);
+
 /* Pages in the cache, those in the outbox included; outbox pages in use; blocks allowed by the limit. */
 extern uint64_t nc_lfc_used(const NcLfc *c);
 extern uint32_t nc_lfc_outbox_used(const NcLfc *c);
@@ -131,10 +144,17 @@ extern uint64_t nc_lfc_limit(const NcLfc *c);
 extern uint32_t nc_lfc_given_up(const NcLfc *c);
 
 /*
- * Length of the file in blocks under the present limit: of each NC_LFC_WAYS
- * blocks of each of *nsets sets only the first *ways are used.
+ * The file under the present limit: so many stretches of so many blocks, of each of
+ * which only the first ones are used.
  */
-extern uint64_t nc_lfc_file_blocks(const NcLfc *c, uint32_t *nsets, uint32_t *ways);
+typedef struct NcLfcFile
+{
+	uint32_t	stretches;		/* 0: nothing is used */
+	uint32_t	blocks;			/* of each */
+	uint32_t	used;			/* of these */
+} NcLfcFile;
+
+extern NcLfcFile nc_lfc_file(const NcLfc *c);
 
 /* Are half of the outbox pages in use? Is anything ready for the writer? */
 extern bool nc_lfc_urgent(const NcLfc *c);
@@ -157,6 +177,13 @@ extern void nc_lfc_set_limit(NcLfc *c, uint64_t blocks);
 
 /* Looks a page up; `page` is written only if the answer is NC_LFC_COPIED. */
 extern NcLfcFound nc_lfc_find(NcLfc *c, const NcPageKey *key, uint8_t *page, NcLfcRef *ref);
+
+/*
+ * Pages that are behind the one at `ref`, which has this key, in the relation and in the
+ * file: at most so many, of a group at most.  Counts as a use of each.  Returns how many.
+ */
+extern uint32_t nc_lfc_find_behind(NcLfc *c, const NcPageKey *key, const NcLfcRef *ref,
+								   uint32_t most, NcLfcRef *refs);
 
 /* After reading the file: is the place still what nc_lfc_find() saw? */
 extern bool nc_lfc_still(NcLfc *c, const NcLfcRef *ref);

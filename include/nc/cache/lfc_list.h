@@ -32,6 +32,7 @@ typedef struct NcLfcListHead
 	uint64_t	checkpoint_time;
 	uint64_t	next_xid;
 	uint32_t	nsets;
+	uint32_t	lanes;			/* 0 in lists from before there were any */
 	uint64_t	dev;			/* the cache file */
 	uint64_t	ino;
 } NcLfcListHead;

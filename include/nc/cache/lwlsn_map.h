@@ -79,6 +79,9 @@ extern void nc_lw_map_forget_database(NcLwMap *map, uint32_t bucket, uint32_t db
 NC_MUST_USE extern bool nc_lw_map_get(const NcLwMap *map, const NcPageKey *key, NcLsn *nms,
 									  NcLsn *exact);
 
+/* Has the memory of a key's bucket brought into the CPU's cache, for a look at it soon. Needs no lock. */
+extern void nc_lw_map_fetch(const NcLwMap *map, const NcPageKey *key);
+
 /* Raise a floor to at least lsn; lock-free. */
 extern void nc_lw_raise(_Atomic uint64_t *floor, NcLsn lsn);
 

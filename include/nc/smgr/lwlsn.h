@@ -48,6 +48,9 @@ extern void nc_lwlsn_forget_database(Oid db);
  */
 extern XLogRecPtr nc_lwlsn_exact(const NcRelKey *rel, BlockNumber block);
 
+/* Has the CPU bring what nc_lwlsn_exact() will look at for this block.  Any process, no lock. */
+extern void nc_lwlsn_fetch(const NcRelKey *rel, BlockNumber block);
+
 /* What to ask with for this block, and the LSN its answer must reach (0 unknown). */
 extern void nc_lwlsn_query(const NcRelKey *rel, BlockNumber block, XLogRecPtr *nms,
 						   XLogRecPtr *exact);
