@@ -17,6 +17,10 @@
 NC_STATIC_ASSERT(1 + 3 * sizeof(uint64_t) == NC_RESP_V3_HEADER_BYTES,
 				 "a v3 header is the tag, the request id and two LSNs");
 
+/* Parts of fixed length, which are looked for and laid down as one. */
+#define LSNS_BYTES 16
+#define REL_BYTES 13
+
 static bool
 version_known(int version)
 {
@@ -28,40 +32,61 @@ version_known(int version)
 static void
 put_header(NcWriter *w, int version, uint64_t reqid, NcLsn request_lsn, NcLsn not_modified_since)
 {
+	uint8_t    *p;
+
 	if (version >= 3)
 		nc_write_u64(w, reqid);
-	nc_write_u64(w, request_lsn);
-	nc_write_u64(w, not_modified_since);
+	p = nc_write_space(w, LSNS_BYTES);
+	if (p == NULL)
+		return;
+	nc_store_u64(p, request_lsn);
+	nc_store_u64(p + 8, not_modified_since);
 }
 
 static void
 get_header(NcReader *r, int version, uint64_t *reqid, NcLsn *request_lsn,
 		   NcLsn *not_modified_since)
 {
+	const uint8_t *p;
+
 	*reqid = version >= 3 ? nc_read_u64(r) : 0;
-	*request_lsn = nc_read_u64(r);
-	*not_modified_since = nc_read_u64(r);
+	*request_lsn = *not_modified_since = 0;
+	p = nc_read_bytes(r, LSNS_BYTES);
+	if (p == NULL)
+		return;
+	*request_lsn = nc_load_u64(p);
+	*not_modified_since = nc_load_u64(p + 8);
 }
 
 /* A fork number is one byte on the wire; a larger one must not become another fork. */
 static void
 put_rel(NcWriter *w, const NcRelKey *rel)
 {
+	uint8_t    *p;
+
 	if (rel->fork > UINT8_MAX)
 		w->failed = true;
-	nc_write_u32(w, rel->spc);
-	nc_write_u32(w, rel->db);
-	nc_write_u32(w, rel->rel);
-	nc_write_u8(w, (uint8_t) rel->fork);
+	p = nc_write_space(w, REL_BYTES);
+	if (p == NULL)
+		return;
+	nc_store_u32(p, rel->spc);
+	nc_store_u32(p + 4, rel->db);
+	nc_store_u32(p + 8, rel->rel);
+	p[12] = (uint8_t) rel->fork;
 }
 
 static void
 get_rel(NcReader *r, NcRelKey *rel)
 {
-	rel->spc = nc_read_u32(r);
-	rel->db = nc_read_u32(r);
-	rel->rel = nc_read_u32(r);
-	rel->fork = nc_read_u8(r);
+	const uint8_t *p = nc_read_bytes(r, REL_BYTES);
+
+	*rel = (NcRelKey) {0};
+	if (p == NULL)
+		return;
+	rel->spc = nc_load_u32(p);
+	rel->db = nc_load_u32(p + 4);
+	rel->rel = nc_load_u32(p + 8);
+	rel->fork = p[12];
 }
 
 static void

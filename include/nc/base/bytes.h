@@ -9,6 +9,7 @@
 #ifndef NC_BASE_BYTES_H
 #define NC_BASE_BYTES_H
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,6 +31,39 @@ typedef struct NcWriter
 	uint8_t    *end;
 	bool		failed;
 } NcWriter;
+
+/* As on the wire, from and to bytes of any alignment. */
+static inline uint32_t
+nc_load_u32(const uint8_t *p)
+{
+	uint32_t	v;
+
+	memcpy(&v, p, sizeof(v));
+	return be32toh(v);
+}
+
+static inline uint64_t
+nc_load_u64(const uint8_t *p)
+{
+	uint64_t	v;
+
+	memcpy(&v, p, sizeof(v));
+	return be64toh(v);
+}
+
+static inline void
+nc_store_u32(uint8_t *p, uint32_t v)
+{
+	v = htobe32(v);
+	memcpy(p, &v, sizeof(v));
+}
+
+static inline void
+nc_store_u64(uint8_t *p, uint64_t v)
+{
+	v = htobe64(v);
+	memcpy(p, &v, sizeof(v));
+}
 
 static inline NcReader
 nc_reader(const void *data, size_t bytes)
@@ -81,15 +115,15 @@ nc_read_u32(NcReader *r)
 {
 	const uint8_t *p = nc_read_bytes(r, 4);
 
-	return p ? (uint32_t) p[0] << 24 | (uint32_t) p[1] << 16 | (uint32_t) p[2] << 8 | p[3] : 0;
+	return p ? nc_load_u32(p) : 0;
 }
 
 static inline uint64_t
 nc_read_u64(NcReader *r)
 {
-	uint64_t	hi = nc_read_u32(r);
+	const uint8_t *p = nc_read_bytes(r, 8);
 
-	return hi << 32 | nc_read_u32(r);
+	return p ? nc_load_u64(p) : 0;
 }
 
 /* A NUL-terminated string inside the buffer; NULL (and failed) when no NUL is left. */
@@ -165,14 +199,14 @@ nc_write_u32(NcWriter *w, uint32_t v)
 {
 	uint8_t		b[4] = {(uint8_t) (v >> 24), (uint8_t) (v >> 16), (uint8_t) (v >> 8), (uint8_t) v};
 
-	nc_write_bytes(w, b, 4);
+	nc_write_bytes(w, b, sizeof(b));
 }
 
 static inline void
 nc_write_u64(NcWriter *w, uint64_t v)
 {
-	nc_write_u32(w, (uint32_t) (v >> 32));
-	nc_write_u32(w, (uint32_t) v);
+	v = htobe64(v);
+	nc_write_bytes(w, &v, sizeof(v));
 }
 
 /* The string and its NUL. */
@@ -187,11 +221,7 @@ static inline void
 nc_write_length_at(NcWriter *w, uint8_t *at)
 {
 	if (!w->failed && at != NULL)
-	{
-		NcWriter	patch = nc_writer(at, 4);
-
-		nc_write_u32(&patch, (uint32_t) (w->at - at));
-	}
+		nc_store_u32(at, (uint32_t) (w->at - at));
 }
 
 #endif							/* NC_BASE_BYTES_H */
