@@ -456,7 +456,7 @@ note_place(const NcRelKey *key, BlockNumber block)
 static bool
 is_remote(const NcRelKey *key)
 {
-	SMgrRelation reln = smgropen(NC_PGREL_MAKE(key), NC_NO_BACKEND);
+	SMgrRelation reln = NC_PG_SMGROPEN(NC_PGREL_MAKE(key));
 	bool		unlogged = nc_skeleton_relation(reln).unlogged;
 
 	smgrclose(reln);
