@@ -29,6 +29,7 @@
 #include "nc/shared/map_settings.h"
 #include "nc/shared/settings.h"
 #include "nc/shared/shmem.h"
+#include "nc/smgr/abi.h"
 
 #include "check_int.h"
 
@@ -67,6 +68,13 @@ check_communicator(Report *r)
 	else
 		nc_check_row(r, "communicator", "compute", age_us > HEARTBEAT_LATE_US ? NC_CHECK_ERROR :
 					 NC_CHECK_OK, remedy, "process %u, its last turn was %.1f s ago", pid, age_us / 1e6);
+}
+
+/* How the server was entered; another kind of server would not have started. */
+static void
+check_way_in(Report *r)
+{
+	nc_check_row(r, "way in", "compute", NC_CHECK_OK, NULL, "by the server's %s", nc_smgr_abi()->way);
 }
 
 /* The one who waits longest. */
@@ -450,6 +458,7 @@ void
 nc_check_compute(Report *r)
 {
 	check_communicator(r);
+	check_way_in(r);
 	check_waits(r);
 	check_map(r);
 	check_wal(r);

@@ -48,9 +48,12 @@ is($status, 0, '--json: status 0');
 my $told = JSON::PP::decode_json($out);
 is($told->{state}, 'ok', 'the worst of all states');
 my %items = map { $_->{item} => 1 } @{ $told->{checks} };
-is_deeply([ grep { !$items{$_} } 'process', 'port', 'token', 'certificate', 'disk', 'control file', 'page server', 'compute', 'log', 'communicator', 'scrub' ],
+is_deeply([ grep { !$items{$_} } 'process', 'port', 'token', 'certificate', 'disk', 'control file', 'page server', 'compute', 'log', 'communicator', 'way in', 'scrub' ],
 	[], 'all items are there, those of check() too');
 is((doctor('--nonsense'))[0], 2, 'a wrong command line');
+
+my ($way) = map { $_->{what} } grep { $_->{item} eq 'way in' } @{ $told->{checks} };
+is($way, q{by the server's } . $c->sql('SELECT way_in FROM neon_comm.status()'), 'how the server was entered');
 
 # ---- tokens and certificates
 my $crt = "$c->{dir}/security/server.crt";
