@@ -144,7 +144,9 @@ cut_file(void)
 {
 	struct stat st;
 	NcLfcFile	file = nc_lfc_file(nc_filecache_index);
-	off_t		length = ((off_t) file.stretches * file.blocks + 1) * BLCKSZ;
+	off_t		blocks = file.stretches == 0 ? 0 :
+		(off_t) (file.stretches - 1) * file.blocks + file.used;
+	off_t		length = (blocks + 1) * BLCKSZ;
 
 	if (fstat(write_fd, &st) != 0 || (st.st_size > length && ftruncate(write_fd, length) != 0))
 		return false;

@@ -135,7 +135,7 @@ sub is_told
 # ---- all is well, but for the file cache
 ok($s->wait_for(q{SELECT count(*) = 1 FROM neon_comm.check() WHERE state <> 'ok'}), 'one thing is not well') or diag(rows(q{state <> 'ok'}));
 is_told('file cache', 'foreign', 'warning', 'it is off');
-is($s->query('SELECT count(DISTINCT item) FROM neon_comm.check()'), 18, 'items of a cluster without tokens and TLS');
+is($s->query('SELECT count(DISTINCT item) FROM neon_comm.check()'), 19, 'items of a cluster without tokens and TLS');
 is(scalar(() = $c->sql('SELECT * FROM neon_comm.check()') =~ /^page server\|/mg), 3, 'each host is asked once');
 my $monitor = $c->sql('SET ROLE watcher; SELECT count(*) FROM neon_comm.check()');
 cmp_ok($monitor, '>', 30, 'members of pg_monitor may look');
