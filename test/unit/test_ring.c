@@ -256,6 +256,10 @@ test_futex(void **state)
 
 	if (!nc_futex_can())
 		skip();
+#ifdef __SANITIZE_THREAD__
+	/* its handlers are run later, at a call that it knows, and this system call is none */
+	skip();
+#endif
 	errno = ERANGE;
 	nc_futex_sleep(words, 2, UINT64_C(60000000) + nc_clock_us());
 	assert_int_equal(errno, ERANGE);
