@@ -18,6 +18,7 @@ use POSIX qw(WNOHANG);
 use NeonComm::Cluster;
 use NeonComm::Members qw(members_known);
 use NeonComm::Nets;
+use NeonComm::Node qw(free_port);
 use NeonComm::Transfers;
 use Test::More;
 use Time::HiRes qw(usleep);
@@ -88,11 +89,11 @@ sub lose
 }
 
 # The old directory, with ports of its own, until it has let nobody in.
+my ($port_beside, $feed_beside) = map { free_port() } 0, 1;
 sub start_beside
 {
 	my ($round) = @_;
-	my $port = (split /-/, $ENV{NEON_DEV_PORTS} // '20000-31999')[1] - 2;
-	my $feed = $port + 1;
+	my ($port, $feed) = ($port_beside, $feed_beside);
 	my $log = "$dir/log/old_$round.out";
 	$old = fork // die $!;
 	if ($old == 0)

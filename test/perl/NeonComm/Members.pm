@@ -5,7 +5,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
-use IO::Socket::INET;
+use NeonComm::Node qw(free_port);
 use IPC::Run ();
 use Time::HiRes qw(usleep);
 
@@ -69,13 +69,10 @@ sub disown_compute
 	my ($c) = @_;
 	my %conf = settings_of($c);
 	my %before = map { ($_ => $conf{$_}) } qw(compute_port wal_feed_port);
-	my ($low, $high) = split /-/, $ENV{NEON_DEV_PORTS} || '20000-31999';
 	my %after;
 	foreach my $name (sort keys %before)
 	{
-		do { $after{$name} = $low + int rand($high - $low) }
-		  while (grep { $_ eq $after{$name} } values %conf) || !IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $after{$name}, Listen => 1);
-		$conf{"new_$name"} = $after{$name};
+		$after{$name} = free_port();
 		edit("$c->{dir}/neon_dev.conf", sub { s/^$name=.*/$name=$after{$name}/ });
 	}
 	edit("$c->{dir}/compute.conf", sub { foreach my $name (keys %after) { s/\b$before{$name}\b/$after{$name}/ } });
