@@ -86,7 +86,9 @@ sub read_spans
 {
 	my ($file) = @_;
 	open my $fh, '<', $file or return;
-	my $known = $read{ (stat $fh)[1] } //= { at => 0, spans => [] };
+	# a new file may have the inode of one that is gone, but not its first line
+	my $first = <$fh> // '';
+	my $known = $read{ (stat $fh)[1] . $first } //= { at => 0, spans => [] };
 	seek $fh, $known->{at}, 0;
 	while (defined(my $line = <$fh>))
 	{
