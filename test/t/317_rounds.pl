@@ -18,7 +18,7 @@ use POSIX qw(WNOHANG);
 use NeonComm::Cluster;
 use NeonComm::Members qw(members_known);
 use NeonComm::Nets;
-use NeonComm::Node qw(free_port);
+use NeonComm::Ports qw(free_port);
 use NeonComm::Transfers;
 use Test::More;
 use Time::HiRes qw(usleep);

@@ -5,7 +5,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
-use NeonComm::Node qw(free_port);
+use NeonComm::Ports qw(free_port);
 use IPC::Run ();
 use Time::HiRes qw(usleep);
 
