@@ -91,7 +91,7 @@ done
 
 # ---- the suites
 
-names=$(sed -n 's/^\([0-9a-z_]*\) .*/\1/p' "$tree/test/brief"; echo 397_hook; echo 398_other_smgr; echo 409_registered; echo 411_dbsize_hook)
+names=$(sed -n 's/^\([0-9a-z_]*\) .*/\1/p' "$tree/test/brief"; echo 397_hook; echo 398_other_smgr; echo 409_registered; echo 410_lsn_hooks; echo 411_dbsize_hook)
 setsid env PG_CONFIG="$hook" TAP_TESTS="${TAP_TESTS:-$names}" CHECK_DIR="$work/run" \
 	"$tree/scripts/check" --brief --only "$stages" >"$logs/check.log" 2>&1 </dev/null &
 child=$!

@@ -213,3 +213,43 @@ other_smgr_logged(PG_FUNCTION_ARGS)
 	relation_close(rel, AccessShareLock);
 	PG_RETURN_LSN(held);
 }
+
+/*
+ * What the server says by one of its hooks for LSNs of the blocks from one on: "block", "range", "v",
+ * "relation", "db" or "max".  By "v" blocks but the last have the LSN 1.  NULL where nobody listens.
+ */
+PG_FUNCTION_INFO_V1(other_smgr_tell);
+Datum
+other_smgr_tell(PG_FUNCTION_ARGS)
+{
+	char	   *what = PG_GETARG_CSTRING(0);
+	Relation	rel = relation_open(PG_GETARG_OID(1), AccessShareLock);
+	OtherRel	name = OTHER_REL(rel);
+	BlockNumber from = PG_GETARG_INT32(2);
+	int			n = PG_GETARG_INT32(3);
+	XLogRecPtr	lsn = PG_GETARG_LSN(4);
+	XLogRecPtr *lsns = palloc(n * sizeof(XLogRecPtr));
+	XLogRecPtr	held = InvalidXLogRecPtr;
+
+	relation_close(rel, AccessShareLock);
+	for (int i = 0; i < n; i++)
+		lsns[i] = i < n - 1 ? 1 : lsn;
+	if (strcmp(what, "block") == 0 && set_lwlsn_block_hook)
+		held = set_lwlsn_block_hook(lsn, name, MAIN_FORKNUM, from);
+	if (strcmp(what, "range") == 0 && set_lwlsn_block_range_hook)
+		held = set_lwlsn_block_range_hook(lsn, name, MAIN_FORKNUM, from, n);
+	if (strcmp(what, "v") == 0 && set_lwlsn_block_v_hook)
+		held = set_lwlsn_block_v_hook(lsns, name, MAIN_FORKNUM, from, n);
+	if (strcmp(what, "relation") == 0 && set_lwlsn_relation_hook)
+		held = set_lwlsn_relation_hook(lsn, name, MAIN_FORKNUM);
+	if (strcmp(what, "db") == 0 && set_lwlsn_db_hook)
+		held = set_lwlsn_db_hook(lsn);
+	if (strcmp(what, "max") == 0 && set_max_lwlsn_hook)
+	{
+		set_max_lwlsn_hook(lsn);
+		held = lsn;
+	}
+	if (held == InvalidXLogRecPtr)
+		PG_RETURN_NULL();
+	PG_RETURN_LSN(held);
+}
