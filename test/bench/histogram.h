@@ -1,13 +1,14 @@
 /*
  * histogram.h
  *	  Latencies of a load program: buckets that are never wider than 1/32 of
- *	  their value, and the line of JSON that reports them.
+ *	  their value, and the line of JSON that reports them; and the CPU that the program used.
  */
 #ifndef BENCH_HISTOGRAM_H
 #define BENCH_HISTOGRAM_H
 
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #define HISTOGRAM_SUB 32
@@ -101,6 +102,17 @@ histogram_print(FILE *f, const Histogram *h, double seconds)
 			histogram_quantile_us(h, 0.5), histogram_quantile_us(h, 0.95),
 			histogram_quantile_us(h, 0.99), histogram_quantile_us(h, 0.999),
 			(double) h->max_ns / 1000);
+}
+
+/* Of this process, all threads. */
+static inline double
+cpu_seconds(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_SELF, &u);
+	return (double) (u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+		(double) (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
 #endif							/* BENCH_HISTOGRAM_H */

@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -240,16 +239,6 @@ receive(Conn *c)
 }
 
 /* ---- run ---- */
-
-static double
-cpu_seconds(void)
-{
-	struct rusage u;
-
-	getrusage(RUSAGE_SELF, &u);
-	return (double) (u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-		(double) (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
-}
 
 static void
 run(void)

@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "histogram.h"
 
@@ -111,16 +110,6 @@ client_main(void *arg)
 	}
 	c->seconds = (double) (before - start) / 1e9;
 	return NULL;
-}
-
-static double
-cpu_seconds(void)
-{
-	struct rusage u;
-
-	getrusage(RUSAGE_SELF, &u);
-	return (double) (u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-		(double) (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
 static void
